@@ -1,0 +1,98 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings/buffer.h"
+#include "bindings/tensor_view.h"
+#include "core/errors.h"
+
+namespace py = pybind11;
+
+namespace {
+
+velora::DType parse_dtype(const std::string& name) {
+  for (int i = 0; i < velora::kDTypeCount; ++i) {
+    const auto dtype = static_cast<velora::DType>(i);
+    if (name == velora::name_of(dtype)) return dtype;
+  }
+  throw velora::ValueError("dtype: expected one that can be stored, got " + name);
+}
+
+velora::Role parse_role(const std::string& name) {
+  if (name == "state") return velora::Role::kState;
+  if (name == "action") return velora::Role::kAction;
+  if (name == "reward") return velora::Role::kReward;
+  if (name == "next_state") return velora::Role::kNextState;
+  return velora::Role::kExtra;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The native core of velora's buffers. Private: use velora.buffer.";
+  velora::load_exchange_api();
+
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
+    try {
+      std::rethrow_exception(pointer);
+    } catch (const velora::ValueError& error) {
+      PyErr_SetString(PyExc_ValueError, error.what());
+    } catch (const velora::BufferError& error) {
+      PyErr_SetString(PyExc_BufferError, error.what());
+    } catch (const velora::MemoryError& error) {
+      PyErr_SetString(PyExc_MemoryError, error.what());
+    }
+  });
+
+  py::class_<velora::Field>(m, "Field", "One array of a row: name, role, dtype and shape.")
+      .def(py::init([](std::string name, const std::string& role, const std::string& dtype,
+                       std::vector<std::int64_t> shape) {
+             return velora::Field{.name = std::move(name),
+                                  .role = parse_role(role),
+                                  .dtype = parse_dtype(dtype),
+                                  .shape = std::move(shape)};
+           }),
+           py::arg("name"), py::arg("role"), py::arg("dtype"), py::arg("shape"));
+
+  py::class_<velora::Buffer>(m, "Buffer", "The rows of one buffer and what is drawn from them.")
+      .def(py::init([](std::vector<velora::Field> fields, const py::dict& trees,
+                       std::uint64_t capacity, std::uint64_t seed, std::optional<float> gamma,
+                       bool overwrite, py::object check_type) {
+             const velora::BufferOptions options = {
+                 .capacity = capacity, .seed = seed, .gamma = gamma, .overwrite = overwrite};
+             return std::make_unique<velora::Buffer>(std::move(fields), trees, options,
+                                                     std::move(check_type));
+           }),
+           py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("capacity"),
+           py::arg("seed"), py::arg("gamma"), py::arg("overwrite"), py::arg("check_type"))
+      .def("__len__", &velora::Buffer::size)
+      .def("push", &velora::Buffer::push, py::arg("experience"))
+      .def("extend", &velora::Buffer::extend, py::arg("columns"))
+      .def("sample", &velora::Buffer::sample, py::arg("batch_size"))
+      .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))
+      .def("clear", &velora::Buffer::clear)
+      .def("state", &velora::Buffer::state)
+      .def("restore", &velora::Buffer::restore, py::arg("pushed"), py::arg("draws"),
+           py::arg("rows"))
+      .def_property_readonly("row_nbytes", &velora::Buffer::row_nbytes)
+      .def_property_readonly("nbytes", &velora::Buffer::nbytes);
+
+  m.def(
+      "inspect",
+      [](py::handle value, const std::string& field) {
+        velora::BorrowedArray array;
+        array.borrow(value.ptr(), field.c_str());
+        const velora::ArrayView& view = array.view();
+        return py::make_tuple(velora::name_of(view.dtype),
+                              py::tuple(py::cast(std::vector<std::int64_t>(
+                                  view.shape, view.shape + view.ndim))));
+      },
+      py::arg("value"), py::arg("field"),
+      "The dtype and shape that a value is read with. Raises ValueError for what is no array.");
+}

@@ -1,0 +1,140 @@
+// The torch operators of velora: stateless functions on tensors, through torch's stable ABI. The
+// object refers to C shims only, so one build serves every torch from the target version on.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <sstream>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "core/errors.h"
+#include "core/returns.h"
+
+namespace velora {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+std::string shape_of(const Tensor& tensor) {
+  std::ostringstream text;
+  text << '(';
+  for (std::int64_t d = 0; d < tensor.dim(); ++d) {
+    text << (d > 0 ? ", " : "") << tensor.size(d);
+  }
+  text << ')';
+  return text.str();
+}
+
+[[noreturn]] void refuse(const char* name, const std::string& expected, const std::string& got) {
+  throw ValueError(std::string(name) + ": expected " + expected + ", got " + got);
+}
+
+bool same_shape(const Tensor& a, const Tensor& b) {
+  if (a.dim() != b.dim()) return false;
+  for (std::int64_t d = 0; d < a.dim(); ++d) {
+    if (a.size(d) != b.size(d)) return false;
+  }
+  return true;
+}
+
+bool is_real(ScalarType dtype) { return dtype == ScalarType::Float || dtype == ScalarType::Double; }
+
+bool is_byte(ScalarType dtype) { return dtype == ScalarType::Bool || dtype == ScalarType::Byte; }
+
+void check_place(const char* name, const Tensor& tensor, const Tensor& rewards) {
+  if (!tensor.is_cpu()) refuse(name, "a tensor on the CPU", "one on another device");
+  if (!same_shape(tensor, rewards)) {
+    refuse(name, "the shape of rewards, " + shape_of(rewards), shape_of(tensor));
+  }
+}
+
+void check_real(const char* name, const Tensor& tensor, const Tensor& rewards) {
+  check_place(name, tensor, rewards);
+  if (tensor.scalar_type() != rewards.scalar_type()) {
+    refuse(name, std::string("the dtype of rewards, ") + toString(rewards.scalar_type()),
+           toString(tensor.scalar_type()));
+  }
+}
+
+void check_flag(const char* name, const Tensor& tensor, const Tensor& rewards) {
+  check_place(name, tensor, rewards);
+  const ScalarType dtype = tensor.scalar_type();
+  if (!is_byte(dtype) && !is_real(dtype)) {
+    refuse(name, "bool, uint8, float32 or float64", toString(dtype));
+  }
+}
+
+Tensor dense(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// The kernel knows bytes as flags; a floating flag costs one more pass.
+Tensor dense_flags(const Tensor& tensor) {
+  return dense(is_byte(tensor.scalar_type()) ? tensor
+                                             : torch::stable::to(tensor, ScalarType::Bool));
+}
+
+template <typename T>
+const T* data_of(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+
+template <typename Real>
+std::tuple<Tensor, Tensor> gae_as(const Tensor& rewards, const Tensor& values,
+                                  const Tensor& next_values, const Tensor& dones,
+                                  const Tensor& truncations, double gamma, double lambda) {
+  const Tensor r = dense(rewards);
+  const Tensor v = dense(values);
+  const Tensor next_v = dense(next_values);
+  const Tensor done = dense_flags(dones);
+  const Tensor truncated = dense_flags(truncations);
+  Tensor advantages = torch::stable::new_empty(r, r.sizes());
+  Tensor returns = torch::stable::new_empty(r, r.sizes());
+
+  const auto steps = static_cast<std::size_t>(r.size(0));
+  const auto width = steps == 0 ? 0 : static_cast<std::size_t>(r.numel()) / steps;
+  const GaeInput<Real> in{.rewards = data_of<Real>(r),
+                          .values = data_of<Real>(v),
+                          .next_values = data_of<Real>(next_v),
+                          .dones = data_of<std::uint8_t>(done),
+                          .truncations = data_of<std::uint8_t>(truncated),
+                          .steps = steps,
+                          .width = width};
+  gae(in, gamma, lambda, static_cast<Real*>(advantages.mutable_data_ptr()),
+      static_cast<Real*>(returns.mutable_data_ptr()));
+  return {std::move(advantages), std::move(returns)};
+}
+
+std::tuple<Tensor, Tensor> gae_cpu(const Tensor& rewards, const Tensor& values,
+                                   const Tensor& next_values, const Tensor& dones,
+                                   const Tensor& truncations, double gamma, double lam) {
+  if (rewards.dim() == 0) refuse("rewards", "a time axis, (T, ...)", "a scalar");
+  if (!is_real(rewards.scalar_type())) {
+    refuse("rewards", "float32 or float64", toString(rewards.scalar_type()));
+  }
+  check_place("rewards", rewards, rewards);
+  check_real("values", values, rewards);
+  check_real("next_values", next_values, rewards);
+  check_flag("dones", dones, rewards);
+  check_flag("truncations", truncations, rewards);
+  return rewards.scalar_type() == ScalarType::Float
+             ? gae_as<float>(rewards, values, next_values, dones, truncations, gamma, lam)
+             : gae_as<double>(rewards, values, next_values, dones, truncations, gamma, lam);
+}
+
+}  // namespace
+}  // namespace velora
+
+STABLE_TORCH_LIBRARY(velora, m) {
+  m.def(
+      "gae(Tensor rewards, Tensor values, Tensor next_values, Tensor dones, Tensor truncations, "
+      "float gamma, float lam) -> (Tensor advantages, Tensor returns)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(velora, CPU, m) { m.impl("gae", TORCH_BOX(&velora::gae_cpu)); }

@@ -1,0 +1,232 @@
+#include "bindings/row_reader.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "core/errors.h"
+
+namespace py = pybind11;
+
+namespace velora {
+namespace {
+
+constexpr std::byte kNever{0};
+const std::string kDoneName = "done";
+const std::string kTruncatedName = "truncated";
+const Field kFlag = {.name = "", .role = Role::kExtra, .dtype = DType::kBool, .shape = {1},
+                     .offset = 0, .nbytes = 1};
+
+// Attribute look-ups compare interned names by address.
+py::object intern(const std::string& text) {
+  return py::reinterpret_steal<py::object>(PyUnicode_InternFromString(text.c_str()));
+}
+
+std::string shape_of(const Field& field) {
+  std::string text = "(";
+  for (std::size_t d = 0; d < field.shape.size(); ++d) {
+    text += std::to_string(field.shape[d]) + (d + 1 < field.shape.size() ? ", " : "");
+  }
+  return text + (field.shape.size() == 1 ? ",)" : ")");
+}
+
+/// Does one row of this shape fit the field? A scalar is a vector of one, and (1, F) is one row
+/// of F.
+bool row_fits(const Field& field, const std::int64_t* shape, std::size_t ndim) {
+  if (field.shape.size() == 1) {
+    if (ndim == 2 && shape[0] == 1) return shape[1] == field.shape[0];
+    if (ndim == 0) return field.shape[0] == 1;
+  }
+  return ndim == field.shape.size() && std::equal(shape, shape + ndim, field.shape.begin());
+}
+
+const char* reason(Misfit misfit) {
+  switch (misfit) {
+    case Misfit::kFraction:
+      return "it would lose its fraction";
+    case Misfit::kRange:
+      return "it is out of range";
+    case Misfit::kPrecision:
+      return "it would be rounded";
+    case Misfit::kNone:
+      break;
+  }
+  return "";
+}
+
+}  // namespace
+
+RowReader::RowReader(const RowLayout& layout, const py::dict& trees)
+    : layout_(layout),
+      done_key_(intern(kDoneName)),
+      truncated_key_(intern(kTruncatedName)),
+      leaves_(layout.fields().size()) {
+  for (const auto& [name, tree] : trees) {
+    const auto text = py::cast<std::string>(name);
+    attributes_.push_back({.name = intern(text), .tree = parse(tree, text)});
+  }
+}
+
+RowReader::Node RowReader::parse(py::handle tree, const std::string& path) {
+  Node node;
+  node.path = path;
+  if (py::isinstance<py::dict>(tree)) {
+    node.kind = Node::Kind::kDict;
+    for (const auto& [key, child] : py::reinterpret_borrow<py::dict>(tree)) {
+      node.keys.push_back(py::reinterpret_borrow<py::object>(key));
+      node.children.push_back(parse(child, path + "[" + std::string(py::repr(key)) + "]"));
+    }
+  } else if (py::isinstance<py::tuple>(tree)) {
+    node.kind = Node::Kind::kTuple;
+    for (const auto& child : py::reinterpret_borrow<py::tuple>(tree)) {
+      node.children.push_back(
+          parse(child, path + "[" + std::to_string(node.children.size()) + "]"));
+    }
+  } else {
+    node.field = py::cast<std::size_t>(tree);
+  }
+  return node;
+}
+
+void RowReader::read_row(PyObject* source) {
+  stacked_ = false;
+  count_ = 1;
+  for (const Attribute& attribute : attributes_) {
+    const auto value =
+        py::reinterpret_steal<py::object>(PyObject_GetAttr(source, attribute.name.ptr()));
+    if (!value) throw py::error_already_set();
+    visit(attribute.tree, value.ptr());
+  }
+  const auto done = py::reinterpret_steal<py::object>(PyObject_GetAttr(source, done_key_.ptr()));
+  if (!done) throw py::error_already_set();
+  read_leaf(kDoneName, done.ptr(), kFlag, done_);
+  const auto truncated =
+      py::reinterpret_steal<py::object>(PyObject_GetAttr(source, truncated_key_.ptr()));
+  if (truncated) {
+    read_leaf(kTruncatedName, truncated.ptr(), kFlag, truncated_);
+  } else if (PyErr_ExceptionMatches(PyExc_AttributeError) != 0) {
+    PyErr_Clear();  // an experience without this field is never cut off
+    truncated_.rows = nullptr;
+  } else {
+    throw py::error_already_set();
+  }
+}
+
+std::size_t RowReader::read_rows(const py::dict& source) {
+  stacked_ = true;
+  count_ = 0;  // the first array says how many
+  const auto item = [&](const py::object& key) {
+    return PyDict_GetItemWithError(source.ptr(), key.ptr());
+  };
+  for (const Attribute& attribute : attributes_) {
+    PyObject* value = item(attribute.name);
+    if (value == nullptr) {
+      throw ValueError(attribute.tree.path + ": expected a batch of this field, got none");
+    }
+    visit(attribute.tree, value);
+  }
+  PyObject* done = item(done_key_);
+  if (done == nullptr) throw ValueError(kDoneName + ": expected a batch of flags, got none");
+  read_leaf(kDoneName, done, kFlag, done_);
+  PyObject* truncated = item(truncated_key_);
+  if (truncated != nullptr && truncated != Py_None) {
+    read_leaf(kTruncatedName, truncated, kFlag, truncated_);
+  } else {
+    truncated_.rows = nullptr;
+  }
+  return count_;
+}
+
+void RowReader::visit(const Node& node, PyObject* value) {
+  switch (node.kind) {
+    case Node::Kind::kLeaf:
+      read_leaf(node.path, value, layout_.fields()[node.field], leaves_[node.field]);
+      return;
+    case Node::Kind::kDict:
+      if (PyDict_Check(value) == 0 ||
+          PyDict_GET_SIZE(value) != static_cast<py::ssize_t>(node.keys.size())) {
+        throw ValueError(node.path + ": expected a dict of " + std::to_string(node.keys.size()) +
+                         " entries, got " + describe(value));
+      }
+      for (std::size_t i = 0; i < node.keys.size(); ++i) {
+        PyObject* child = PyDict_GetItemWithError(value, node.keys[i].ptr());
+        if (child == nullptr) {
+          throw ValueError(node.children[i].path + ": expected this entry, got " +
+                           std::string(py::repr(py::handle(value).attr("keys")())));
+        }
+        visit(node.children[i], child);
+      }
+      return;
+    case Node::Kind::kTuple:
+      if (PyTuple_Check(value) == 0 ||
+          PyTuple_GET_SIZE(value) != static_cast<py::ssize_t>(node.children.size())) {
+        throw ValueError(node.path + ": expected a tuple of " +
+                         std::to_string(node.children.size()) + " entries, got " +
+                         describe(value));
+      }
+      for (std::size_t i = 0; i < node.children.size(); ++i) {
+        visit(node.children[i], PyTuple_GET_ITEM(value, static_cast<py::ssize_t>(i)));
+      }
+      return;
+  }
+}
+
+void RowReader::read_leaf(const std::string& path, PyObject* value, const Field& field,
+                          Leaf& leaf) {
+  leaf.array.borrow(value, path.c_str());
+  const ArrayView& view = leaf.array.view();
+  check_shape(path, value, field, view);
+  if (view.dtype == field.dtype && view.is_contiguous()) {
+    leaf.rows = view.data;
+    return;
+  }
+  leaf.converted.resize(count_ * field.nbytes);
+  const Misfit misfit = copy_elements(view, field.dtype, leaf.converted.data());
+  if (misfit != Misfit::kNone) {
+    throw ValueError(path + ": expected a value that " + name_of(field.dtype) + " holds, got " +
+                     describe(value) + " (" + reason(misfit) + ")");
+  }
+  leaf.rows = leaf.converted.data();
+}
+
+void RowReader::check_shape(const std::string& path, PyObject* value, const Field& field,
+                            const ArrayView& view) {
+  const auto ndim = static_cast<std::size_t>(view.ndim);
+  if (!stacked_) {
+    if (!row_fits(field, view.shape, ndim)) {
+      throw ValueError(path + ": expected shape " + shape_of(field) + ", got " + describe(value));
+    }
+    return;
+  }
+  if (ndim == 0 || !row_fits(field, view.shape + 1, ndim - 1)) {
+    throw ValueError(path + ": expected rows of shape " + shape_of(field) + ", got " +
+                     describe(value));
+  }
+  const auto rows = static_cast<std::size_t>(view.shape[0]);
+  if (count_ == 0) count_ = rows;
+  if (rows != count_ || rows == 0) {
+    throw ValueError(path + ": expected " + std::to_string(count_) + " rows, got " +
+                     describe(value));
+  }
+}
+
+void RowReader::write(std::size_t i, std::byte* row) const {
+  const std::vector<Field>& fields = layout_.fields();
+  for (std::size_t f = 0; f < fields.size(); ++f) {
+    std::memcpy(row + fields[f].offset, leaves_[f].rows + i * fields[f].nbytes, fields[f].nbytes);
+  }
+  const std::byte done = done_.rows[i];
+  const std::byte truncated = truncated_.rows != nullptr ? truncated_.rows[i] : kNever;
+  row[layout_.flags_offset()] =
+      (done != kNever ? std::byte{kDone} : kNever) |
+      (truncated != kNever ? std::byte{kTruncated} : kNever);
+}
+
+void RowReader::release() {
+  for (Leaf& leaf : leaves_) leaf.array.reset();
+  done_.array.reset();
+  truncated_.array.reset();
+}
+
+}  // namespace velora

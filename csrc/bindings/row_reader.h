@@ -1,0 +1,73 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bindings/tensor_view.h"
+#include "core/row_layout.h"
+
+namespace velora {
+
+/// Reads Experiences and batches from Python and lays them out as rows.
+///
+/// Reading is all or nothing: `read` checks and converts everything, and throws before anything is
+/// stored; `write` only copies and cannot fail. In between, this object holds on to the arrays.
+class RowReader {
+ public:
+  /// `trees` maps each attribute to read to its pytree, whose leaves are indices into the
+  /// layout's fields. The attributes `done` and `truncated` are always read, as the row's flags.
+  RowReader(const RowLayout& layout, const pybind11::dict& trees);
+
+  /// Reads one row from an object's attributes. Throws ValueError.
+  void read_row(PyObject* source);
+  /// Reads rows that are stacked along a leading dimension, the same for all fields. `source`
+  /// maps attribute to value. A missing `truncated` means never. Returns the number of rows.
+  std::size_t read_rows(const pybind11::dict& source);
+  /// Copies row `i` of what was read.
+  void write(std::size_t i, std::byte* row) const;
+  /// Lets go of the arrays.
+  void release();
+
+ private:
+  struct Node {
+    enum class Kind { kLeaf, kDict, kTuple };
+    Kind kind = Kind::kLeaf;
+    std::string path;
+    std::size_t field = 0;                 // kLeaf
+    std::vector<pybind11::object> keys;    // kDict
+    std::vector<Node> children;            // kDict, kTuple
+  };
+  struct Attribute {
+    pybind11::object name;
+    Node tree;
+  };
+  /// One field of what is being read: borrowed, and converted where its own bytes do not do.
+  struct Leaf {
+    BorrowedArray array;
+    std::vector<std::byte> converted;
+    const std::byte* rows = nullptr;
+  };
+
+  static Node parse(pybind11::handle tree, const std::string& path);
+  void visit(const Node& node, PyObject* value);
+  void read_leaf(const std::string& path, PyObject* value, const Field& field, Leaf& leaf);
+  void check_shape(const std::string& path, PyObject* value, const Field& field,
+                   const ArrayView& view);
+
+  const RowLayout& layout_;
+  std::vector<Attribute> attributes_;
+  pybind11::object done_key_;
+  pybind11::object truncated_key_;
+  std::deque<Leaf> leaves_;  // one for each field of the layout; Leaf does not move
+  Leaf done_;
+  Leaf truncated_;
+  bool stacked_ = false;
+  std::size_t count_ = 0;
+};
+
+}  // namespace velora

@@ -1,0 +1,398 @@
+#include "bindings/tensor_view.h"
+
+#include <ATen/dlpack.h>
+
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "core/errors.h"
+
+namespace py = pybind11;
+
+namespace velora {
+namespace {
+
+const DLPackExchangeAPI* exchange_api = nullptr;
+PyTypeObject* tensor_type = nullptr;
+PyTypeObject* parameter_type = nullptr;
+
+/// Turns the pending Python error into its text and clears it.
+std::string take_python_error() {
+  py::error_already_set error;
+  return py::str(error.value());
+}
+
+[[noreturn]] void refuse(const char* field, const std::string& got) {
+  throw ValueError(std::string(field) + ": expected a dense tensor, an array or a number, got " +
+                   got);
+}
+
+const char* type_name(PyObject* value) { return Py_TYPE(value)->tp_name; }
+
+bool from_dlpack_type(DLDataType type, DType* out) {
+  if (type.lanes != 1) return false;
+  switch (type.code) {
+    case kDLBool:
+      *out = DType::kBool;
+      return true;
+    case kDLUInt:
+      switch (type.bits) {
+        case 8:
+          *out = DType::kUInt8;
+          return true;
+        case 16:
+          *out = DType::kUInt16;
+          return true;
+        case 32:
+          *out = DType::kUInt32;
+          return true;
+        case 64:
+          *out = DType::kUInt64;
+          return true;
+        default:
+          return false;
+      }
+    case kDLInt:
+      switch (type.bits) {
+        case 8:
+          *out = DType::kInt8;
+          return true;
+        case 16:
+          *out = DType::kInt16;
+          return true;
+        case 32:
+          *out = DType::kInt32;
+          return true;
+        case 64:
+          *out = DType::kInt64;
+          return true;
+        default:
+          return false;
+      }
+    case kDLFloat:
+      switch (type.bits) {
+        case 16:
+          *out = DType::kFloat16;
+          return true;
+        case 32:
+          *out = DType::kFloat32;
+          return true;
+        case 64:
+          *out = DType::kFloat64;
+          return true;
+        default:
+          return false;
+      }
+    case kDLBfloat:
+      *out = DType::kBFloat16;
+      return type.bits == 16;
+    default:
+      return false;
+  }
+}
+
+DLDataType to_dlpack_type(DType dtype) {
+  DLDataTypeCode code = kDLFloat;
+  switch (dtype) {
+    case DType::kBool:
+      code = kDLBool;
+      break;
+    case DType::kUInt8:
+    case DType::kUInt16:
+    case DType::kUInt32:
+    case DType::kUInt64:
+      code = kDLUInt;
+      break;
+    case DType::kInt8:
+    case DType::kInt16:
+    case DType::kInt32:
+    case DType::kInt64:
+      code = kDLInt;
+      break;
+    case DType::kBFloat16:
+      code = kDLBfloat;
+      break;
+    case DType::kFloat16:
+    case DType::kFloat32:
+    case DType::kFloat64:
+      break;
+  }
+  return {static_cast<std::uint8_t>(code), static_cast<std::uint8_t>(8 * size_of(dtype)), 1};
+}
+
+/// From a format of the struct module, native byte order only.
+bool from_buffer_format(const char* format, py::ssize_t itemsize, DType* out) {
+  if (format == nullptr) format = "B";
+  if (*format == '@' || *format == '=' || *format == '<') ++format;
+  if (format[0] == '\0' || format[1] != '\0') return false;
+  const auto sized = [&](DType one, DType two, DType four, DType eight) {
+    *out = itemsize == 1 ? one : itemsize == 2 ? two : itemsize == 4 ? four : eight;
+    return itemsize == 1 || itemsize == 2 || itemsize == 4 || itemsize == 8;
+  };
+  switch (*format) {
+    case '?':
+      *out = DType::kBool;
+      return itemsize == 1;
+    case 'B':
+    case 'H':
+    case 'I':
+    case 'L':
+    case 'Q':
+    case 'N':
+      return sized(DType::kUInt8, DType::kUInt16, DType::kUInt32, DType::kUInt64);
+    case 'b':
+    case 'h':
+    case 'i':
+    case 'l':
+    case 'q':
+    case 'n':
+      return sized(DType::kInt8, DType::kInt16, DType::kInt32, DType::kInt64);
+    case 'e':
+    case 'f':
+    case 'd':
+      return itemsize != 1 && sized(DType::kFloat16, DType::kFloat16, DType::kFloat32,
+                                    DType::kFloat64);
+    default:
+      return false;
+  }
+}
+
+/// Calls a method that gives a dense tensor in host memory for one that lies elsewhere.
+py::object host_copy(PyObject* tensor) {
+  const py::handle handle(tensor);
+  return handle.attr("detach")().attr("cpu")();
+}
+
+bool is_plain_tensor(PyObject* value) {
+  return Py_TYPE(value) == tensor_type || Py_TYPE(value) == parameter_type;
+}
+
+bool is_tensor(PyObject* value) {
+  return is_plain_tensor(value) || PyType_IsSubtype(Py_TYPE(value), tensor_type) != 0;
+}
+
+/// The DLPack view of a tensor in one call; a wrapper subclass (a fake or functional tensor) has
+/// no memory of its own to look at.
+bool borrow_dense(PyObject* tensor, DLTensor* out, std::string* why) {
+  if (exchange_api->dltensor_from_py_object_no_sync(tensor, out) == 0) return true;
+  *why = take_python_error();
+  return false;
+}
+
+}  // namespace
+
+void load_exchange_api() {
+  const py::module_ torch = py::module_::import("torch");
+  const py::object type = torch.attr("Tensor");
+  const py::object capsule = py::getattr(type, "__dlpack_c_exchange_api__", py::none());
+  const auto* api = capsule.is_none() ? nullptr
+                                      : static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(
+                                            capsule.ptr(), "dlpack_exchange_api"));
+  while (api != nullptr && api->header.version.major != DLPACK_MAJOR_VERSION) {
+    api = reinterpret_cast<const DLPackExchangeAPI*>(api->header.prev_api);
+  }
+  if (api == nullptr || api->dltensor_from_py_object_no_sync == nullptr) {
+    PyErr_Clear();
+    throw py::import_error(
+        "velora needs a torch with version 1 of the DLPack C exchange API (torch >= 2.10), found " +
+        std::string(py::str(torch.attr("__version__"))));
+  }
+  exchange_api = api;
+  // Both types live as long as torch, which is never unloaded.
+  tensor_type = reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr());
+  py::object parameter = torch.attr("nn").attr("Parameter");
+  parameter_type = reinterpret_cast<PyTypeObject*>(parameter.release().ptr());
+}
+
+std::string describe(PyObject* value) {
+  if (is_tensor(value) || PyObject_HasAttrString(value, "dtype") != 0) {
+    try {
+      std::string dtype = py::str(py::handle(value).attr("dtype"));
+      if (dtype.starts_with("torch.")) dtype.erase(0, 6);
+      const py::tuple shape(py::handle(value).attr("shape"));
+      return dtype + " of shape " + std::string(py::str(shape));
+    } catch (py::error_already_set&) {
+      return type_name(value);
+    }
+  }
+  if (PyFloat_Check(value) != 0 || PyLong_Check(value) != 0) {
+    return std::string(type_name(value)) + " " + std::string(py::repr(value));
+  }
+  return type_name(value);
+}
+
+std::size_t positive_size(py::handle value, const char* name) {
+  const auto index = py::reinterpret_steal<py::object>(
+      PyBool_Check(value.ptr()) != 0 ? nullptr : PyNumber_Index(value.ptr()));
+  if (!index) {
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + ": expected an int, got " + describe(value.ptr()));
+  }
+  const long long size = PyLong_AsLongLong(index.ptr());
+  const bool overflow = size == -1 && PyErr_Occurred() != nullptr;
+  PyErr_Clear();
+  if (overflow || size < 1) {
+    throw ValueError(std::string(name) + ": expected at least 1" +
+                     (overflow ? " and at most 2**63 - 1" : "") + ", got " +
+                     std::string(py::str(index)));
+  }
+  return static_cast<std::size_t>(size);
+}
+
+void BorrowedArray::reset() {
+  if (has_buffer_) PyBuffer_Release(&buffer_);
+  has_buffer_ = false;
+  owner_ = py::object();
+}
+
+void BorrowedArray::borrow(PyObject* value, const char* field) {
+  reset();
+  owner_ = py::reinterpret_borrow<py::object>(value);
+  if (is_plain_tensor(value)) {
+    borrow_tensor(value, field);
+  } else if (PyFloat_Check(value) != 0 || PyLong_Check(value) != 0) {
+    borrow_number(value, field);
+  } else if (is_tensor(value)) {
+    borrow_tensor(value, field);
+  } else if (PyBytes_Check(value) == 0 && PyByteArray_Check(value) == 0 &&
+             PyObject_CheckBuffer(value) != 0) {
+    borrow_buffer(value, field);
+  } else if (PyObject_HasAttrString(value, "__dlpack__") != 0) {
+    owner_ = py::module_::import("torch").attr("from_dlpack")(py::handle(value));
+    borrow_tensor(owner_.ptr(), field);
+  } else {
+    refuse(field, describe(value));
+  }
+}
+
+void BorrowedArray::borrow_number(PyObject* value, const char* field) {
+  view_.ndim = 0;
+  view_.data = reinterpret_cast<const std::byte*>(&number_);
+  if (PyBool_Check(value) != 0) {
+    view_.dtype = DType::kBool;
+    number_.boolean = value == Py_True;
+  } else if (PyFloat_Check(value) != 0) {
+    view_.dtype = DType::kFloat64;
+    number_.real = PyFloat_AS_DOUBLE(value);
+  } else {
+    int overflow = 0;
+    view_.dtype = DType::kInt64;
+    number_.integer = PyLong_AsLongLongAndOverflow(value, &overflow);
+    if (overflow == 0) return;
+    view_.dtype = DType::kUInt64;
+    number_.natural = PyLong_AsUnsignedLongLong(value);
+    if (PyErr_Occurred() == nullptr) return;
+    PyErr_Clear();
+    refuse(field, "an int of more than 64 bits");
+  }
+}
+
+void BorrowedArray::borrow_buffer(PyObject* value, const char* field) {
+  if (PyObject_GetBuffer(value, &buffer_, PyBUF_STRIDES | PyBUF_FORMAT) != 0) {
+    refuse(field, describe(value) + ": " + take_python_error());
+  }
+  has_buffer_ = true;
+  if (!from_buffer_format(buffer_.format, buffer_.itemsize, &view_.dtype) ||
+      buffer_.ndim > kMaxDims) {
+    refuse(field, describe(value));
+  }
+  view_.data = static_cast<const std::byte*>(buffer_.buf);
+  view_.ndim = buffer_.ndim;
+  for (int d = 0; d < buffer_.ndim; ++d) {
+    view_.shape[d] = buffer_.shape[d];
+    view_.strides[d] = buffer_.strides[d];
+  }
+}
+
+void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
+  DLTensor tensor;
+  std::string why;
+  bool dense = borrow_dense(value, &tensor, &why);
+  if (dense && tensor.device.device_type != kDLCPU) {
+    try {
+      owner_ = host_copy(value);
+    } catch (py::error_already_set& error) {
+      refuse(field, describe(value) + ": " + std::string(py::str(error.value())));
+    }
+    value = owner_.ptr();
+    dense = borrow_dense(value, &tensor, &why);
+  }
+  if (!dense || tensor.device.device_type != kDLCPU || tensor.ndim > kMaxDims ||
+      !from_dlpack_type(tensor.dtype, &view_.dtype)) {
+    refuse(field, describe(value) + (why.empty() ? "" : ": " + why));
+  }
+  view_.data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
+  view_.ndim = tensor.ndim;
+  const auto itemsize = static_cast<std::int64_t>(size_of(view_.dtype));
+  for (int d = 0; d < tensor.ndim; ++d) {
+    view_.shape[d] = tensor.shape[d];
+    view_.strides[d] = tensor.strides[d] * itemsize;
+  }
+}
+
+namespace {
+
+/// The DLPack header of one tensor, at the front of its batch's slab.
+struct TensorHeader {
+  DLManagedTensorVersioned managed;
+  std::int64_t shape[kMaxDims + 1];
+  std::int64_t strides[kMaxDims + 1];
+};
+
+constexpr std::size_t kTensorAlignment = 64;
+
+std::size_t align(std::size_t offset) {
+  return (offset + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+}
+
+void release_tensor(DLManagedTensorVersioned* managed) {
+  static_cast<Slab*>(managed->manager_ctx)->release();
+}
+
+}  // namespace
+
+BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, std::int64_t rows)
+    : specs_(specs), rows_(rows) {
+  std::size_t offset = align(specs.size() * sizeof(TensorHeader));
+  offsets_.reserve(specs.size());
+  for (const TensorSpec& spec : specs) {
+    offsets_.push_back(offset);
+    if (spec.row_bytes > (SIZE_MAX / 2 - offset) / static_cast<std::size_t>(rows)) {
+      throw MemoryError("batch_size: " + std::to_string(rows) + " rows do not fit into memory");
+    }
+    offset = align(offset + static_cast<std::size_t>(rows) * spec.row_bytes);
+  }
+  slab_ = pool.acquire(offset);
+}
+
+py::object BatchTensors::tensor(std::size_t i) {
+  const TensorSpec& spec = specs_[i];
+  auto* header = reinterpret_cast<TensorHeader*>(slab_->data()) + i;
+  const auto ndim = static_cast<std::int32_t>(spec.row_shape.size()) + 1;
+  std::int64_t stride = 1;
+  for (int d = ndim - 1; d >= 0; --d) {
+    header->shape[d] = d == 0 ? rows_ : spec.row_shape[static_cast<std::size_t>(d) - 1];
+    header->strides[d] = stride;
+    stride *= header->shape[d];
+  }
+  header->managed = {.version = {1, 0},  // what is used of it; torch asks for the major version only
+                     .manager_ctx = slab_,
+                     .deleter = release_tensor,
+                     .flags = 0,
+                     .dl_tensor = {.data = data(i),
+                                   .device = {kDLCPU, 0},
+                                   .ndim = ndim,
+                                   .dtype = to_dlpack_type(spec.dtype),
+                                   .shape = header->shape,
+                                   .strides = header->strides,
+                                   .byte_offset = 0}};
+  slab_->retain();
+  void* tensor = nullptr;
+  if (exchange_api->managed_tensor_to_py_object_no_sync(&header->managed, &tensor) != 0) {
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(tensor));
+}
+
+}  // namespace velora

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/array_view.h"
+#include "core/slab.h"
+
+// The one place that turns Python's arrays into memory and shape, and memory back into tensors.
+// It needs the GIL throughout.
+
+namespace velora {
+
+/// A Python value borrowed as an array: a tensor (through torch's DLPack exchange table), anything
+/// with the buffer protocol or __dlpack__, or a plain number.
+///
+/// Keeps the value alive, and its memory in place, until it is destroyed or borrows another.
+class BorrowedArray {
+ public:
+  BorrowedArray() = default;
+  ~BorrowedArray() { reset(); }
+  BorrowedArray(const BorrowedArray&) = delete;
+  BorrowedArray& operator=(const BorrowedArray&) = delete;
+  BorrowedArray(BorrowedArray&& other) = delete;
+
+  /// Takes a new reference to `value`. `field` names it in errors.
+  /// Throws ValueError for what cannot be read as an array in this process's memory. A tensor on
+  /// another device is copied to the host first.
+  void borrow(PyObject* value, const char* field);
+  void reset();
+
+  const ArrayView& view() const { return view_; }
+
+ private:
+  void borrow_number(PyObject* value, const char* field);
+  void borrow_buffer(PyObject* value, const char* field);
+  void borrow_tensor(PyObject* value, const char* field);
+
+  ArrayView view_;
+  pybind11::object owner_;
+  Py_buffer buffer_{};
+  bool has_buffer_ = false;
+  union {
+    double real;
+    std::int64_t integer;
+    std::uint64_t natural;
+    bool boolean;
+  } number_{};
+};
+
+/// What kind of value a Python object is, in words, for errors: "float64 of shape (3,)".
+std::string describe(PyObject* value);
+
+/// A size given from Python: an int, or what counts as one, of at least 1. Throws TypeError (as a
+/// Python error) for anything else, ValueError when it is smaller or beyond 64 bits.
+std::size_t positive_size(pybind11::handle value, const char* name);
+
+/// One tensor of a batch: an element type, the shape of one row, and its place in a batch.
+struct TensorSpec {
+  DType dtype;
+  std::vector<std::int64_t> row_shape;
+  std::size_t row_bytes;
+};
+
+/// The memory of all tensors of one batch, and the tensors that look into it.
+///
+/// The DLPack headers lie in the slab itself, so a batch costs no allocation when one was released
+/// before.
+class BatchTensors {
+ public:
+  /// Takes a slab with room for `rows` rows of each spec. `specs` must outlive this object.
+  BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, std::int64_t rows);
+  ~BatchTensors() { slab_->release(); }
+  BatchTensors(const BatchTensors&) = delete;
+  BatchTensors& operator=(const BatchTensors&) = delete;
+
+  std::byte* data(std::size_t i) const { return slab_->data() + offsets_[i]; }
+  /// A new torch.Tensor (rows, *row_shape) over the i-th part. Call once for each part.
+  pybind11::object tensor(std::size_t i);
+
+ private:
+  const std::vector<TensorSpec>& specs_;
+  std::int64_t rows_;
+  Slab* slab_;
+  std::vector<std::size_t> offsets_;
+};
+
+/// Looks up torch's exchange table. Throws ImportError when torch does not offer version 1 of it.
+void load_exchange_api();
+
+}  // namespace velora

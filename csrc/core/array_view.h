@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "core/dtype.h"
+
+namespace velora {
+
+inline constexpr int kMaxDims = 8;
+
+/// Somebody else's array, as memory and shape. Strides are in bytes, and arbitrary where the
+/// extent is 1.
+struct ArrayView {
+  const std::byte* data = nullptr;
+  DType dtype = DType::kFloat32;
+  int ndim = 0;
+  std::int64_t shape[kMaxDims] = {};
+  std::int64_t strides[kMaxDims] = {};
+
+  std::int64_t num_elements() const;
+  /// Row-major without gaps.
+  bool is_contiguous() const;
+  /// "(3, 84, 84)"
+  std::string shape_string() const;
+};
+
+/// Why a value does not fit into the dtype that it should be stored as.
+enum class Misfit { kNone, kFraction, kRange, kPrecision };
+
+/// Copies the elements of `in`, in row-major order, to contiguous memory as dtype `to`. Stops at
+/// the first element that `to` cannot hold: a fraction for an integer, a number out of range, an
+/// integer that a float would round. (A float rounded to a shorter float fits.) `to` is not
+/// kFloat64. `out` then holds rubbish.
+Misfit copy_elements(const ArrayView& in, DType to, std::byte* out);
+
+}  // namespace velora

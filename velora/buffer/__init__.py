@@ -1,0 +1,7 @@
+"""Memories for transitions: `ReplayBuffer` (off-policy) and `RolloutBuffer` (on-policy)."""
+
+from velora.buffer.experience import BatchExperience, Experience
+from velora.buffer.replay import ReplayBuffer
+from velora.buffer.rollout import RolloutBuffer
+
+__all__ = ["BatchExperience", "Experience", "ReplayBuffer", "RolloutBuffer"]

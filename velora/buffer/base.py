@@ -1,0 +1,172 @@
+"""What both buffers have in common."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, overload
+
+import torch
+
+from velora import _core
+from velora.buffer.experience import BatchExperience
+from velora.buffer.schema import Schema, columns_of
+
+MAX_CAPACITY = 2**40
+
+
+class Buffer(Sequence[Any]):
+    """A sequence of experiences in the native core, oldest first.
+
+    The first `push` or `extend` fixes the schema and allocates; pages become resident as they are
+    written. One thread may use a buffer while others do too: each call is atomic.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        device: torch.device | str | None,
+        *,
+        seed: int,
+        gamma: float | None,
+        overwrite: bool,
+    ) -> None:
+        self._capacity = _check_capacity(capacity)
+        self._device = check_device(device)
+        self._seed = seed
+        self._gamma = gamma
+        self._overwrite = overwrite
+        self._schema: Schema | None = None
+        self._core: _core.Buffer | None = None
+
+    @property
+    def capacity(self) -> int:
+        """How many experiences the buffer can hold."""
+        return self._capacity
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come back."""
+        return self._device
+
+    def push(self, experience: Any) -> None:
+        """Appends one experience.
+
+        Args:
+            experience: An `Experience`, or a dataclass with its fields. The first one fixes
+                shapes and dtypes: float64 and Python floats are stored as float32, Python ints
+                as int64, everything else as it is. Rewards are always float32.
+
+        Raises:
+            TypeError: If `experience` is not such a dataclass.
+            ValueError: If a field is missing, unknown, of another shape, or has a value that its
+                dtype cannot hold. The buffer is then as before.
+            MemoryError: If `capacity` rows of the first experience exceed this machine.
+            BufferError: If a `RolloutBuffer` is full.
+        """
+        if self._core is None:
+            schema = Schema.from_experience(experience)
+            core = self._build(schema)
+            core.push(experience)
+            self._schema, self._core = schema, core
+        else:
+            self._core.push(experience)
+
+    def extend(self, batch: BatchExperience) -> None:
+        """Appends the steps of a batch in their order, all or none.
+
+        Args:
+            batch: Arrays with a leading dimension of k steps, oldest first: states `(k, F)`,
+                rewards and flags `(k,)` or `(k, 1)`. Extra fields come from `extras`. Of more
+                steps than fit, a `ReplayBuffer` keeps the newest.
+
+        Raises:
+            TypeError: If `batch` is not a `BatchExperience`.
+            ValueError: If the parts disagree in length, or as in `push`.
+            BufferError: If a `RolloutBuffer` has less room.
+        """
+        columns = columns_of(batch)
+        if self._core is None:
+            schema = Schema.from_columns(columns)
+            core = self._build(schema)
+            core.extend(columns)
+            self._schema, self._core = schema, core
+        else:
+            self._core.extend(columns)
+
+    def __len__(self) -> int:
+        return 0 if self._core is None else len(self._core)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """The experience at a place, oldest first, in the form in which it was pushed.
+
+        Raises:
+            IndexError: If there is no such place.
+        """
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = operator.index(index)
+        if place < 0:
+            place += len(self)
+        if not 0 <= place < len(self):
+            raise IndexError(f"index: expected a place among {len(self)} experiences, got {index}")
+        assert self._core is not None
+        assert self._schema is not None
+        return self._schema.experience(self._schema.batch(self._core.take(place, 1)), 0)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(capacity={self._capacity}, device='{self._device}', "
+            f"len={len(self)})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state["_core"] = None if self._core is None else self._core.state()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        saved = state["_core"]
+        if saved is not None:
+            assert self._schema is not None
+            self._core = self._build(self._schema)
+            self._core.restore(*saved)
+
+    def _build(self, schema: Schema) -> _core.Buffer:
+        return schema.build_core(
+            capacity=self._capacity,
+            seed=self._seed,
+            gamma=self._gamma,
+            overwrite=self._overwrite,
+        )
+
+    def _deliver(self, tensors: tuple[torch.Tensor, ...]) -> BatchExperience:
+        assert self._schema is not None
+        batch = self._schema.batch(tensors)
+        return batch if self._device.type == "cpu" else batch.to(self._device)
+
+
+def check_device(device: torch.device | str | None) -> torch.device:
+    """The device to return batches on; None is the CPU.
+
+    Raises:
+        ValueError: If tensors on the device have no memory.
+    """
+    device = torch.device("cpu" if device is None else device)
+    if device.type == "meta":
+        raise ValueError("device: expected one with memory, got meta")
+    return device
+
+
+def _check_capacity(capacity: int) -> int:
+    if isinstance(capacity, bool) or not hasattr(type(capacity), "__index__"):
+        raise TypeError(f"capacity: expected an int, got {type(capacity).__name__}")
+    capacity = operator.index(capacity)
+    if not 1 <= capacity <= MAX_CAPACITY:
+        raise ValueError(f"capacity: expected 1 to {MAX_CAPACITY} (2**40), got {capacity}")
+    return capacity

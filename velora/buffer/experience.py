@@ -1,0 +1,122 @@
+"""What goes into a buffer and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+
+from velora.buffer import tree
+
+
+@dataclass(eq=False)
+class Experience:
+    """One step of an environment, as it is pushed into a buffer.
+
+    Iterating gives the five documented values, so `zip(*experiences)` unpacks a list of them.
+    Subclass it, as a dataclass, to store more with each step: the buffer reads all fields.
+
+        @dataclass(eq=False)
+        class PolicyExperience(Experience):
+            log_prob: float
+
+    Attributes:
+        state: The observation that the agent acted on: a tensor or array `(F,)` or `(1, F)`, an
+            image `(C, H, W)`, a number, or a dict or tuple of these.
+        action: What the agent did: a number, or a tensor or array.
+        reward: The reward for it.
+        next_state: The observation that came of it, of the same form as `state`.
+        done: True where the episode terminated, so that no value follows.
+        truncated: True where the episode was cut off, by a time limit say. It ends the episode,
+            but a value still follows: learning keeps its bootstrap. Keyword-only.
+    """
+
+    state: Any
+    action: Any
+    reward: Any
+    next_state: Any
+    done: Any
+    truncated: Any = field(default=False, kw_only=True)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.state, self.action, self.reward, self.next_state, self.done))
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when the types are the same and all fields are, tensors by shape and values."""
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(
+            tree.equal(getattr(self, item.name), getattr(other, item.name))
+            for item in fields(self)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as any dataclass with __eq__
+
+
+@dataclass(eq=False)
+class BatchExperience:
+    """Steps stacked along a leading batch dimension B, as they come out of a buffer.
+
+    Where observations are dicts or tuples, so are `states` and `next_states`.
+
+    Attributes:
+        states: `(B, F)`, or `(B, C, H, W)` for images.
+        actions: `(B, A)`; `(B, 1)` for a single number.
+        rewards: `(B, 1)`, float32.
+        next_states: As `states`.
+        dones: `(B, 1)`, float32: 1 where the episode terminated.
+        truncations: `(B, 1)`, float32: 1 where the episode was cut off.
+        indices: `(B,)`, int64: the name of each row in its buffer, for good. `ReplayBuffer` only.
+        weights: `(B, 1)`: importance weights; None where sampling is uniform.
+        discounts: `(B, 1)`, float32: what multiplies the value of `next_states`, so that
+            `rewards + discounts * next_values` is the target. `ReplayBuffer` only.
+        mask: None for batches of single steps.
+        extras: The fields that a subclass of `Experience` added, by name.
+    """
+
+    states: Any
+    actions: Any
+    rewards: Any
+    next_states: Any
+    dones: Any
+    truncations: Any = None
+    indices: Any = None
+    weights: Any = None
+    discounts: Any = None
+    mask: Any = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """The number of steps B."""
+        return len(self.rewards)
+
+    def __getitem__(self, index: int | slice | torch.Tensor) -> BatchExperience:
+        """Some of the steps, as a batch: by a slice, a mask, a list of places or one place.
+
+        Args:
+            index: An int gives a batch of one step.
+
+        Raises:
+            IndexError: If a place is out of range.
+        """
+        if isinstance(index, int):
+            place = index + len(self) if index < 0 else index
+            if not 0 <= place < len(self):
+                raise IndexError(f"index: expected a place in a batch of {len(self)}, got {index}")
+            index = slice(place, place + 1)
+        return self._map(lambda part: part[index])
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> BatchExperience:
+        """The same batch with all its tensors on `device`.
+
+        Args:
+            device: Where to copy what is not there yet.
+            non_blocking: Let copies from pinned memory run beside the host.
+        """
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
+
+    def _map(self, function: Any) -> BatchExperience:
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        return type(self)(**tree.map_leaves(function, parts))

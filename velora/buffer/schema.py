@@ -1,0 +1,250 @@
+"""What a buffer's rows hold: inferred once, then fixed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from velora import _core
+from velora.buffer import tree
+from velora.buffer.experience import BatchExperience, Experience
+
+# Attribute of an experience -> attribute of a batch.
+_STACKED = {
+    "state": "states",
+    "action": "actions",
+    "reward": "rewards",
+    "next_state": "next_states",
+    "done": "dones",
+    "truncated": "truncations",
+}
+_FLAGS = ("done", "truncated")
+_REQUIRED = ("state", "action", "reward", "next_state", "done")
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One array of a row.
+
+    Attributes:
+        name: Where it is, for errors: `state['camera']`.
+        role: The attribute of the experience that it belongs to.
+        dtype: What it is stored and returned as, by torch's name: "float32".
+        shape: Of one row in a batch: `(F,)`, `(C, H, W)`; a single number is `(1,)`.
+        given: How it was pushed, to give it back alike: the shape, or a Python number's type.
+    """
+
+    name: str
+    role: str
+    dtype: str
+    shape: tuple[int, ...]
+    given: tuple[int, ...] | type
+
+    def restore(self, row: Tensor) -> Any:
+        """Turns the stored row into the form in which it was pushed."""
+        if isinstance(self.given, tuple):
+            return row.reshape(self.given)
+        return self.given(row.item())
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """The fields of an experience: a tree of leaves for each attribute, flags aside.
+
+    Attributes:
+        trees: Attribute -> nest of leaves, in the order of the experience's fields.
+        experience_type: What `buffer[i]` gives back; None for extra fields of no declared type.
+    """
+
+    trees: dict[str, Any]
+    experience_type: type[Any] | None
+
+    @classmethod
+    def from_experience(cls, experience: Any) -> Schema:
+        """The schema that the first experience fixes.
+
+        Raises:
+            TypeError: If it is not a dataclass with the fields of `Experience`.
+            ValueError: If a field is not an array, a number or a nest of them.
+        """
+        names = _field_names(type(experience))
+        values = {name: getattr(experience, name) for name in names if name not in _FLAGS}
+        return cls(_infer(values, _row_of_one), type(experience))
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, Any]) -> Schema:
+        """The schema that the first batch fixes, from attribute -> array `(k, ...)`.
+
+        Raises:
+            ValueError: If a field is missing or has no leading dimension.
+        """
+        values = {name: value for name, value in columns.items() if name not in _FLAGS}
+        extras = [name for name in values if name not in _STACKED]
+        return cls(_infer(values, _row_of_batch), None if extras else Experience)
+
+    def check_type(self, kind: type[Any]) -> None:
+        """Checks that experiences of type `kind` have just this schema's fields.
+
+        Raises:
+            TypeError: If `kind` is not a dataclass with the fields of `Experience`.
+            ValueError: If a field is missing or unknown.
+        """
+        names = [name for name in _field_names(kind) if name not in _FLAGS]
+        for name in self.trees:
+            if name not in names:
+                raise ValueError(f"{name}: expected this field in each experience, got a "
+                                 f"{kind.__name__} without it")
+        for name in names:
+            if name not in self.trees:
+                raise ValueError(f"{name}: expected no such field, since the first experience had "
+                                 f"none, got a {kind.__name__} with it")
+
+    def build_core(
+        self, *, capacity: int, seed: int, gamma: float | None, overwrite: bool
+    ) -> _core.Buffer:
+        """A native buffer for rows of this schema.
+
+        Raises:
+            MemoryError: If `capacity` rows do not fit into this machine.
+        """
+        leaves: list[Leaf] = []
+
+        def place(leaf: Leaf) -> int:
+            leaves.append(leaf)
+            return len(leaves) - 1
+
+        trees = {name: tree.map_leaves(place, nest) for name, nest in self.trees.items()}
+        return _core.Buffer(
+            fields=[_core.Field(x.name, x.role, x.dtype, list(x.shape)) for x in leaves],
+            trees=trees,
+            capacity=capacity,
+            seed=seed,
+            gamma=gamma,
+            overwrite=overwrite,
+            check_type=self.check_type,
+        )
+
+    def batch(self, tensors: tuple[Tensor, ...]) -> BatchExperience:
+        """Gives the native core's flat tensors their names and nests."""
+        flat = iter(tensors)
+        named = {name: tree.map_leaves(lambda _: next(flat), nest)
+                 for name, nest in self.trees.items()}
+        rest = tuple(flat)
+        return BatchExperience(
+            named.pop("state"),
+            named.pop("action"),
+            named.pop("reward"),
+            named.pop("next_state"),
+            rest[0],
+            rest[1],
+            indices=rest[2] if len(rest) > 2 else None,
+            discounts=rest[3] if len(rest) > 2 else None,
+            extras=named,
+        )
+
+    def experience(self, batch: BatchExperience, i: int) -> Any:
+        """Row `i` of a batch, in the form in which it was pushed."""
+        values = {name: getattr(batch, _STACKED[name]) for name in self.trees if name in _STACKED}
+        values.update(batch.extras)
+        restored = {name: _restore(nest, values[name], i) for name, nest in self.trees.items()}
+        restored["done"] = bool(batch.dones[i])
+        restored["truncated"] = bool(batch.truncations[i])
+        return _construct(self.experience_type or _declare(self.trees), restored)
+
+
+def columns_of(batch: BatchExperience) -> dict[str, Any]:
+    """Attribute -> stacked arrays of a batch.
+
+    Raises:
+        TypeError: If `batch` is not a BatchExperience.
+    """
+    if not isinstance(batch, BatchExperience):
+        raise TypeError(f"batch: expected a BatchExperience, got {type(batch).__name__}")
+    columns = {name: getattr(batch, stacked) for name, stacked in _STACKED.items()}
+    return columns | batch.extras
+
+
+def _field_names(kind: type[Any]) -> list[str]:
+    names = [item.name for item in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise TypeError(f"experience: expected an Experience, got {kind.__name__} without "
+                        f"{', '.join(missing)}")
+    return names
+
+
+def _infer(
+    values: dict[str, Any], row_of: Callable[[Any, str], tuple[str, tuple[int, ...], Any]]
+) -> dict[str, Any]:
+    trees: dict[str, Any] = {}
+    for attribute, value in values.items():
+        if attribute == "next_state":
+            # Not inferred: a next state is a state, and the native reader holds it to that.
+            trees[attribute] = tree.map_leaves(
+                lambda leaf: dataclasses.replace(
+                    leaf, name="next_" + leaf.name, role="next_state"
+                ),
+                trees["state"],
+            )
+            continue
+        role = attribute if attribute in _STACKED else "extra"
+
+        def infer_leaf(name: str, leaf: Any, role: str = role) -> Leaf:
+            dtype, shape, given = row_of(leaf, name)
+            if role == "reward" or dtype == "float64":
+                dtype = "float32"
+            return Leaf(name, role, dtype, _stored_shape(shape), given)
+
+        trees[attribute] = tree.map_named_leaves(infer_leaf, value, attribute)
+    return trees
+
+
+def _stored_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if not shape:
+        return (1,)
+    if len(shape) == 2 and shape[0] == 1:
+        return shape[1:]
+    return shape
+
+
+def _row_of_one(value: Any, name: str) -> tuple[str, tuple[int, ...], Any]:
+    dtype, shape = _core.inspect(value, name)
+    for number in (bool, int, float):  # bool first: it is an int
+        if isinstance(value, number):
+            return dtype, shape, number
+    return dtype, shape, shape
+
+
+def _row_of_batch(value: Any, name: str) -> tuple[str, tuple[int, ...], Any]:
+    dtype, shape = _core.inspect(value, name)
+    if not shape:
+        raise ValueError(f"{name}: expected a batch with a leading dimension, got a single number")
+    is_reward = name == "reward" and shape[1:] in ((), (1,))
+    return dtype, shape[1:], float if is_reward else shape[1:]
+
+
+def _restore(nest: Any, batch: Any, i: int) -> Any:
+    if isinstance(nest, dict):
+        return {key: _restore(child, batch[key], i) for key, child in nest.items()}
+    if isinstance(nest, tuple):
+        children = [_restore(child, batch[j], i) for j, child in enumerate(nest)]
+        return type(nest)(*children) if hasattr(nest, "_fields") else tuple(children)
+    return nest.restore(batch[i])
+
+
+def _declare(trees: dict[str, Any]) -> type[Any]:
+    extras = [(name, Any) for name in trees if name not in _STACKED]
+    return dataclasses.make_dataclass("Experience", extras, bases=(Experience,), eq=False)
+
+
+def _construct(kind: type[Any], values: dict[str, Any]) -> Any:
+    items = dataclasses.fields(kind)
+    experience = kind(**{x.name: values[x.name] for x in items if x.init})
+    for item in items:
+        if not item.init:
+            object.__setattr__(experience, item.name, values[item.name])
+    return experience

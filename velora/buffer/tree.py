@@ -1,0 +1,53 @@
+"""Nested dicts and tuples of arrays, walked in one way everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    """The same nest with `function` applied to each leaf; None stays None."""
+    if tree is None:
+        return None
+    if isinstance(tree, dict):
+        return {key: map_leaves(function, child) for key, child in tree.items()}
+    if isinstance(tree, tuple):
+        return _rebuild(tree, [map_leaves(function, child) for child in tree])
+    return function(tree)
+
+
+def map_named_leaves(function: Callable[[str, Any], Any], tree: Any, name: str) -> Any:
+    """As `map_leaves`, with a name for each leaf that says where it is: `state['camera'][0]`."""
+    if isinstance(tree, dict):
+        return {
+            key: map_named_leaves(function, child, f"{name}[{key!r}]")
+            for key, child in tree.items()
+        }
+    if isinstance(tree, tuple):
+        return _rebuild(
+            tree,
+            [map_named_leaves(function, child, f"{name}[{i}]") for i, child in enumerate(tree)],
+        )
+    return function(name, tree)
+
+
+def equal(left: Any, right: Any) -> bool:
+    """Whether two nests have the same form, and their leaves the same shapes and values."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return len(left) == len(right) and all(map(equal, left, right))
+    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        return torch.equal(left, right)
+    if hasattr(left, "shape") or hasattr(right, "shape"):
+        same_shape = getattr(left, "shape", ()) == getattr(right, "shape", ())
+        return bool(same_shape and (left == right).all())
+    return bool(left == right)
+
+
+def _rebuild(like: tuple[Any, ...], children: list[Any]) -> tuple[Any, ...]:
+    # A named tuple takes its fields one by one, a plain tuple takes a list.
+    return type(like)(*children) if hasattr(like, "_fields") else tuple(children)

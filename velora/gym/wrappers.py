@@ -1,0 +1,67 @@
+"""The wrappers that every training environment wants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium.wrappers import NumpyToTorch, RecordEpisodeStatistics
+from gymnasium.wrappers.vector import NumpyToTorch as VectorNumpyToTorch
+from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorRecordEpisodeStatistics
+
+
+def add_core_env_wrappers(
+    env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any],
+    device: torch.device | str = "cpu",
+) -> Any:
+    """Adds episode statistics and torch conversion, each only where it is missing.
+
+    `info["episode"]` then holds return, length and time of each finished episode, and
+    observations, rewards and flags are tensors on `device`; actions may be.
+
+    Args:
+        env: A Gymnasium environment or vector environment, wrapped or not.
+        device: Where the environment's tensors go.
+
+    Returns:
+        The wrapped environment; `env` itself when nothing is missing.
+
+    Raises:
+        TypeError: If `env` is not a Gymnasium environment.
+        ValueError: If `env` converts to tensors on another device already.
+    """
+    statistics: Any
+    conversion: Any
+    if isinstance(env, gym.Env):
+        statistics, conversion = RecordEpisodeStatistics, NumpyToTorch
+    elif isinstance(env, gym.vector.VectorEnv):
+        statistics, conversion = VectorRecordEpisodeStatistics, VectorNumpyToTorch
+    else:
+        raise TypeError(
+            f"env: expected a Gymnasium Env or VectorEnv, got {type(env).__name__}"
+        )
+    device = torch.device(device)
+    converter = _find(env, conversion)
+    if converter is not None:
+        present = torch.device(converter.device or "cpu")
+        if present != device:
+            raise ValueError(f"device: expected {present}, which env converts to already, "
+                             f"got {device}")
+    # The statistics are counted in numpy: below the conversion, where they can be put there.
+    wrapped: Any = env
+    if _find(env, statistics) is None:
+        wrapped = statistics(wrapped)
+    if converter is None:
+        wrapped = conversion(wrapped, device=device)
+    return wrapped
+
+
+def _find(env: Any, kind: type[Any]) -> Any:
+    """The wrapper of type `kind` around `env`, or None."""
+    wrappers = (gym.Wrapper, gym.vector.VectorWrapper)
+    while isinstance(env, wrappers):
+        if isinstance(env, kind):
+            return env
+        env = env.env
+    return None

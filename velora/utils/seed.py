@@ -1,0 +1,30 @@
+"""Repeatable runs."""
+
+from __future__ import annotations
+
+import operator
+import random
+
+import numpy as np
+import torch
+
+
+def set_seed(seed: int) -> None:
+    """Seeds the global generators of Python, numpy and torch (on all devices).
+
+    Buffers that are made afterwards without a seed of their own take theirs from torch's
+    generator, so the whole run repeats.
+
+    Args:
+        seed: 0 to 2**32 - 1, the range that all of them take.
+
+    Raises:
+        TypeError: If `seed` is not an int.
+        ValueError: If it is out of range.
+    """
+    number = operator.index(seed)
+    if not 0 <= number < 2**32:
+        raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
+    random.seed(number)
+    np.random.seed(number)  # noqa: NPY002  # what libraries around us draw from
+    torch.manual_seed(number)
