@@ -16,11 +16,14 @@ namespace {
 const DLPackExchangeAPI* exchange_api = nullptr;
 PyTypeObject* tensor_type = nullptr;
 PyTypeObject* parameter_type = nullptr;
+PyObject* plain_torch_dispatch = nullptr;
 
-/// Turns the pending Python error into its text and clears it.
+/// Turns the pending Python error into the first line of its text (torch appends a stack trace) and
+/// clears it.
 std::string take_python_error() {
-  py::error_already_set error;
-  return py::str(error.value());
+  const py::error_already_set error;
+  const std::string text = py::str(error.value());
+  return text.substr(0, text.find('\n'));
 }
 
 [[noreturn]] void refuse(const char* field, const std::string& got) {
@@ -158,12 +161,6 @@ bool from_buffer_format(const char* format, py::ssize_t itemsize, DType* out) {
   }
 }
 
-/// Calls a method that gives a dense tensor in host memory for one that lies elsewhere.
-py::object host_copy(PyObject* tensor) {
-  const py::handle handle(tensor);
-  return handle.attr("detach")().attr("cpu")();
-}
-
 bool is_plain_tensor(PyObject* value) {
   return Py_TYPE(value) == tensor_type || Py_TYPE(value) == parameter_type;
 }
@@ -172,8 +169,21 @@ bool is_tensor(PyObject* value) {
   return is_plain_tensor(value) || PyType_IsSubtype(Py_TYPE(value), tensor_type) != 0;
 }
 
-/// The DLPack view of a tensor in one call; a wrapper subclass (a fake or functional tensor) has
-/// no memory of its own to look at.
+/// A subclass that intercepts operations (a fake, functional or distributed tensor) need not have
+/// the memory that it shows.
+bool intercepts_operations(PyObject* value) {
+  if (is_plain_tensor(value)) return false;
+  const py::object theirs = py::type::of(py::handle(value)).attr("__torch_dispatch__");
+  return theirs.ptr() != plain_torch_dispatch;
+}
+
+/// The imaginary part of a conjugate is a view that only says that it is negated. DLPack does not
+/// pass that on. Such views are strided, unless they have a single element.
+bool may_be_negated(const ArrayView& view) {
+  return view.dtype >= DType::kFloat16 && (view.num_elements() <= 1 || !view.is_contiguous());
+}
+
+/// The DLPack view of a tensor in one call.
 bool borrow_dense(PyObject* tensor, DLTensor* out, std::string* why) {
   if (exchange_api->dltensor_from_py_object_no_sync(tensor, out) == 0) return true;
   *why = take_python_error();
@@ -203,23 +213,31 @@ void load_exchange_api() {
   tensor_type = reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr());
   py::object parameter = torch.attr("nn").attr("Parameter");
   parameter_type = reinterpret_cast<PyTypeObject*>(parameter.release().ptr());
+  plain_torch_dispatch = py::object(type.attr("__torch_dispatch__")).release().ptr();
 }
 
 std::string describe(PyObject* value) {
-  if (is_tensor(value) || PyObject_HasAttrString(value, "dtype") != 0) {
-    try {
-      std::string dtype = py::str(py::handle(value).attr("dtype"));
-      if (dtype.starts_with("torch.")) dtype.erase(0, 6);
-      const py::tuple shape(py::handle(value).attr("shape"));
-      return dtype + " of shape " + std::string(py::str(shape));
-    } catch (py::error_already_set&) {
-      return type_name(value);
-    }
-  }
+  const py::handle object(value);
   if (PyFloat_Check(value) != 0 || PyLong_Check(value) != 0) {
-    return std::string(type_name(value)) + " " + std::string(py::repr(value));
+    return std::string(type_name(value)) + " " + std::string(py::repr(object));
   }
-  return type_name(value);
+  if (PyObject_HasAttrString(value, "dtype") == 0 || PyObject_HasAttrString(value, "shape") == 0) {
+    return type_name(value);
+  }
+  try {
+    std::string text = py::str(object.attr("dtype"));
+    if (text.starts_with("torch.")) text.erase(0, 6);
+    text += " of shape " + std::string(py::str(py::tuple(py::list(object.attr("shape")))));
+    if (is_tensor(value)) {
+      const std::string device = py::str(object.attr("device"));
+      const std::string layout = py::str(object.attr("layout"));
+      if (layout != "torch.strided") text += " in layout " + layout;
+      if (device != "cpu") text += " on " + device;
+    }
+    return text;
+  } catch (py::error_already_set&) {
+    return type_name(value);
+  }
 }
 
 std::size_t positive_size(py::handle value, const char* name) {
@@ -306,15 +324,12 @@ void BorrowedArray::borrow_buffer(PyObject* value, const char* field) {
 }
 
 void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
+  if (intercepts_operations(value)) refuse(field, std::string(type_name(value)));
   DLTensor tensor;
   std::string why;
   bool dense = borrow_dense(value, &tensor, &why);
   if (dense && tensor.device.device_type != kDLCPU) {
-    try {
-      owner_ = host_copy(value);
-    } catch (py::error_already_set& error) {
-      refuse(field, describe(value) + ": " + std::string(py::str(error.value())));
-    }
+    owner_ = py::handle(value).attr("detach")().attr("cpu")();
     value = owner_.ptr();
     dense = borrow_dense(value, &tensor, &why);
   }
@@ -328,6 +343,14 @@ void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
   for (int d = 0; d < tensor.ndim; ++d) {
     view_.shape[d] = tensor.shape[d];
     view_.strides[d] = tensor.strides[d] * itemsize;
+  }
+  if (tensor.data == nullptr && view_.num_elements() > 0) {
+    refuse(field, describe(value) + " whose memory was given up");
+  }
+  if (may_be_negated(view_) && py::cast<bool>(py::handle(value).attr("is_neg")())) {
+    const py::object resolved = py::handle(value).attr("detach")().attr("resolve_neg")();
+    owner_ = resolved;
+    borrow_tensor(owner_.ptr(), field);
   }
 }
 

@@ -18,7 +18,7 @@ class Experience:
     Iterating gives the five documented values, so `zip(*experiences)` unpacks a list of them.
     Subclass it, as a dataclass, to store more with each step: the buffer reads all fields.
 
-        @dataclass(eq=False)
+        @dataclass
         class PolicyExperience(Experience):
             log_prob: float
 
@@ -40,6 +40,12 @@ class Experience:
     done: Any
     truncated: Any = field(default=False, kw_only=True)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # A method of its own keeps @dataclass from adding one that compares tuples of tensors.
+        if "__eq__" not in cls.__dict__:
+            cls.__eq__ = Experience.__eq__  # type: ignore[method-assign]
+
     def __iter__(self) -> Iterator[Any]:
         return iter((self.state, self.action, self.reward, self.next_state, self.done))
 
@@ -48,8 +54,7 @@ class Experience:
         if type(self) is not type(other):
             return NotImplemented
         return all(
-            tree.equal(getattr(self, item.name), getattr(other, item.name))
-            for item in fields(self)
+            tree.equal(getattr(self, item.name), getattr(other, item.name)) for item in fields(self)
         )
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as any dataclass with __eq__

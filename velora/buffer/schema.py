@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from velora import _core
@@ -22,8 +22,7 @@ _STACKED = {
     "done": "dones",
     "truncated": "truncations",
 }
-_FLAGS = ("done", "truncated")
-_REQUIRED = ("state", "action", "reward", "next_state", "done")
+_STEP = ("state", "action", "reward", "next_state")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Schema:
     """The fields of an experience: a tree of leaves for each attribute, flags aside.
 
     Attributes:
-        trees: Attribute -> nest of leaves, in the order of the experience's fields.
+        trees: Attribute -> nest of leaves: state, action, reward, next_state, then the extras.
         experience_type: What `buffer[i]` gives back; None for extra fields of no declared type.
     """
 
@@ -71,8 +70,7 @@ class Schema:
             TypeError: If it is not a dataclass with the fields of `Experience`.
             ValueError: If a field is not an array, a number or a nest of them.
         """
-        names = _field_names(type(experience))
-        values = {name: getattr(experience, name) for name in names if name not in _FLAGS}
+        values = {name: getattr(experience, name) for name in _row_fields(type(experience))}
         return cls(_infer(values, _row_of_one), type(experience))
 
     @classmethod
@@ -82,8 +80,8 @@ class Schema:
         Raises:
             ValueError: If a field is missing or has no leading dimension.
         """
-        values = {name: value for name, value in columns.items() if name not in _FLAGS}
-        extras = [name for name in values if name not in _STACKED]
+        extras = {name: value for name, value in columns.items() if name not in _STACKED}
+        values = {name: columns[name] for name in _STEP} | extras
         return cls(_infer(values, _row_of_batch), None if extras else Experience)
 
     def check_type(self, kind: type[Any]) -> None:
@@ -93,15 +91,19 @@ class Schema:
             TypeError: If `kind` is not a dataclass with the fields of `Experience`.
             ValueError: If a field is missing or unknown.
         """
-        names = [name for name in _field_names(kind) if name not in _FLAGS]
+        names = _row_fields(kind)
         for name in self.trees:
             if name not in names:
-                raise ValueError(f"{name}: expected this field in each experience, got a "
-                                 f"{kind.__name__} without it")
+                raise ValueError(
+                    f"{name}: expected this field in each experience, got a {kind.__name__} "
+                    "without it"
+                )
         for name in names:
             if name not in self.trees:
-                raise ValueError(f"{name}: expected no such field, since the first experience had "
-                                 f"none, got a {kind.__name__} with it")
+                raise ValueError(
+                    f"{name}: expected no such field, since the first experience had none, got a "
+                    f"{kind.__name__} with it"
+                )
 
     def build_core(
         self, *, capacity: int, seed: int, gamma: float | None, overwrite: bool
@@ -128,23 +130,38 @@ class Schema:
             check_type=self.check_type,
         )
 
+    @cached_property
+    def extra_names(self) -> list[str]:
+        """The fields that a subclass of `Experience` added."""
+        return [name for name in self.trees if name not in _STACKED]
+
     def batch(self, tensors: tuple[Tensor, ...]) -> BatchExperience:
         """Gives the native core's flat tensors their names and nests."""
-        flat = iter(tensors)
-        named = {name: tree.map_leaves(lambda _: next(flat), nest)
-                 for name, nest in self.trees.items()}
-        rest = tuple(flat)
+        parts: Sequence[Any] = tensors
+        if not self._is_flat:
+            flat = iter(tensors)
+            parts = [tree.map_leaves(lambda _: next(flat), nest) for nest in self.trees.values()]
+            parts.extend(flat)
+        names = self.extra_names
+        end = 4 + len(names)
+        sampled = len(parts) > end + 2
         return BatchExperience(
-            named.pop("state"),
-            named.pop("action"),
-            named.pop("reward"),
-            named.pop("next_state"),
-            rest[0],
-            rest[1],
-            indices=rest[2] if len(rest) > 2 else None,
-            discounts=rest[3] if len(rest) > 2 else None,
-            extras=named,
+            parts[0],
+            parts[1],
+            parts[2],
+            parts[3],
+            parts[end],
+            parts[end + 1],
+            parts[end + 2] if sampled else None,
+            None,
+            parts[end + 3] if sampled else None,
+            None,
+            dict(zip(names, parts[4:end], strict=True)) if names else {},
         )
+
+    @cached_property
+    def _is_flat(self) -> bool:
+        return all(isinstance(nest, Leaf) for nest in self.trees.values())
 
     def experience(self, batch: BatchExperience, i: int) -> Any:
         """Row `i` of a batch, in the form in which it was pushed."""
@@ -153,7 +170,7 @@ class Schema:
         restored = {name: _restore(nest, values[name], i) for name, nest in self.trees.items()}
         restored["done"] = bool(batch.dones[i])
         restored["truncated"] = bool(batch.truncations[i])
-        return _construct(self.experience_type or _declare(self.trees), restored)
+        return _construct(self.experience_type or _declare(self.extra_names), restored)
 
 
 def columns_of(batch: BatchExperience) -> dict[str, Any]:
@@ -168,13 +185,16 @@ def columns_of(batch: BatchExperience) -> dict[str, Any]:
     return columns | batch.extras
 
 
-def _field_names(kind: type[Any]) -> list[str]:
-    names = [item.name for item in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
-    missing = [name for name in _REQUIRED if name not in names]
+def _row_fields(kind: type[Any]) -> list[str]:
+    """The fields of an experience in the order of a row, flags aside."""
+    declared = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    names = [item.name for item in declared]
+    missing = [name for name in (*_STEP, "done") if name not in names]
     if missing:
-        raise TypeError(f"experience: expected an Experience, got {kind.__name__} without "
-                        f"{', '.join(missing)}")
-    return names
+        raise TypeError(
+            f"experience: expected an Experience, got {kind.__name__} without {', '.join(missing)}"
+        )
+    return [*_STEP, *(name for name in names if name not in _STACKED)]
 
 
 def _infer(
@@ -185,9 +205,7 @@ def _infer(
         if attribute == "next_state":
             # Not inferred: a next state is a state, and the native reader holds it to that.
             trees[attribute] = tree.map_leaves(
-                lambda leaf: dataclasses.replace(
-                    leaf, name="next_" + leaf.name, role="next_state"
-                ),
+                lambda leaf: dataclasses.replace(leaf, name="next_" + leaf.name, role="next_state"),
                 trees["state"],
             )
             continue
@@ -232,13 +250,13 @@ def _restore(nest: Any, batch: Any, i: int) -> Any:
         return {key: _restore(child, batch[key], i) for key, child in nest.items()}
     if isinstance(nest, tuple):
         children = [_restore(child, batch[j], i) for j, child in enumerate(nest)]
-        return type(nest)(*children) if hasattr(nest, "_fields") else tuple(children)
+        return tree.rebuild_tuple(nest, children)
     return nest.restore(batch[i])
 
 
-def _declare(trees: dict[str, Any]) -> type[Any]:
-    extras = [(name, Any) for name in trees if name not in _STACKED]
-    return dataclasses.make_dataclass("Experience", extras, bases=(Experience,), eq=False)
+def _declare(extras: list[str]) -> type[Any]:
+    fields = [(name, Any) for name in extras]
+    return dataclasses.make_dataclass("Experience", fields, bases=(Experience,), eq=False)
 
 
 def _construct(kind: type[Any], values: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: map_leaves(function, child) for key, child in tree.items()}
     if isinstance(tree, tuple):
-        return _rebuild(tree, [map_leaves(function, child) for child in tree])
+        return rebuild_tuple(tree, [map_leaves(function, child) for child in tree])
     return function(tree)
 
 
@@ -27,7 +27,7 @@ def map_named_leaves(function: Callable[[str, Any], Any], tree: Any, name: str) 
             for key, child in tree.items()
         }
     if isinstance(tree, tuple):
-        return _rebuild(
+        return rebuild_tuple(
             tree,
             [map_named_leaves(function, child, f"{name}[{i}]") for i, child in enumerate(tree)],
         )
@@ -48,6 +48,7 @@ def equal(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-def _rebuild(like: tuple[Any, ...], children: list[Any]) -> tuple[Any, ...]:
+def rebuild_tuple(like: tuple[Any, ...], children: list[Any]) -> tuple[Any, ...]:
+    """A tuple of the type of `like` with other entries."""
     # A named tuple takes its fields one by one, a plain tuple takes a list.
     return type(like)(*children) if hasattr(like, "_fields") else tuple(children)
