@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+import dataclasses
+import operator
+from collections.abc import Iterator
 
+import torch
+from torch import Tensor
+
+from velora import returns
 from velora.buffer.base import Buffer
 from velora.buffer.experience import BatchExperience
 
@@ -35,7 +41,101 @@ class RolloutBuffer(Buffer):
             raise BufferError("the buffer is empty: push() experiences before sample()")
         return self._deliver(self._core.take(0, len(self._core)))
 
+    def compute_returns(
+        self,
+        values: Tensor,
+        next_values: Tensor,
+        *,
+        gamma: float = 0.99,
+        lam: float = 0.95,
+    ) -> tuple[Tensor, Tensor]:
+        """Generalised advantage estimates for what `sample` gives, T steps in time order.
+
+        Args:
+            values: The critic's values of `sample().states`, `(T, 1)` or `(T,)`.
+            next_values: Its values of `sample().next_states`, of the same shape.
+            gamma: Discount, in [0, 1].
+            lam: Decay of the estimator, in [0, 1].
+
+        Returns:
+            `(advantages, returns)`, `(T, 1)` each, on the device of `values`. No gradient flows
+            through them.
+
+        Raises:
+            BufferError: If the buffer is empty.
+            ValueError: If a shape or number does not fit.
+
+        Paper:
+            Schulman et al. 2016, High-Dimensional Continuous Control Using Generalized Advantage
+            Estimation, https://arxiv.org/abs/1506.02438.
+        """
+        steps = self.sample().to(values.device)
+        rewards = steps.rewards.to(values.dtype)
+        return returns.gae(
+            rewards,
+            _column("values", values, len(steps)),
+            _column("next_values", next_values, len(steps)),
+            steps.dones,
+            steps.truncations,
+            gamma=gamma,
+            lam=lam,
+        )
+
+    def minibatches(
+        self, batch_size: int, epochs: int = 1, *, drop_last: bool = False, **columns: Tensor
+    ) -> Iterator[BatchExperience]:
+        """Goes through all experiences in shuffled minibatches, each once per epoch.
+
+        The order comes from torch's global generator, so `torch.manual_seed` repeats it. What
+        the buffer holds at the first minibatch is what all of them are made of.
+
+        Args:
+            batch_size: How many steps to a minibatch. The last of an epoch may be shorter.
+            epochs: How often to go through all steps.
+            drop_last: Leave a shorter last minibatch out.
+            **columns: More tensors `(T, ...)`, aligned with `sample()`, to be found in
+                `minibatch.extras` by their names: `advantages=advantages`.
+
+        Yields:
+            Minibatches on the buffer's device.
+
+        Raises:
+            BufferError: If the buffer is empty.
+            TypeError: If `batch_size` or `epochs` is not an int.
+            ValueError: If either is less than 1, or a column is not of length T.
+        """
+        for name, number in (("batch_size", batch_size), ("epochs", epochs)):
+            if operator.index(number) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {number}")
+        steps = self.sample()
+        for name, column in columns.items():
+            if len(column) != len(steps):
+                raise ValueError(f"{name}: expected {len(steps)} rows, got {len(column)}")
+            if name in steps.extras:
+                raise ValueError(f"{name}: expected a new name, got a field of the experiences")
+        here = {name: column.to(self._device) for name, column in columns.items()}
+        steps = dataclasses.replace(steps, extras=steps.extras | here)
+        return _shuffled(steps, batch_size, epochs, drop_last)
+
     def empty(self) -> None:
         """Takes out all experiences. The schema and the memory stay."""
         if self._core is not None:
             self._core.clear()
+
+
+def _shuffled(
+    steps: BatchExperience, batch_size: int, epochs: int, drop_last: bool
+) -> Iterator[BatchExperience]:
+    for _ in range(epochs):
+        order = torch.randperm(len(steps)).to(steps.rewards.device)
+        for rows in order.split(batch_size):
+            if len(rows) == batch_size or not drop_last:
+                yield steps[rows]
+
+
+def _column(name: str, values: Tensor, length: int) -> Tensor:
+    if values.shape not in ((length,), (length, 1)):
+        raise ValueError(
+            f"{name}: expected shape ({length}, 1) or ({length},), got {tuple(values.shape)}"
+        )
+    return values.reshape(length, 1)

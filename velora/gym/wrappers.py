@@ -38,16 +38,15 @@ def add_core_env_wrappers(
     elif isinstance(env, gym.vector.VectorEnv):
         statistics, conversion = VectorRecordEpisodeStatistics, VectorNumpyToTorch
     else:
-        raise TypeError(
-            f"env: expected a Gymnasium Env or VectorEnv, got {type(env).__name__}"
-        )
+        raise TypeError(f"env: expected a Gymnasium Env or VectorEnv, got {type(env).__name__}")
     device = torch.device(device)
     converter = _find(env, conversion)
     if converter is not None:
         present = torch.device(converter.device or "cpu")
         if present != device:
-            raise ValueError(f"device: expected {present}, which env converts to already, "
-                             f"got {device}")
+            raise ValueError(
+                f"device: expected {present}, which env converts to already, got {device}"
+            )
     # The statistics are counted in numpy: below the conversion, where they can be put there.
     wrapped: Any = env
     if _find(env, statistics) is None:

@@ -1,0 +1,5 @@
+"""Return and advantage estimators on plain tensors."""
+
+from velora.returns.advantage import gae
+
+__all__ = ["gae"]
