@@ -204,8 +204,11 @@ void RowReader::check_shape(const std::string& path, PyObject* value, const Fiel
                      describe(value));
   }
   const auto rows = static_cast<std::size_t>(view.shape[0]);
+  if (count_ == 0 && rows == 0) {
+    throw ValueError(path + ": expected at least 1 row, got " + describe(value));
+  }
   if (count_ == 0) count_ = rows;
-  if (rows != count_ || rows == 0) {
+  if (rows != count_) {
     throw ValueError(path + ": expected " + std::to_string(count_) + " rows, got " +
                      describe(value));
   }

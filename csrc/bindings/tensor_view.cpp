@@ -177,10 +177,13 @@ bool intercepts_operations(PyObject* value) {
   return theirs.ptr() != plain_torch_dispatch;
 }
 
-/// The imaginary part of a conjugate is a view that only says that it is negated. DLPack does not
-/// pass that on. Such views are strided, unless they have a single element.
-bool may_be_negated(const ArrayView& view) {
-  return view.dtype >= DType::kFloat16 && (view.num_elements() <= 1 || !view.is_contiguous());
+/// The imaginary part of a conjugate is a view that only says that it is negated, and DLPack does
+/// not pass that on.
+bool is_negated(PyObject* tensor) {
+  static PyObject* const name = PyUnicode_InternFromString("is_neg");
+  const auto answer = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor, name));
+  if (!answer) throw py::error_already_set();
+  return answer.ptr() == Py_True;
 }
 
 /// The DLPack view of a tensor in one call.
@@ -347,7 +350,7 @@ void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
   if (tensor.data == nullptr && view_.num_elements() > 0) {
     refuse(field, describe(value) + " whose memory was given up");
   }
-  if (may_be_negated(view_) && py::cast<bool>(py::handle(value).attr("is_neg")())) {
+  if (view_.dtype >= DType::kFloat16 && is_negated(value)) {
     const py::object resolved = py::handle(value).attr("detach")().attr("resolve_neg")();
     owner_ = resolved;
     borrow_tensor(owner_.ptr(), field);

@@ -92,6 +92,8 @@ class Buffer(Sequence[Any]):
             core.extend(columns)
             self._schema, self._core = schema, core
         else:
+            assert self._schema is not None
+            self._schema.check_columns(columns)
             self._core.extend(columns)
 
     def __len__(self) -> int:

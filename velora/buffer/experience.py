@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -106,8 +107,8 @@ class BatchExperience:
         Raises:
             IndexError: If a place is out of range.
         """
-        if isinstance(index, int):
-            place = index + len(self) if index < 0 else index
+        if isinstance(index, Integral) or (isinstance(index, torch.Tensor) and index.ndim == 0):
+            place = int(index) + len(self) if index < 0 else int(index)
             if not 0 <= place < len(self):
                 raise IndexError(f"index: expected a place in a batch of {len(self)}, got {index}")
             index = slice(place, place + 1)

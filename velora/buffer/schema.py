@@ -105,6 +105,19 @@ class Schema:
                     f"{kind.__name__} with it"
                 )
 
+    def check_columns(self, columns: dict[str, Any]) -> None:
+        """Checks that a batch has no field that this schema lacks.
+
+        Raises:
+            ValueError: If it has.
+        """
+        for name in columns:
+            if name not in self.trees and name not in _STACKED:
+                raise ValueError(
+                    f"{name}: expected no such field, since the first experience had none, got a "
+                    "batch with it"
+                )
+
     def build_core(
         self, *, capacity: int, seed: int, gamma: float | None, overwrite: bool
     ) -> _core.Buffer:
@@ -113,13 +126,11 @@ class Schema:
         Raises:
             MemoryError: If `capacity` rows do not fit into this machine.
         """
-        leaves: list[Leaf] = []
-
-        def place(leaf: Leaf) -> int:
-            leaves.append(leaf)
-            return len(leaves) - 1
-
-        trees = {name: tree.map_leaves(place, nest) for name, nest in self.trees.items()}
+        leaves = tree.leaves(self.trees)
+        places = iter(range(len(leaves)))
+        trees = {
+            name: tree.map_leaves(lambda _: next(places), nest) for name, nest in self.trees.items()
+        }
         return _core.Buffer(
             fields=[_core.Field(x.name, x.role, x.dtype, list(x.shape)) for x in leaves],
             trees=trees,
@@ -161,7 +172,7 @@ class Schema:
 
     @cached_property
     def _is_flat(self) -> bool:
-        return all(isinstance(nest, Leaf) for nest in self.trees.values())
+        return not any(isinstance(nest, (dict, tuple)) for nest in self.trees.values())
 
     def experience(self, batch: BatchExperience, i: int) -> Any:
         """Row `i` of a batch, in the form in which it was pushed."""
@@ -178,10 +189,14 @@ def columns_of(batch: BatchExperience) -> dict[str, Any]:
 
     Raises:
         TypeError: If `batch` is not a BatchExperience.
+        ValueError: If an extra field has the name of another.
     """
     if not isinstance(batch, BatchExperience):
         raise TypeError(f"batch: expected a BatchExperience, got {type(batch).__name__}")
     columns = {name: getattr(batch, stacked) for name, stacked in _STACKED.items()}
+    for name in batch.extras:
+        if name in columns:
+            raise ValueError(f"extras: expected names of extra fields, got {name}")
     return columns | batch.extras
 
 
@@ -215,9 +230,16 @@ def _infer(
             dtype, shape, given = row_of(leaf, name)
             if role == "reward" or dtype == "float64":
                 dtype = "float32"
+            # Numbers come back by what is stored: rewards that begin with an int may go on halved.
+            if isinstance(given, type) and dtype == "float32":
+                given = float
             return Leaf(name, role, dtype, _stored_shape(shape), given)
 
+        if role == "reward" and isinstance(value, (dict, tuple)):
+            raise ValueError(f"reward: expected a number or an array, got {type(value).__name__}")
         trees[attribute] = tree.map_named_leaves(infer_leaf, value, attribute)
+        if not tree.leaves(trees[attribute]):
+            raise ValueError(f"{attribute}: expected at least one array, got {value!r}")
     return trees
 
 

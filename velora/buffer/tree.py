@@ -34,6 +34,13 @@ def map_named_leaves(function: Callable[[str, Any], Any], tree: Any, name: str) 
     return function(name, tree)
 
 
+def leaves(tree: Any) -> list[Any]:
+    """All leaves, in the order in which `map_leaves` visits them."""
+    found: list[Any] = []
+    map_leaves(found.append, tree)
+    return found
+
+
 def equal(left: Any, right: Any) -> bool:
     """Whether two nests have the same form, and their leaves the same shapes and values."""
     if isinstance(left, dict) and isinstance(right, dict):
@@ -42,10 +49,10 @@ def equal(left: Any, right: Any) -> bool:
         return len(left) == len(right) and all(map(equal, left, right))
     if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
         return torch.equal(left, right)
-    if hasattr(left, "shape") or hasattr(right, "shape"):
-        same_shape = getattr(left, "shape", ()) == getattr(right, "shape", ())
-        return bool(same_shape and (left == right).all())
-    return bool(left == right)
+    if getattr(left, "shape", ()) != getattr(right, "shape", ()):
+        return False
+    same = left == right
+    return bool(same.all() if hasattr(same, "all") else same)
 
 
 def rebuild_tuple(like: tuple[Any, ...], children: list[Any]) -> tuple[Any, ...]:

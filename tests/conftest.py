@@ -1,0 +1,24 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The tests import each other's helpers; pytest's importlib mode leaves the path alone.
+sys.path.insert(0, str(Path(__file__).parent))
+
+# Examples are the same in each run, and a slow machine is no failure.
+settings.register_profile("velora", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("velora")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    """Each test starts from one state of torch's generator, in whatever order they run."""
+    import torch
+
+    torch.manual_seed(0)

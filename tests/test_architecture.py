@@ -1,0 +1,212 @@
+"""Dependencies point one way: velora -> bindings -> {core, cuda}, cuda -> core, core -> std."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CSRC = ROOT / "csrc"
+PACKAGE = ROOT / "velora"
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"][^>"]+[>"])', re.MULTILINE)
+SOURCE_SUFFIXES = {".h", ".hpp", ".cpp", ".cu", ".cuh"}
+
+# Standard C++ headers are the ones without a suffix. The core may ask the system for memory, files,
+# threads and vector instructions.
+STD = re.compile(r"<[a-z_0-9]+>")
+SYSTEM = re.compile(
+    r"<(?:(?:sys|linux|mach)/[\w/]+|unistd|fcntl|pthread|sched|windows|cpuid|\w+intrin)\.h>"
+)
+CORE = re.compile(r'"core/[\w/]+\.h"')
+CUDA = re.compile(r'"cuda/[\w/]+\.c?u?h"')
+CUDA_RUNTIME = re.compile(
+    r"<(?:(?:cuda|cub|cooperative_groups)/[\w/.]+|cuda\w*\.h|cooperative\w+\.h)>"
+)
+TORCH = re.compile(r"<(?:torch|ATen|c10|caffe2)/.*>")
+
+ALLOWED = {"core": (STD, SYSTEM, CORE), "cuda": (STD, CORE, CUDA, CUDA_RUNTIME)}
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted(path for path in (CSRC / folder).rglob("*") if path.suffix in SOURCE_SUFFIXES)
+
+
+def includes(text: str) -> list[str]:
+    return INCLUDE.findall(text)
+
+
+def forbidden_includes(text: str, folder: str) -> list[str]:
+    return [
+        include
+        for include in includes(text)
+        if not any(allowed.fullmatch(include) for allowed in ALLOWED[folder])
+    ]
+
+
+def imported_modules(text: str, module: str, *, is_package: bool) -> Iterator[str]:
+    """Yields the absolute names that a module's source imports, at any depth of its code."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            # `from velora import cli` imports velora.cli.
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def is_within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+# What nothing below may import, with those that may: they are on top of everything.
+COMMAND_LINE = ("velora.cli", "velora.__main__")
+LEAVES = {
+    "velora.integrations": ("velora.integrations", *COMMAND_LINE),
+    "velora.cli": COMMAND_LINE,
+}
+
+
+def leaves_imported_by(text: str, module: str, *, is_package: bool) -> list[str]:
+    return [
+        name
+        for name in imported_modules(text, module, is_package=is_package)
+        for leaf, importers in LEAVES.items()
+        if is_within(name, leaf) and not is_within(module, *importers)
+    ]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("folder", ["core", "cuda"])
+def test_cpp_layer_includes_only_the_layers_below_it(folder: str) -> None:
+    found = {
+        str(path.relative_to(ROOT)): forbidden
+        for path in sources(folder)
+        if (forbidden := forbidden_includes(path.read_text(encoding="utf-8"), folder))
+    }
+    assert not found
+
+
+def test_core_and_bindings_have_sources() -> None:
+    assert sources("core")
+    assert sources("bindings")
+
+
+def test_bindings_share_no_source_between_dlpack_and_the_stable_abi() -> None:
+    for path in sources("bindings"):
+        torch = [i for i in includes(path.read_text(encoding="utf-8")) if TORCH.fullmatch(i)]
+        if path.stem.startswith("ops"):
+            assert all(i.startswith(("<torch/csrc/stable/", "<torch/headeronly/")) for i in torch)
+        else:
+            assert set(torch) <= {"<ATen/dlpack.h>"}, path.name
+
+
+def test_package_imports_no_integration_and_no_command_line() -> None:
+    modules = sorted(PACKAGE.rglob("*.py"))
+    assert modules
+    found = {
+        module_name(path): leaves
+        for path in modules
+        if (
+            leaves := leaves_imported_by(
+                path.read_text(encoding="utf-8"),
+                module_name(path),
+                is_package=path.name == "__init__.py",
+            )
+        )
+    }
+    assert not found
+
+
+# The checks above prove something only if they can fail.
+
+
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [
+        ("core", "#include <Python.h>"),
+        ("core", "#include <torch/csrc/stable/library.h>"),
+        ("core", "#include <ATen/dlpack.h>"),
+        ("core", "#include <pybind11/pybind11.h>"),
+        ("core", "  #  include <cuda_runtime.h>"),
+        ("core", "#include <cuda/std/atomic>"),
+        ("core", '#include "bindings/tensor_view.h"'),
+        ("core", '#include "cuda/launch.h"'),
+        ("core", '#include "../bindings/tensor_view.h"'),
+        ("cuda", "#include <torch/csrc/stable/library.h>"),
+        ("cuda", "#include <c10/cuda/CUDAStream.h>"),
+        ("cuda", "#include <Python.h>"),
+        ("cuda", '#include "bindings/tensor_view.h"'),
+    ],
+)
+def test_forbidden_include_is_found(folder: str, line: str) -> None:
+    assert len(forbidden_includes(f"#pragma once\n{line}\n", folder)) == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [
+        ("core", "#include <vector>"),
+        ("core", "#include <sys/mman.h>"),
+        ("core", "#include <unistd.h>"),
+        ("core", "#include <emmintrin.h>"),
+        ("core", '#include "core/macros.h"'),
+        ("core", "// #include <Python.h>"),
+        ("cuda", "#include <cuda_runtime.h>"),
+        ("cuda", "#include <cub/block/block_scan.cuh>"),
+        ("cuda", '#include "core/returns.h"'),
+        ("cuda", '#include "cuda/launch.cuh"'),
+        ("cuda", '#include "cuda/launch.h"'),
+    ],
+)
+def test_allowed_include_passes(folder: str, line: str) -> None:
+    assert forbidden_includes(line, folder) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "module"),
+    [
+        ("import velora.cli", "velora.buffer.replay"),
+        ("import velora.integrations.sb3 as sb3", "velora.gym"),
+        ("from velora.cli import main", "velora"),
+        ("from velora import integrations", "velora.buffer.replay"),
+        ("from .. import cli", "velora.buffer.replay"),
+        ("from ..integrations.sb3 import adapt", "velora.buffer.replay"),
+        ("def f():\n    from velora import cli", "velora.utils"),
+        ("from velora.cli import main", "velora.integrations.sb3"),
+    ],
+)
+def test_forbidden_import_is_found(line: str, module: str) -> None:
+    assert len(leaves_imported_by(line, module, is_package=False)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "module"),
+    [
+        ("from velora.buffer import ReplayBuffer", "velora.integrations.sb3"),
+        ("from velora.cli.demo import run", "velora.cli.main"),
+        ("from velora.integrations import sb3", "velora.cli.main"),
+        ("from velora.cli import main", "velora.__main__"),
+        ("from . import sb3", "velora.integrations.other"),
+        ("import velora.clients", "velora.utils"),
+    ],
+)
+def test_allowed_import_passes(line: str, module: str) -> None:
+    assert leaves_imported_by(line, module, is_package=False) == []
+
+
+def test_relative_import_in_a_package_starts_at_the_package() -> None:
+    names = list(imported_modules("from . import cli", "velora", is_package=True))
+    assert names == ["velora.cli"]
