@@ -1,0 +1,154 @@
+# `make demo` or `make test` in a fresh clone sets up all it needs, in .venv and build, and the next
+# time only does what has changed since.
+
+# What makes .venv, and what runs on a GPU machine.
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+GPU_PYTHON ?= python3
+# OFF for a compiler whose warnings nobody has seen yet.
+WERROR ?= ON
+
+BIN := .venv/bin
+CMAKE = $(BIN)/cmake
+CONFIGURE = $(CMAKE) -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+  -DVELORA_PYTHON=OFF -DVELORA_TESTS=ON -DVELORA_WERROR=$(WERROR) --log-level=WARNING
+CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+BUILD_INPUTS := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
+PYTHON_FILES := $(shell find velora -name '*.py*' -not -path '*/__pycache__/*')
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Setting up
+
+.venv/run.stamp: requirements.txt
+	@scripts/system-packages $(PYTHON)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "velora: installing requirements.txt into .venv"
+	@$(BIN)/pip install -qq --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.txt .venv/run.stamp
+	@echo "velora: installing requirements-dev.txt into .venv"
+	@$(BIN)/pip install -qq --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# Python files are used where they stand; the compiled modules are built again when csrc changes.
+build/installed.stamp: .venv/run.stamp $(BUILD_INPUTS)
+	@echo "velora: building"
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-build-isolation --no-deps \
+	  --config-settings=cmake.define.VELORA_WERROR=$(WERROR) --editable .
+	@touch $@
+
+# Using it
+
+.PHONY: demo test test-py test-slow test-cpp test-cpp-asan
+demo: build/installed.stamp ## Train an agent and see what its memory costs; curves in demo-results
+	@$(BIN)/python -m velora demo
+
+test: test-cpp test-py ## Run all tests, but those that train an agent to a result
+
+test-py: build/installed.stamp ## Run the Python tests
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: build/installed.stamp ## Run the tests that train an agent to a result
+	@$(BIN)/python -m pytest -m slow
+
+test-cpp: .venv/run.stamp ## Run the C++ tests
+	@scripts/system-packages $(PYTHON)
+	@$(CONFIGURE) -B build/cpp
+	@$(CMAKE) --build build/cpp
+	@$(BIN)/ctest --test-dir build/cpp --output-on-failure
+
+test-cpp-asan: .venv/run.stamp ## Run the C++ tests under AddressSanitizer and UBSan
+	@$(CONFIGURE) -B build/cpp-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DVELORA_SANITIZE=address,undefined
+	@$(CMAKE) --build build/cpp-asan
+	@$(BIN)/ctest --test-dir build/cpp-asan --output-on-failure
+
+.PHONY: bench
+bench: build/installed.stamp ## Time everything against its peers
+	@$(BIN)/python -m benchmarks
+
+# Checking it
+
+.PHONY: check lint tidy format types stubs stubs-check docs docs-serve
+check: test lint types stubs-check test-cpp-asan docs test-wheel test-slow ## Do all that CI does
+
+lint: .venv/dev.stamp tidy ## Check style, names and usual mistakes in Python and C++
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
+
+tidy: .venv/dev.stamp build/installed.stamp
+	@printf '%s\n' $(wildcard csrc/core/*.cpp csrc/bindings/*.cpp) | xargs -P $$(nproc) -n 1 \
+	  $(BIN)/clang-tidy --quiet -p $$(dirname build/cp3*/compile_commands.json) \
+	  --extra-arg=-Wno-error
+
+format: .venv/dev.stamp ## Rewrite Python and C++ files in the house format
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+	@$(BIN)/clang-format -i $(CPP_FILES)
+
+types: .venv/dev.stamp ## Check the types
+	@$(BIN)/mypy
+
+build/stubs/velora/_core.pyi: .venv/dev.stamp build/installed.stamp
+	@$(BIN)/pybind11-stubgen velora._core --output-dir build/stubs --exit-code
+	@# It takes our class Buffer for the one of typing_extensions, and knows no type of a tuple's items.
+	@sed -i -e 's/typing_extensions\.Buffer/Buffer/; /^import typing_extensions$$/d' \
+	  -e '1i # Written by `make stubs`.\n# mypy: disable-error-code="type-arg"' $@
+	@$(BIN)/ruff check --quiet --fix --unsafe-fixes --select D2,I --exit-zero $@
+	@$(BIN)/ruff format --quiet $@
+
+stubs: build/stubs/velora/_core.pyi ## Write the types of the extension, velora/_core.pyi
+	@cp $< velora/_core.pyi
+
+stubs-check: build/stubs/velora/_core.pyi ## Compare velora/_core.pyi with the extension
+	@diff -u velora/_core.pyi $< || { echo "velora/_core.pyi is out of date: make stubs"; exit 1; }
+
+docs: .venv/dev.stamp ## Build the documentation into site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: .venv/dev.stamp ## Show the documentation at a local address while you write it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+# Shipping it
+
+.PHONY: wheel test-wheel abi pins clean
+wheel: .venv/dev.stamp ## Build the wheel into dist
+	@rm -rf dist
+	@$(BIN)/python -m build --wheel --no-isolation
+
+test-wheel: wheel ## Install the wheel away from the sources and run all tests against it
+	@scripts/test-wheel $(BIN)/python dist/*.whl
+
+abi: wheel ## Try the wheel with older and newer torch; large downloads
+	@scripts/abi $(BIN)/python dist/*.whl
+
+pins: .venv/dev.stamp ## Write the requirements files from what .venv has installed
+	@$(BIN)/python scripts/pin.py
+
+clean: ## Remove what was built; .venv stays
+	@rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# On a machine with a GPU
+# These use the Python, torch and nvcc of that machine and reach for no network.
+
+.PHONY: test-cuda bench-cuda
+ON_GPU = PYTHONSAFEPATH=1 PYTHONPATH=build/cuda/site:. $(GPU_PYTHON)
+
+build/cuda/installed.stamp: $(BUILD_INPUTS) $(PYTHON_FILES)
+	@$(GPU_PYTHON) -m pip install -qq --no-index --no-build-isolation --no-deps --upgrade \
+	  --target build/cuda/site --config-settings=build-dir=build/cuda/cmake \
+	  --config-settings=cmake.define.VELORA_CUDA=on .
+	@touch $@
+
+test-cuda: build/cuda/installed.stamp ## Run the tests that need a GPU; without one they fail
+	@VELORA_REQUIRE_CUDA=1 $(ON_GPU) -m pytest -m cuda
+
+bench-cuda: build/cuda/installed.stamp ## Time what runs on the GPU
+	@$(ON_GPU) -m benchmarks --cuda

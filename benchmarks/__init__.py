@@ -1,0 +1,1 @@
+"""Times velora beside its peers: `python -m benchmarks`."""

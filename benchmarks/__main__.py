@@ -1,0 +1,116 @@
+"""The command line: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks import contenders, report
+from benchmarks.compiler import BUILD_DIR
+from benchmarks.contenders import Contender, Operation, Unavailable
+from benchmarks.timing import FULL, QUICK, Plan, time_in_turns
+from benchmarks.workloads import WORKLOADS, Contents, Workload, with_capacity
+
+QUICK_CAPACITY = 10_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Times what the arguments ask for and returns the exit code."""
+    options = _parse(arguments)
+    torch.set_num_threads(1)
+    plan = QUICK if options.quick else FULL
+    capacity = options.capacity or (QUICK_CAPACITY if options.quick else None)
+    workloads = WORKLOADS if capacity is None else with_capacity(WORKLOADS, capacity)
+    wanted = [w for w in workloads if not options.only or any(o in w.name for o in options.only)]
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    results = []
+    for rows, group in groupby(wanted, key=lambda workload: workload.rows):
+        console.print(f"{rows.capacity:,} rows of {rows.name} ...", style="dim")
+        results += _run_group(list(group), options.contenders, plan, console)
+    if not results:
+        console.print("nothing to time: see --only and --capacity", style="red")
+        return 1
+    report.print_table(results, console)
+    report.write_json(results, plan, options.json)
+    console.print(f"written to {options.json}", style="dim", soft_wrap=True)
+    return 0
+
+
+def _run_group(
+    workloads: list[Workload], names: list[str], plan: Plan, console: Console
+) -> list[report.Result]:
+    """Times workloads on the same rows, with memories that are filled once and then let go of."""
+    ready = _set_up(names, workloads[0].rows.make_contents(), console)
+    results = []
+    for workload in workloads:
+        prepared = {c.name: _prepare(c, workload) for c in ready}
+        operations = {name: run for name, run in prepared.items() if run is not None}
+        gc.collect()
+        results.append(report.Result(workload, time_in_turns(operations, plan)))
+    return results
+
+
+def _set_up(names: list[str], contents: Contents, console: Console) -> list[Contender]:
+    ready = (_set_up_one(name, contents, console) for name in names)
+    return [contender for contender in ready if contender is not None]
+
+
+def _set_up_one(name: str, contents: Contents, console: Console) -> Contender | None:
+    try:
+        contender = contenders.load(name)
+        contender.setup(contents)
+    except Unavailable as error:
+        console.print(f"{name} is left out: {error}", style="yellow")
+        return None
+    return contender
+
+
+def _prepare(contender: Contender, workload: Workload) -> Operation | None:
+    arguments = (workload.batch_size,) if workload.batch_size else ()
+    operation: Operation | None = getattr(contender, workload.operation)(*arguments)
+    return operation
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Time velora beside its peers, on one thread."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small and rough: to see that everything runs"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="TEXT",
+        help="only work with TEXT in its name",
+    )
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=contenders.NAMES,
+        default=list(contenders.NAMES),
+        metavar="NAME",
+        help=f"only these of {', '.join(contenders.NAMES)}",
+    )
+    parser.add_argument(
+        "--capacity", type=int, metavar="ROWS", help="rows of vectors; images get a hundredth"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=BUILD_DIR / "latest.json",
+        metavar="PATH",
+        help="where to write the results (default: build/benchmarks/latest.json)",
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

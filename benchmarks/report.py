@@ -1,0 +1,124 @@
+"""Results as a table for people and as JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.timing import Plan, Timing, quartiles
+from benchmarks.workloads import Workload
+
+REFERENCE = "velora"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One workload, and what each contender took for it."""
+
+    workload: Workload
+    timings: dict[str, Timing]
+
+    def ratio(self, name: str) -> tuple[float, float, float] | None:
+        """How many times as long as velora: first quartile, median, third quartile of all rounds.
+
+        None where velora was not timed.
+        """
+        if REFERENCE not in self.timings:
+            return None
+        ratios = self.timings[name].ratios_to(self.timings[REFERENCE])
+        low, high = quartiles(ratios)
+        return low, statistics.median(ratios), high
+
+    def aims(self) -> list[tuple[str, bool]]:
+        """Each aim in words, and whether it was met."""
+        found = []
+        limit = self.workload.aim_us
+        if limit is not None and REFERENCE in self.timings:
+            median = self.timings[REFERENCE].median_us
+            found.append((f"{REFERENCE} at most {limit:g} us: {median:.2f}", median <= limit))
+        for name, least in self.workload.aim_ratios.items():
+            ratio = self.ratio(name) if name in self.timings else None
+            if ratio is not None:
+                text = f"{name} at least {least:g} x {REFERENCE}: {ratio[1]:.1f}"
+                found.append((text, ratio[1] >= least))
+        return found
+
+
+def print_table(results: list[Result], console: Console) -> None:
+    """Prints medians with their spread, ratios, and how the aims fared."""
+    table = Table(title="Microseconds a call, one thread")
+    for heading in ("work", "rows", "contender"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("median", "quartiles", "min", "max", f"x {REFERENCE}", "quartiles"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in results:
+        labels = [result.workload.name, f"{result.workload.rows.capacity:,}"]
+        for name, timing in result.timings.items():
+            table.add_row(*labels, name, *_figures(timing, result.ratio(name)))
+            labels = ["", ""]
+        table.add_section()
+    console.print(table)
+    for result in results:
+        for text, met in result.aims():
+            mark = "[green]met[/]" if met else "[red]missed[/]"
+            console.print(f"{result.workload.name}: {text}, {mark}")
+
+
+def write_json(results: list[Result], plan: Plan, path: Path) -> None:
+    """Writes everything that was measured, with what it was measured on."""
+    document = {
+        "date": machine.now(),
+        "machine": machine.describe_machine(),
+        "versions": machine.describe_versions(),
+        "settings": {"threads": 1, "rounds": plan.rounds, "block_us": plan.block_us},
+        "results": [_as_json(result) for result in results],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _figures(timing: Timing, ratio: tuple[float, float, float] | None) -> list[str]:
+    low, high = timing.quartiles_us
+    figures = [
+        _us(timing.median_us),
+        f"{_us(low)}-{_us(high)}",
+        _us(min(timing.blocks_us)),
+        _us(max(timing.blocks_us)),
+    ]
+    if ratio is None:
+        return [*figures, "", ""]
+    return [*figures, f"{ratio[1]:.2f}", f"{ratio[0]:.2f}-{ratio[2]:.2f}"]
+
+
+def _us(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def _as_json(result: Result) -> dict[str, object]:
+    contenders: dict[str, object] = {}
+    for name, timing in result.timings.items():
+        ratio = result.ratio(name)
+        contenders[name] = {
+            "median_us": timing.median_us,
+            "quartiles_us": timing.quartiles_us,
+            "min_us": min(timing.blocks_us),
+            "max_us": max(timing.blocks_us),
+            "calls_per_block": timing.calls_per_block,
+            "times_velora": None if ratio is None else ratio[1],
+            "times_velora_quartiles": None if ratio is None else (ratio[0], ratio[2]),
+        }
+    workload = result.workload
+    return {
+        "work": workload.name,
+        "rows": workload.rows.name,
+        "capacity": workload.rows.capacity,
+        "batch_size": workload.batch_size or None,
+        "contenders": contenders,
+        "aims": [{"aim": text, "met": met} for text, met in result.aims()],
+    }

@@ -1,0 +1,49 @@
+"""The Python in the documentation runs as it stands there.
+
+The blocks of a page run in order and share their names, as a reader would type them. A block that
+cannot run is announced on the line before it: <!-- no-run: reason -->.
+"""
+
+import re
+import sys
+import textwrap
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(
+    r"^(?P<no_run>[ ]*<!-- no-run: .+ -->\n+)?"
+    r"(?P<indent>[ ]*)```python[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def read_blocks(page):
+    """Return the code of a page, each block at the line where it stands in the page."""
+    text = page.read_text(encoding="utf-8")
+    for match in BLOCK.finditer(text):
+        if not match["no_run"]:
+            line = text.count("\n", 0, match.start("code"))
+            yield "\n" * line + textwrap.dedent(match["code"])
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if any(read_blocks(p))], ids=name_of)
+def test_page_code_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # A module, because dataclasses and pickle look their classes up in one.
+    module = types.ModuleType("docs_page")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for code in read_blocks(page):
+        exec(compile(code, page, "exec"), module.__dict__)
+
+
+def test_readme_and_tutorial_have_code_that_runs():
+    pages = {name_of(page) for page in PAGES if any(read_blocks(page))}
+    assert {"README.md", "docs/tutorial/working-with-buffers.md"} <= pages

@@ -1,0 +1,96 @@
+"""What a run shows while it trains."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from velora.cli.training import History
+
+_LIVE_INTERVAL = 0.25
+_LINE_INTERVAL = 5.0
+_LAST_RETURNS = 6
+
+
+class Monitor:
+    """Shows a live table on a terminal, and prints a line now and then elsewhere.
+
+    Args:
+        console: Where to show it.
+        steps: The most steps that the run may take.
+        seconds: The most seconds that it may take.
+    """
+
+    def __init__(self, console: Console, steps: int, seconds: float) -> None:
+        self._console = console
+        self._steps = steps
+        self._seconds = seconds
+        self._live: Live | None = None
+        self._interval = _LINE_INTERVAL
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(console=console, auto_refresh=False)
+            self._interval = _LIVE_INTERVAL
+        self._history = History()
+        self._shown_at = time.perf_counter()
+        self._shown_steps = 0
+
+    def __enter__(self) -> Monitor:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._show()
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, history: History) -> None:
+        """Shows the history if it is time to; cheap enough to call at each step."""
+        self._history = history
+        if time.perf_counter() - self._shown_at >= self._interval:
+            self._show()
+
+    def _show(self) -> None:
+        now = time.perf_counter()
+        rate = (self._history.steps - self._shown_steps) / (now - self._shown_at)
+        self._shown_at, self._shown_steps = now, self._history.steps
+        facts = self._facts(rate)
+        if self._live is None:
+            self._console.print("  ".join(f"{name} {value}" for name, value in facts.items()))
+            return
+        table = Table.grid(padding=(0, 2))
+        table.add_row("", ProgressBar(total=self._steps, completed=self._history.steps, width=40))
+        for name, value in facts.items():
+            table.add_row(name, value)
+        self._live.update(table, refresh=True)
+
+    def _facts(self, rate: float) -> dict[str, str]:
+        history = self._history
+        last = [f"{value:.0f}" for _, value in history.episodes[-_LAST_RETURNS:]]
+        evaluation = f"{history.evaluations[-1][1]:.1f}" if history.evaluations else "-"
+        loss = "-" if history.critic_loss is None else f"{float(history.critic_loss):.3f}"
+        alpha = "-" if history.alpha is None else f"{float(history.alpha):.3f}"
+        return {
+            "steps": f"{history.steps:,} of {self._steps:,}",
+            "steps/s": f"{rate:.0f}",
+            "returns": " ".join(last) or "-",
+            "evaluation": evaluation,
+            "critic loss": loss,
+            "alpha": alpha,
+            "elapsed": f"{_clock(history.seconds)} of {_clock(self._seconds)}",
+        }
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=int(seconds)))[2:]
