@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -50,9 +50,9 @@ class Result:
         return found
 
 
-def print_table(results: list[Result], console: Console) -> None:
+def print_table(results: list[Result], plan: Plan, console: Console) -> None:
     """Prints medians with their spread, ratios, and how the aims fared."""
-    table = Table(title="Microseconds a call, one thread")
+    table = Table(title=f"Microseconds a call, one thread, {plan.clock} clock")
     for heading in ("work", "rows", "contender"):
         table.add_column(heading, no_wrap=True)
     for heading in ("median", "quartiles", "min", "max", f"x {REFERENCE}", "quartiles"):
@@ -76,7 +76,7 @@ def write_json(results: list[Result], plan: Plan, path: Path) -> None:
         "date": machine.now(),
         "machine": machine.describe_machine(),
         "versions": machine.describe_versions(),
-        "settings": {"threads": 1, "rounds": plan.rounds, "block_us": plan.block_us},
+        "settings": {"threads": 1, **asdict(plan)},
         "results": [_as_json(result) for result in results],
     }
     path.parent.mkdir(parents=True, exist_ok=True)

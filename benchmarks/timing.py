@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 
 Operation = Callable[[], object]
 
@@ -21,10 +22,17 @@ class Plan:
         rounds: In each, every operation has one block.
         block_us: How long a block should last: long beside the clock's own cost, short beside
             what else the machine does.
+        clock: "wall", or "cpu" for the time that this thread was running. They agree on an idle
+            machine; on a busy one the second leaves out the turns of other programs.
     """
 
     rounds: int
     block_us: float
+    clock: str = "wall"
+
+    def now_ns(self) -> int:
+        """Reads the clock."""
+        return thread_time_ns() if self.clock == "cpu" else perf_counter_ns()
 
 
 FULL = Plan(rounds=101, block_us=4_000)
@@ -60,7 +68,10 @@ def quartiles(values: list[float] | tuple[float, ...]) -> tuple[float, float]:
 
 
 def time_in_turns(operations: Mapping[str, Operation], plan: Plan) -> dict[str, Timing]:
-    """Times each operation once a round, in an order that turns by one place each round.
+    """Times each operation once a round, in another order each round.
+
+    A fixed order can fall into step with the turns of other programs, and then they always hit
+    the same operation.
 
     Args:
         operations: Name -> function without arguments.
@@ -69,30 +80,31 @@ def time_in_turns(operations: Mapping[str, Operation], plan: Plan) -> dict[str, 
     Returns:
         Name -> what it took.
     """
-    calls = {name: _calls_in(plan.block_us, run) for name, run in operations.items()}
+    calls = {name: _calls_in_block(plan, run) for name, run in operations.items()}
     blocks: dict[str, list[float]] = {name: [] for name in operations}
     order = list(operations)
+    shuffle = random.Random(0).shuffle
     for _ in range(plan.rounds):
+        shuffle(order)
         for name in order:
-            blocks[name].append(_time_block(operations[name], calls[name]))
-        order.append(order.pop(0))
+            blocks[name].append(_time_block(plan, operations[name], calls[name]))
     return {name: Timing(calls[name], tuple(blocks[name])) for name in operations}
 
 
-def _calls_in(block_us: float, run: Operation) -> int:
+def _calls_in_block(plan: Plan, run: Operation) -> int:
     """How many calls fill a block. Finding out warms the operation up."""
     calls = 1
-    while (call_us := _time_block(run, calls)) * calls < block_us / 2:
+    while (call_us := _time_block(plan, run, calls)) * calls < plan.block_us / 2:
         calls *= 2
-    return max(1, round(block_us / call_us))
+    return max(1, round(plan.block_us / call_us))
 
 
-def _time_block(run: Operation, calls: int) -> float:
+def _time_block(plan: Plan, run: Operation, calls: int) -> float:
     with _no_collection():
-        start = perf_counter_ns()
+        start = plan.now_ns()
         for _ in repeat(None, calls):
             run()
-        return (perf_counter_ns() - start) / calls / 1000
+        return (plan.now_ns() - start) / calls / 1000
 
 
 @contextmanager

@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FOR_TESTS = {"cmake", "hypothesis", "ninja", "pytest", "pytest-timeout"}
 # A CUDA build of torch brings these, and names their exact versions itself.
 FROM_TORCH = re.compile(r"nvidia-.*|cuda-.*|triton")
-NOTES = {"torch": "any build of this version will do, for the CPU or for CUDA"}
+NOTES = {
+    "pymdown-extensions": "13.0 and later want Python 3.11.5; Debian 12 has 3.11.2",
+    "torch": "any build of this version will do, for the CPU or for CUDA",
+}
 
 
 def read_needs() -> tuple[list[Requirement], list[Requirement]]:

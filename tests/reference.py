@@ -59,12 +59,16 @@ def philox4x32(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, in
 
 
 def candidate(seed: int, draw: int, element: int, attempt: int, bound: int) -> int:
-    """What element `element` of draw number `draw` asks for at its `attempt`-th try."""
+    """What element `element` of draw number `draw` asks for at its `attempt`-th try.
+
+    Two neighbouring elements share one counter: the even one has its first two words.
+    """
     mask = 2**32 - 1
-    low, high, _, _ = philox4x32(
-        (element, attempt, draw & mask, draw >> 32), (seed & mask, seed >> 32)
+    words = philox4x32(
+        (element // 2, attempt, draw & mask, draw >> 32), (seed & mask, seed >> 32)
     )
-    return (high << 32 | low) * bound >> 64
+    low, high = words[2:] if element % 2 else words[:2]
+    return ((high << 32 | low) * bound) >> 64
 
 
 def draw_distinct(seed: int, draw: int, count: int, bound: int) -> list[int]:

@@ -37,7 +37,9 @@ def test_iterate_experience_gives_five_values() -> None:
 
 
 def test_iterate_subclass_gives_the_same_five_values() -> None:
-    experience = PolicyExperience(torch.zeros(2), 1.0, 2.0, torch.ones(2), False, 0.5, torch.ones(3))
+    experience = PolicyExperience(
+        torch.zeros(2), 1.0, 2.0, torch.ones(2), False, 0.5, torch.ones(3)
+    )
     assert len(list(experience)) == 5
 
 

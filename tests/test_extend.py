@@ -190,7 +190,10 @@ def test_extend_with_extras_stores_them(kind: type[AnyBuffer]) -> None:
 
 def test_extend_with_dict_observations_stores_them() -> None:
     def nested(i: int) -> Experience:
-        observation = {"b": torch.full((2,), float(i)), "a": (torch.tensor(i), torch.ones(1, 3) * i)}
+        observation = {
+            "b": torch.full((2,), float(i)),
+            "a": (torch.tensor(i), torch.ones(1, 3) * i),
+        }
         return Experience(observation, i, 0.0, observation, False)
 
     buffer = RolloutBuffer(6)
@@ -210,7 +213,7 @@ def test_extend_with_dict_observations_stores_them() -> None:
         ({"rewards": torch.zeros(1)}, r"reward: expected 4 rows.*\(1,\)"),
         ({"next_states": torch.zeros(3, 4)}, r"next_state: expected 4 rows.*\(3, 4\)"),
         ({"dones": torch.zeros(5)}, r"done: expected 4 rows.*\(5,\)"),
-        ({"dones": torch.zeros(0)}, r"done: expected 4 rows.*\(0,\)"),
+        ({"dones": torch.zeros(0)}, r"done: expected .* rows?, got .*\(0,\)"),
         ({"truncations": torch.zeros(3)}, r"truncated: expected 4 rows.*\(3,\)"),
         ({"truncations": torch.full((4,), 0.5)}, r"truncated: .*fraction"),
         ({"dones": torch.tensor([0, 1, 2, 0])}, r"done: .*range"),
@@ -240,21 +243,21 @@ def test_extend_with_bad_part_changes_nothing(
 @pytest.mark.parametrize("started", [True, False], ids=["started", "new"])
 def test_extend_with_no_rows_says_so(started: bool) -> None:
     buffer = filled(ReplayBuffer, range(3 if started else 0), 5, seed=1)
-    with unchanged(buffer), pytest.raises(ValueError, match="state: expected at least 1 row.*0"):
+    with unchanged(buffer), pytest.raises(ValueError, match=r"state: expected at least 1 row.*0"):
         buffer.extend(batch_of(range(4))[:0])
 
 
 def test_extend_with_unknown_extra_changes_nothing() -> None:
     buffer = filled(ReplayBuffer, range(3), 5, seed=1)
     bad = replace(batch_of(range(4)), extras={"log_prob": torch.zeros(4)})
-    with unchanged(buffer), pytest.raises(ValueError, match="log_prob: expected no such field"):
+    with unchanged(buffer), pytest.raises(ValueError, match=r"log_prob: expected no such field"):
         buffer.extend(bad)
 
 
 def test_extend_without_a_known_extra_changes_nothing() -> None:
     buffer = ReplayBuffer(5)
     buffer.push(PolicyExperience(*stamped(0), 0.5, torch.zeros(2)))
-    with unchanged(buffer), pytest.raises(ValueError, match="log_prob: expected"):
+    with unchanged(buffer), pytest.raises(ValueError, match=r"log_prob: expected"):
         buffer.extend(batch_of(range(4)))
 
 
@@ -270,7 +273,7 @@ def test_extend_with_extra_of_a_documented_name_is_refused(name: str) -> None:
 @pytest.mark.parametrize("batch", [None, [], {}, stamped(1), (1, 2, 3, 4, 5), BatchExperience])
 def test_extend_with_something_else_is_a_type_error(batch: Any) -> None:
     buffer = filled(ReplayBuffer, range(3), 5, seed=1)
-    with unchanged(buffer), pytest.raises(TypeError, match="batch: expected a BatchExperience"):
+    with unchanged(buffer), pytest.raises(TypeError, match=r"batch: expected a BatchExperience"):
         buffer.extend(batch)
 
 
@@ -279,5 +282,5 @@ def test_extend_a_late_bad_row_changes_nothing() -> None:
     bad = batch_of(range(4))
     bad.actions = bad.actions.double()
     bad.actions[3] = 0.5
-    with unchanged(buffer), pytest.raises(ValueError, match="action: .*int64.*fraction"):
+    with unchanged(buffer), pytest.raises(ValueError, match=r"action: .*int64.*fraction"):
         buffer.extend(bad)

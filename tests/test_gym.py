@@ -154,7 +154,7 @@ def test_wrap_env_for_device_puts_tensors_there(make: Any, device: Any) -> None:
 @pytest.mark.parametrize("make", [CountingEnv, vector_env], ids=["single", "vector"])
 def test_wrap_env_that_converts_to_another_device_is_refused(make: Any) -> None:
     env = add_core_env_wrappers(make(), device="cpu")
-    with pytest.raises(ValueError, match="^device: expected cpu.*got meta$"):
+    with pytest.raises(ValueError, match=r"^device: expected cpu.*got meta$"):
         add_core_env_wrappers(env, device="meta")
 
 
@@ -165,7 +165,7 @@ def test_wrap_env_that_converts_to_no_stated_device_counts_as_cpu() -> None:
 
 @pytest.mark.parametrize("thing", [None, "CartPole-v1", CountingEnv, 3, [CountingEnv()]], ids=repr)
 def test_wrap_what_is_no_env_is_a_type_error(thing: Any) -> None:
-    with pytest.raises(TypeError, match="^env: expected a Gymnasium Env or VectorEnv, got"):
+    with pytest.raises(TypeError, match=r"^env: expected a Gymnasium Env or VectorEnv, got"):
         add_core_env_wrappers(thing)
 
 

@@ -127,9 +127,7 @@ def test_push_many_leaves_keeps_them_apart() -> None:
 
 def test_push_leaves_of_every_size_stay_aligned_and_apart() -> None:
     dtypes = [torch.uint8, torch.float32, torch.bool, torch.int64, torch.float16, torch.int16]
-    state = tuple(
-        torch.arange(size).to(dtype) for size in range(1, 20) for dtype in dtypes
-    )
+    state = tuple(torch.arange(size).to(dtype) for size in range(1, 20) for dtype in dtypes)
     states = stored(step(state=state), "state")
     assert all(torch.equal(got[0], value) for got, value in zip(states, state, strict=True))
 
@@ -197,7 +195,7 @@ def test_push_nest_of_another_form_names_the_place(change: str, message: str) ->
 @pytest.mark.parametrize("change", ["next state of another form", "dict for leaf"])
 def test_push_bad_nest_first_fixes_no_schema(change: str) -> None:
     buffer = ReplayBuffer(3)
-    with pytest.raises(ValueError, match="next_state|reward"):
+    with pytest.raises(ValueError, match=r"next_state|reward"):
         buffer.push(replaced(change))
     buffer.push(step())
     assert len(buffer) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import AnyBuffer, filled, stamped, step
+from helpers import AnyBuffer, PolicyExperience, filled, stack, stamped, step
 
 from velora.buffer import Experience, ReplayBuffer, RolloutBuffer
 
@@ -160,6 +160,15 @@ def test_index_gives_fresh_tensors(buffer: AnyBuffer) -> None:
     first, second = buffer[0], buffer[0]
     first.state.fill_(-1)
     assert second == buffer[0] == stamped(3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_search_buffer_extended_with_extras_finds_its_own_rows(kind: type[AnyBuffer]) -> None:
+    buffer = kind(3)
+    buffer.extend(stack([PolicyExperience(*stamped(i), 0.5, torch.ones(2)) for i in range(3)]))
+    assert buffer[1] == buffer[1]
+    assert buffer[2] in buffer
+    assert buffer.index(buffer[2]) == 2
 
 
 def test_push_experience_taken_from_a_buffer_stores_it_again(buffer: AnyBuffer) -> None:

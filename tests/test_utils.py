@@ -44,14 +44,14 @@ def test_set_device_result_makes_a_buffer() -> None:
 
 @pytest.mark.parametrize("device", ["nonsense", "", "cpu:x", 1.5, None], ids=repr)
 def test_set_device_unknown_names_the_wish(device: Any) -> None:
-    with pytest.raises(ValueError, match="^device: expected 'auto' or a torch device"):
+    with pytest.raises(ValueError, match=r"^device: expected 'auto' or a torch device"):
         set_device(device)
 
 
 @without_cuda
 @pytest.mark.parametrize("device", ["cuda", "cuda:3"])
 def test_set_device_cuda_without_cuda_says_so(device: str) -> None:
-    with pytest.raises(RuntimeError, match=f"^device: .*0 CUDA devices.*{device}$"):
+    with pytest.raises(RuntimeError, match=rf"^device: .*0 CUDA devices.*{device}$"):
         set_device(device)
 
 
@@ -59,7 +59,7 @@ def draws() -> tuple[float, float, float, list[int]]:
     buffer = filled(ReplayBuffer, range(100), 100)
     numpy_draw = float(np.random.rand())  # noqa: NPY002
     indices = buffer.sample(20).indices.tolist()
-    return random.random(), numpy_draw, float(torch.rand(())), indices  # noqa: S311
+    return random.random(), numpy_draw, float(torch.rand(())), indices
 
 
 def test_set_seed_repeats_every_generator() -> None:

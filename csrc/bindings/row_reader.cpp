@@ -174,6 +174,10 @@ void RowReader::visit(const Node& node, PyObject* value) {
 
 void RowReader::read_leaf(const std::string& path, PyObject* value, const Field& field,
                           Leaf& leaf) {
+  if (!stacked_ && field.shape.size() == 1) {
+    leaf.rows = leaf.array.borrow_vector(value, field.dtype, field.shape[0]);
+    if (leaf.rows != nullptr) return;
+  }
   leaf.array.borrow(value, path.c_str());
   const ArrayView& view = leaf.array.view();
   check_shape(path, value, field, view);

@@ -16,6 +16,7 @@ namespace {
 const DLPackExchangeAPI* exchange_api = nullptr;
 PyTypeObject* tensor_type = nullptr;
 PyTypeObject* parameter_type = nullptr;
+PyTypeObject* ndarray_type = nullptr;
 PyObject* plain_torch_dispatch = nullptr;
 
 /// Turns the pending Python error into the first line of its text (torch appends a stack trace) and
@@ -29,6 +30,12 @@ std::string take_python_error() {
 [[noreturn]] void refuse(const char* field, const std::string& got) {
   throw ValueError(std::string(field) + ": expected a dense tensor, an array or a number, got " +
                    got);
+}
+
+void require_few_dimensions(const char* field, int ndim) {
+  if (ndim <= kMaxDims) return;
+  throw ValueError(std::string(field) + ": expected at most " + std::to_string(kMaxRowDims) +
+                   " dimensions, got " + std::to_string(ndim));
 }
 
 const char* type_name(PyObject* value) { return Py_TYPE(value)->tp_name; }
@@ -169,6 +176,14 @@ bool is_tensor(PyObject* value) {
   return is_plain_tensor(value) || PyType_IsSubtype(Py_TYPE(value), tensor_type) != 0;
 }
 
+/// What the buffer protocol gives numbers of. A masked array would lose its mask by it.
+bool is_array(PyObject* value) {
+  if (PyObject_CheckBuffer(value) == 0) return false;
+  if (Py_TYPE(value) == ndarray_type) return true;
+  return PyBytes_Check(value) == 0 && PyByteArray_Check(value) == 0 &&
+         PyObject_HasAttrString(value, "mask") == 0;
+}
+
 /// A subclass that intercepts operations (a fake, functional or distributed tensor) need not have
 /// the memory that it shows.
 bool intercepts_operations(PyObject* value) {
@@ -178,12 +193,12 @@ bool intercepts_operations(PyObject* value) {
 }
 
 /// The imaginary part of a conjugate is a view that only says that it is negated, and DLPack does
-/// not pass that on.
-bool is_negated(PyObject* tensor) {
-  static PyObject* const name = PyUnicode_InternFromString("is_neg");
-  const auto answer = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor, name));
-  if (!answer) throw py::error_already_set();
-  return answer.ptr() == Py_True;
+/// not pass that on. Asking takes longer than the rest of a borrow, so this asks only where the
+/// view can be one: every second number of a complex tensor, or a single one.
+bool is_negated(PyObject* tensor, const ArrayView& view) {
+  const bool candidate =
+      view.dtype >= DType::kFloat16 && (view.num_elements() == 1 || !view.is_contiguous());
+  return candidate && py::cast<bool>(py::handle(tensor).attr("is_neg")());
 }
 
 /// The DLPack view of a tensor in one call.
@@ -212,10 +227,12 @@ void load_exchange_api() {
         std::string(py::str(torch.attr("__version__"))));
   }
   exchange_api = api;
-  // Both types live as long as torch, which is never unloaded.
+  // All of these live as long as their modules, which are never unloaded.
   tensor_type = reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr());
   py::object parameter = torch.attr("nn").attr("Parameter");
   parameter_type = reinterpret_cast<PyTypeObject*>(parameter.release().ptr());
+  py::object ndarray = py::module_::import("numpy").attr("ndarray");
+  ndarray_type = reinterpret_cast<PyTypeObject*>(ndarray.release().ptr());
   plain_torch_dispatch = py::object(type.attr("__torch_dispatch__")).release().ptr();
 }
 
@@ -276,8 +293,7 @@ void BorrowedArray::borrow(PyObject* value, const char* field) {
     borrow_number(value, field);
   } else if (is_tensor(value)) {
     borrow_tensor(value, field);
-  } else if (PyBytes_Check(value) == 0 && PyByteArray_Check(value) == 0 &&
-             PyObject_CheckBuffer(value) != 0) {
+  } else if (is_array(value)) {
     borrow_buffer(value, field);
   } else if (PyObject_HasAttrString(value, "__dlpack__") != 0) {
     owner_ = py::module_::import("torch").attr("from_dlpack")(py::handle(value));
@@ -285,6 +301,24 @@ void BorrowedArray::borrow(PyObject* value, const char* field) {
   } else {
     refuse(field, describe(value));
   }
+}
+
+const std::byte* BorrowedArray::borrow_vector(PyObject* value, DType dtype, std::int64_t length) {
+  DLTensor tensor;
+  if (length < 2 || !is_plain_tensor(value)) return nullptr;
+  if (exchange_api->dltensor_from_py_object_no_sync(value, &tensor) != 0) {
+    PyErr_Clear();  // borrow() will say what is wrong
+    return nullptr;
+  }
+  const DLDataType expected = to_dlpack_type(dtype);
+  const bool fits = tensor.device.device_type == kDLCPU && tensor.ndim == 1 &&
+                    tensor.shape[0] == length && tensor.strides[0] == 1 &&
+                    tensor.dtype.code == expected.code && tensor.dtype.bits == expected.bits &&
+                    tensor.dtype.lanes == 1 && tensor.data != nullptr;
+  if (!fits) return nullptr;
+  reset();
+  owner_ = py::reinterpret_borrow<py::object>(value);
+  return static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
 }
 
 void BorrowedArray::borrow_number(PyObject* value, const char* field) {
@@ -314,10 +348,13 @@ void BorrowedArray::borrow_buffer(PyObject* value, const char* field) {
     refuse(field, describe(value) + ": " + take_python_error());
   }
   has_buffer_ = true;
-  if (!from_buffer_format(buffer_.format, buffer_.itemsize, &view_.dtype) ||
-      buffer_.ndim > kMaxDims) {
+  // numpy gives dates as bytes without strides, though it was asked for them.
+  const bool has_layout =
+      buffer_.ndim == 0 || (buffer_.shape != nullptr && buffer_.strides != nullptr);
+  if (!from_buffer_format(buffer_.format, buffer_.itemsize, &view_.dtype) || !has_layout) {
     refuse(field, describe(value));
   }
+  require_few_dimensions(field, buffer_.ndim);
   view_.data = static_cast<const std::byte*>(buffer_.buf);
   view_.ndim = buffer_.ndim;
   for (int d = 0; d < buffer_.ndim; ++d) {
@@ -336,10 +373,11 @@ void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
     value = owner_.ptr();
     dense = borrow_dense(value, &tensor, &why);
   }
-  if (!dense || tensor.device.device_type != kDLCPU || tensor.ndim > kMaxDims ||
+  if (!dense || tensor.device.device_type != kDLCPU ||
       !from_dlpack_type(tensor.dtype, &view_.dtype)) {
     refuse(field, describe(value) + (why.empty() ? "" : ": " + why));
   }
+  require_few_dimensions(field, tensor.ndim);
   view_.data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
   view_.ndim = tensor.ndim;
   const auto itemsize = static_cast<std::int64_t>(size_of(view_.dtype));
@@ -350,7 +388,7 @@ void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
   if (tensor.data == nullptr && view_.num_elements() > 0) {
     refuse(field, describe(value) + " whose memory was given up");
   }
-  if (view_.dtype >= DType::kFloat16 && is_negated(value)) {
+  if (is_negated(value, view_)) {
     const py::object resolved = py::handle(value).attr("detach")().attr("resolve_neg")();
     owner_ = resolved;
     borrow_tensor(owner_.ptr(), field);
@@ -362,8 +400,8 @@ namespace {
 /// The DLPack header of one tensor, at the front of its batch's slab.
 struct TensorHeader {
   DLManagedTensorVersioned managed;
-  std::int64_t shape[kMaxDims + 1];
-  std::int64_t strides[kMaxDims + 1];
+  std::int64_t shape[kMaxDims];
+  std::int64_t strides[kMaxDims];
 };
 
 constexpr std::size_t kTensorAlignment = 64;

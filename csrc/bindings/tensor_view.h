@@ -31,6 +31,10 @@ class BorrowedArray {
   /// Throws ValueError for what cannot be read as an array in this process's memory. A tensor on
   /// another device is copied to the host first.
   void borrow(PyObject* value, const char* field);
+  /// The same, in a fraction of the time, for what nearly every push brings: a tensor that is a
+  /// vector of just this dtype and length. Returns its elements, or null for anything else, which
+  /// is then not borrowed.
+  const std::byte* borrow_vector(PyObject* value, DType dtype, std::int64_t length);
   void reset();
 
   const ArrayView& view() const { return view_; }

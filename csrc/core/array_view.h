@@ -8,7 +8,9 @@
 
 namespace velora {
 
-inline constexpr int kMaxDims = 8;
+/// Of a row, and one more for the batch.
+inline constexpr int kMaxRowDims = 8;
+inline constexpr int kMaxDims = kMaxRowDims + 1;
 
 /// Somebody else's array, as memory and shape. Strides are in bytes, and arbitrary where the
 /// extent is 1.

@@ -69,8 +69,11 @@ VELORA_HD inline void propose(std::uint32_t element, DrawKey key, std::uint64_t 
   }
 }
 
-/// Working memory of draw_distinct, kept between draws: the taken values, each plus one.
-using DrawScratch = std::vector<std::uint64_t>;
+/// Working memory of draw_distinct, kept between draws.
+struct DrawScratch {
+  std::vector<std::uint32_t> short_keys;  // where all values fit into 32 bits
+  std::vector<std::uint64_t> long_keys;
+};
 
 /// Fills `out` with distinct values in [0, bound), in the order of the elements. Expected cost
 /// O(count) while count is at most half of bound, O(count log count) up to count == bound.

@@ -39,14 +39,25 @@ struct DrawKey {
   std::uint64_t draw;
 };
 
-/// The 64 random bits of element `element` of a draw, at its `attempt`-th try.
-VELORA_HD inline std::uint64_t random_bits(DrawKey key, std::uint32_t element,
-                                           std::uint32_t attempt) {
-  const Philox4 counter = {element, attempt, static_cast<std::uint32_t>(key.draw),
+/// The 64 random bits of each of two neighbouring elements, 2 * pair and 2 * pair + 1, of a draw at
+/// their `attempt`-th try: one call of the generator serves both.
+struct RandomPair {
+  std::uint64_t bits[2];
+};
+
+VELORA_HD inline RandomPair random_pair(DrawKey key, std::uint32_t pair, std::uint32_t attempt) {
+  const Philox4 counter = {pair, attempt, static_cast<std::uint32_t>(key.draw),
                            static_cast<std::uint32_t>(key.draw >> 32)};
   const Philox4 out = philox4x32(counter, static_cast<std::uint32_t>(key.seed),
                                  static_cast<std::uint32_t>(key.seed >> 32));
-  return std::uint64_t{out.word[1]} << 32 | out.word[0];
+  return {{std::uint64_t{out.word[1]} << 32 | out.word[0],
+           std::uint64_t{out.word[3]} << 32 | out.word[2]}};
+}
+
+/// The 64 random bits of one element of a draw, at its `attempt`-th try.
+VELORA_HD inline std::uint64_t random_bits(DrawKey key, std::uint32_t element,
+                                           std::uint32_t attempt) {
+  return random_pair(key, element / 2, attempt).bits[element % 2];
 }
 
 /// The high 64 bits of a 128-bit product.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/array_view.h"
 #include "core/errors.h"
 
 namespace velora {
@@ -19,6 +20,10 @@ std::size_t round_up(std::size_t value, std::size_t multiple) {
 int rank_of(Role role) { return static_cast<int>(role); }
 
 std::size_t byte_size(const Field& field) {
+  if (field.shape.size() > kMaxRowDims) {
+    throw ValueError(field.name + ": expected at most " + std::to_string(kMaxRowDims) +
+                     " dimensions, got " + std::to_string(field.shape.size()));
+  }
   std::size_t bytes = size_of(field.dtype);
   for (const std::int64_t extent : field.shape) {
     if (extent <= 0) {

@@ -78,9 +78,9 @@ std::uint16_t to_half(float value, DType dtype, Misfit expected = Misfit::kNone)
 
 float from_half(std::uint16_t bits, DType dtype) {
   float value = 0;
-  EXPECT_EQ(copy_elements(view_of(bits, dtype), DType::kFloat32,
-                          reinterpret_cast<std::byte*>(&value)),
-            Misfit::kNone);
+  EXPECT_EQ(
+      copy_elements(view_of(bits, dtype), DType::kFloat32, reinterpret_cast<std::byte*>(&value)),
+      Misfit::kNone);
   return value;
 }
 

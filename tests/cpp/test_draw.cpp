@@ -120,7 +120,8 @@ TEST(Draw, PrefixOfADrawIsTheShorterDraw) {
   const DrawKey key = {.seed = 8, .draw = 9};
   const Values whole = draw(key, 50, 50);
   for (std::size_t count = 0; count <= 50; ++count) {
-    ASSERT_EQ(draw(key, 50, count), Values(whole.begin(), whole.begin() + static_cast<long>(count)));
+    ASSERT_EQ(draw(key, 50, count),
+              Values(whole.begin(), whole.begin() + static_cast<long>(count)));
   }
 }
 

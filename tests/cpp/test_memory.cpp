@@ -37,8 +37,7 @@ TEST(Memory, LargeMappingIsAlignedToHugePages) {
 }
 
 TEST(Memory, MoreThanTheMachineHasThrowsPurposeAndSize) {
-  for (const std::size_t size :
-       {std::size_t{1} << 60, std::numeric_limits<std::size_t>::max()}) {
+  for (const std::size_t size : {std::size_t{1} << 60, std::numeric_limits<std::size_t>::max()}) {
     try {
       const Memory memory = Memory::anonymous(size, "capacity 7");
       ADD_FAILURE() << "granted " << size;

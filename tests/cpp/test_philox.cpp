@@ -13,8 +13,7 @@ namespace {
 using Words = std::array<std::uint32_t, 4>;
 
 Words philox(const Words& counter, std::uint32_t key0, std::uint32_t key1) {
-  const Philox4 out =
-      philox4x32({{counter[0], counter[1], counter[2], counter[3]}}, key0, key1);
+  const Philox4 out = philox4x32({{counter[0], counter[1], counter[2], counter[3]}}, key0, key1);
   return {out.word[0], out.word[1], out.word[2], out.word[3]};
 }
 
@@ -34,9 +33,13 @@ TEST(Philox, DigitsOfPiGiveThePublishedWords) {
             (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
-TEST(Philox, RandomBitsAreTheFirstTwoWordsOfTheirCounter) {
+TEST(Philox, TwoElementsShareTheWordsOfTheirCounter) {
   constexpr DrawKey kKey = {.seed = 0x299f31d0a4093822, .draw = 0x0370734413198a2e};
-  EXPECT_EQ(random_bits(kKey, 0x243f6a88, 0x85a308d3), 0x94fdccebd16cfe09);
+  const RandomPair pair = random_pair(kKey, 0x243f6a88, 0x85a308d3);
+  EXPECT_EQ(pair.bits[0], 0x94fdccebd16cfe09);
+  EXPECT_EQ(pair.bits[1], 0x24126ea15001e420);
+  EXPECT_EQ(random_bits(kKey, 2 * 0x243f6a88u, 0x85a308d3), pair.bits[0]);
+  EXPECT_EQ(random_bits(kKey, 2 * 0x243f6a88u + 1, 0x85a308d3), pair.bits[1]);
 }
 
 TEST(Philox, EachPartOfTheNameChangesTheBits) {

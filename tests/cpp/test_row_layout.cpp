@@ -56,12 +56,12 @@ TEST(RowLayout, FieldsKeepTheirOrderInTheListAndTheRowHasTheirRoles) {
   EXPECT_EQ(layout.fields()[0].name, "extra");
   EXPECT_EQ(layout.fields()[4].name, "state");
   const auto offset = [&](int i) { return layout.fields()[static_cast<std::size_t>(i)].offset; };
-  EXPECT_EQ(offset(4), 0u);                         // state
-  EXPECT_EQ(offset(3), 16u);                        // action, aligned to 8
-  EXPECT_EQ(offset(2), 24u);                        // reward
-  EXPECT_EQ(layout.flags_offset(), 28u);            // between reward and next state
-  EXPECT_EQ(offset(1), 32u);                        // next state
-  EXPECT_EQ(offset(0), 44u);                        // extra
+  EXPECT_EQ(offset(4), 0u);               // state
+  EXPECT_EQ(offset(3), 16u);              // action, aligned to 8
+  EXPECT_EQ(offset(2), 24u);              // reward
+  EXPECT_EQ(layout.flags_offset(), 28u);  // between reward and next state
+  EXPECT_EQ(offset(1), 32u);              // next state
+  EXPECT_EQ(offset(0), 44u);              // extra
   EXPECT_EQ(layout.pitch(), 48u);
 }
 

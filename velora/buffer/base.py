@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -11,8 +12,10 @@ import torch
 from velora import _core
 from velora.buffer.experience import BatchExperience
 from velora.buffer.schema import Schema, columns_of
+from velora.utils import set_device
 
 MAX_CAPACITY = 2**40
+_ADOPTING = threading.Lock()  # held for two assignments
 
 
 class Buffer(Sequence[Any]):
@@ -32,7 +35,8 @@ class Buffer(Sequence[Any]):
         overwrite: bool,
     ) -> None:
         self._capacity = _check_capacity(capacity)
-        self._device = check_device(device)
+        self._device = _check_device(device)
+        self._on_cpu = self._device.type == "cpu"  # asking a torch.device takes longer than a push
         self._seed = seed
         self._gamma = gamma
         self._overwrite = overwrite
@@ -68,9 +72,10 @@ class Buffer(Sequence[Any]):
             schema = Schema.from_experience(experience)
             core = self._build(schema)
             core.push(experience)
-            self._schema, self._core = schema, core
-        else:
-            self._core.push(experience)
+            if self._adopt(schema, core):
+                return
+        assert self._core is not None
+        self._core.push(experience)
 
     def extend(self, batch: BatchExperience) -> None:
         """Appends the steps of a batch in their order, all or none.
@@ -90,11 +95,12 @@ class Buffer(Sequence[Any]):
             schema = Schema.from_columns(columns)
             core = self._build(schema)
             core.extend(columns)
-            self._schema, self._core = schema, core
-        else:
-            assert self._schema is not None
-            self._schema.check_columns(columns)
-            self._core.extend(columns)
+            if self._adopt(schema, core):
+                return
+        assert self._core is not None
+        assert self._schema is not None
+        self._schema.check_columns(columns)
+        self._core.extend(columns)
 
     def __len__(self) -> int:
         return 0 if self._core is None else len(self._core)
@@ -139,6 +145,17 @@ class Buffer(Sequence[Any]):
             self._core = self._build(self._schema)
             self._core.restore(*saved)
 
+    def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
+        """Makes the first rows those of this buffer, unless others were first.
+
+        Reading an experience can run its own code, and other threads, before the schema is there.
+        """
+        with _ADOPTING:
+            if self._core is not None:
+                return False
+            self._schema, self._core = schema, core
+            return True
+
     def _build(self, schema: Schema) -> _core.Buffer:
         return schema.build_core(
             capacity=self._capacity,
@@ -150,25 +167,29 @@ class Buffer(Sequence[Any]):
     def _deliver(self, tensors: tuple[torch.Tensor, ...]) -> BatchExperience:
         assert self._schema is not None
         batch = self._schema.batch(tensors)
-        return batch if self._device.type == "cpu" else batch.to(self._device)
+        return batch if self._on_cpu else batch.to(self._device)
 
 
-def check_device(device: torch.device | str | None) -> torch.device:
-    """The device to return batches on; None is the CPU.
-
-    Raises:
-        ValueError: If tensors on the device have no memory.
-    """
-    device = torch.device("cpu" if device is None else device)
-    if device.type == "meta":
+def _check_device(device: torch.device | str | None) -> torch.device:
+    chosen = set_device("cpu" if device is None else device)
+    if chosen.type == "meta":
         raise ValueError("device: expected one with memory, got meta")
-    return device
+    return chosen
 
 
 def _check_capacity(capacity: int) -> int:
-    if isinstance(capacity, bool) or not hasattr(type(capacity), "__index__"):
-        raise TypeError(f"capacity: expected an int, got {type(capacity).__name__}")
-    capacity = operator.index(capacity)
-    if not 1 <= capacity <= MAX_CAPACITY:
-        raise ValueError(f"capacity: expected 1 to {MAX_CAPACITY} (2**40), got {capacity}")
-    return capacity
+    number = check_int("capacity", capacity)
+    if not 1 <= number <= MAX_CAPACITY:
+        raise ValueError(f"capacity: expected 1 to {MAX_CAPACITY} (2**40), got {number}")
+    return number
+
+
+def check_int(name: str, value: int) -> int:
+    """An argument that must be an int, or what counts as one; a bool does not.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    return operator.index(value)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import operator
+from numbers import Real
 
 import torch
 
-from velora.buffer.base import Buffer
+from velora.buffer.base import Buffer, check_int
 from velora.buffer.experience import BatchExperience
 
 
@@ -24,7 +24,8 @@ class ReplayBuffer(Buffer):
             that `torch.manual_seed` makes a run repeatable.
 
     Raises:
-        TypeError: If `capacity` or `seed` is not an int.
+        TypeError: If `capacity` or `seed` is not an int, or `gamma` not a number.
+        RuntimeError: If this machine has no such device.
         ValueError: If an argument is out of range.
     """
 
@@ -36,6 +37,8 @@ class ReplayBuffer(Buffer):
         gamma: float = 0.99,
         seed: int | None = None,
     ) -> None:
+        if not isinstance(gamma, Real):
+            raise TypeError(f"gamma: expected a number, got {type(gamma).__name__}")
         if not 0.0 <= gamma <= 1.0:
             raise ValueError(f"gamma: expected a number from 0 to 1, got {gamma}")
         super().__init__(
@@ -57,9 +60,11 @@ class ReplayBuffer(Buffer):
             ValueError: If it is less than 1 or more than there is.
         """
         if self._core is None:
+            if (number := check_int("batch_size", batch_size)) < 1:
+                raise ValueError(f"batch_size: expected at least 1, got {number}")
             raise ValueError(
                 "batch_size: expected at most 0, the number of experiences in the buffer, got "
-                f"{batch_size}"
+                f"{number}"
             )
         return self._deliver(self._core.sample(batch_size))
 
@@ -67,7 +72,7 @@ class ReplayBuffer(Buffer):
 def _check_seed(seed: int | None) -> int:
     if seed is None:
         return int(torch.randint(2**63 - 1, ()).item())
-    seed = operator.index(seed)
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed: expected 0 to 2**64 - 1, got {seed}")
-    return seed
+    number = check_int("seed", seed)
+    if not 0 <= number < 2**64:
+        raise ValueError(f"seed: expected 0 to 2**64 - 1, got {number}")
+    return number

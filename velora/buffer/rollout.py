@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from velora import returns
-from velora.buffer.base import Buffer
+from velora.buffer.base import Buffer, check_int
 from velora.buffer.experience import BatchExperience
 
 
@@ -26,6 +25,7 @@ class RolloutBuffer(Buffer):
     Raises:
         TypeError: If `capacity` is not an int.
         ValueError: If `capacity` is out of range.
+        RuntimeError: If this machine has no such device.
     """
 
     def __init__(self, capacity: int, device: torch.device | str | None = None) -> None:
@@ -105,7 +105,7 @@ class RolloutBuffer(Buffer):
             ValueError: If either is less than 1, or a column is not of length T.
         """
         for name, number in (("batch_size", batch_size), ("epochs", epochs)):
-            if operator.index(number) < 1:
+            if check_int(name, number) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {number}")
         steps = self.sample()
         for name, column in columns.items():

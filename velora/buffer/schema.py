@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from torch import Tensor
@@ -181,7 +181,7 @@ class Schema:
         restored = {name: _restore(nest, values[name], i) for name, nest in self.trees.items()}
         restored["done"] = bool(batch.dones[i])
         restored["truncated"] = bool(batch.truncations[i])
-        return _construct(self.experience_type or _declare(self.extra_names), restored)
+        return _construct(self.experience_type or _declare(tuple(self.extra_names)), restored)
 
 
 def columns_of(batch: BatchExperience) -> dict[str, Any]:
@@ -276,7 +276,8 @@ def _restore(nest: Any, batch: Any, i: int) -> Any:
     return nest.restore(batch[i])
 
 
-def _declare(extras: list[str]) -> type[Any]:
+@cache  # one class for each set of names: experiences of different classes are never equal
+def _declare(extras: tuple[str, ...]) -> type[Any]:
     fields = [(name, Any) for name in extras]
     return dataclasses.make_dataclass("Experience", fields, bases=(Experience,), eq=False)
 

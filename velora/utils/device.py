@@ -16,6 +16,7 @@ def set_device(device: torch.device | str = "auto") -> torch.device:
         The device. torch's default device is left alone.
 
     Raises:
+        TypeError: If `device` is neither a string nor a device.
         ValueError: If torch does not know the device.
         RuntimeError: If CUDA is asked for and this machine or this torch has none.
     """
@@ -23,10 +24,12 @@ def set_device(device: torch.device | str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"device: expected 'auto' or a torch device, got {device!r}: {error}"
+    except TypeError:
+        raise TypeError(
+            f"device: expected 'auto' or a torch device, got {type(device).__name__}"
         ) from None
+    except RuntimeError:
+        raise ValueError(f"device: expected 'auto' or a torch device, got {device!r}") from None
     if chosen.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= count:
