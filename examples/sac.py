@@ -72,7 +72,7 @@ class Actor(nn.Module):
 
     def greedy(self, states: Tensor) -> Tensor:
         """Returns the squashed means (B, A) for states (B, F)."""
-        mean, _ = self.net(states).chunk(2, dim=-1)
+        mean: Tensor = self.net(states).chunk(2, dim=-1)[0]
         return mean.tanh()
 
 
@@ -138,14 +138,14 @@ class SAC:
                 slow.lerp_(fast, self.tau)
 
 
-def make_env(env_id: str, device: torch.device) -> gym.Env[Any, Any]:
+def make_env(env_id: str, device: torch.device) -> Any:
     """Makes the environment with actions in [-1, 1] and tensors on `device`."""
     env = gym.wrappers.RescaleAction(gym.make(env_id), np.float32(-1.0), np.float32(1.0))
     return add_core_env_wrappers(env, device)
 
 
 @torch.no_grad()
-def evaluate(actor: Actor, env: gym.Env[Any, Any], episodes: int, seed: int) -> list[float]:
+def evaluate(actor: Actor, env: Any, episodes: int, seed: int) -> list[float]:
     """Returns what the greedy policy collects in each of some episodes."""
     returns = []
     for episode in range(episodes):
@@ -171,7 +171,7 @@ def train(
     place = set_device(device)
     set_seed(seed)
     env, eval_env = make_env(config.env_id, place), make_env(config.env_id, place)
-    (state_dim,), (action_dim,) = env.observation_space.shape, env.action_space.shape
+    state_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
     agent = SAC(state_dim, action_dim, config, place)
     buffer = ReplayBuffer(config.capacity, place, gamma=config.gamma)
 

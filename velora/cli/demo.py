@@ -57,7 +57,7 @@ def run(settings: Settings) -> bool:
     settings.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # The networks are too small to share among threads.
     set_seed(settings.seed)
-    console = Console()
+    console = Console(markup=False, highlight=False)
 
     env, eval_env = make_env(settings.device), make_env(settings.device)
     agent = SAC(env.observation_space.shape[0], env.action_space.shape[0], settings.device)
@@ -84,7 +84,10 @@ def run(settings: Settings) -> bool:
     save_curve(history, _GOAL, curve)
     mean = fmean(after)
     console.print(buffer_costs(history))
-    console.print(f"{history.steps:,} steps in {history.seconds:.1f} s. Learning curve: {curve}")
+    console.print(
+        f"{history.steps:,} steps in {history.seconds:.1f} s. Learning curve: {curve}",
+        soft_wrap=True,
+    )
     console.print(
         f"Mean return of {_EPISODES} episodes: {fmean(before):.1f} at random, "
         f"{mean:.1f} of 1000 after training."

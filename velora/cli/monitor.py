@@ -38,7 +38,6 @@ class Monitor:
             self._interval = _LIVE_INTERVAL
         self._history = History()
         self._shown_at = time.perf_counter()
-        self._shown_steps = 0
 
     def __enter__(self) -> Monitor:
         if self._live is not None:
@@ -62,12 +61,11 @@ class Monitor:
             self._show()
 
     def _show(self) -> None:
-        now = time.perf_counter()
-        rate = (self._history.steps - self._shown_steps) / (now - self._shown_at)
-        self._shown_at, self._shown_steps = now, self._history.steps
-        facts = self._facts(rate)
+        self._shown_at = time.perf_counter()
+        facts = self._facts()
         if self._live is None:
-            self._console.print("  ".join(f"{name} {value}" for name, value in facts.items()))
+            line = "  ".join(f"{name} {value}" for name, value in facts.items())
+            self._console.print(line, soft_wrap=True)
             return
         table = Table.grid(padding=(0, 2))
         table.add_row("", ProgressBar(total=self._steps, completed=self._history.steps, width=40))
@@ -75,15 +73,16 @@ class Monitor:
             table.add_row(name, value)
         self._live.update(table, refresh=True)
 
-    def _facts(self, rate: float) -> dict[str, str]:
+    def _facts(self) -> dict[str, str]:
         history = self._history
+        rate = f"{history.steps / history.seconds:.0f}" if history.seconds else "-"
         last = [f"{value:.0f}" for _, value in history.episodes[-_LAST_RETURNS:]]
         evaluation = f"{history.evaluations[-1][1]:.1f}" if history.evaluations else "-"
         loss = "-" if history.critic_loss is None else f"{float(history.critic_loss):.3f}"
         alpha = "-" if history.alpha is None else f"{float(history.alpha):.3f}"
         return {
             "steps": f"{history.steps:,} of {self._steps:,}",
-            "steps/s": f"{rate:.0f}",
+            "steps/s": rate,
             "returns": " ".join(last) or "-",
             "evaluation": evaluation,
             "critic loss": loss,

@@ -138,10 +138,10 @@ class SAC:
             next_q = self._target_critic(batch.next_states, next_actions).amin(dim=0)
             # The discount is 0 after a terminal step only: a truncated one still bootstraps.
             target = batch.rewards + batch.discounts * (next_q - alpha * next_log_prob)
-        errors = self._critic(batch.states, batch.actions) - target
+        errors: Tensor = self._critic(batch.states, batch.actions) - target
         loss = errors.square().mean()
         self._critic_optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._critic_optimizer.step()
         return loss.detach()
 

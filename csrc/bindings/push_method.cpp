@@ -1,0 +1,69 @@
+#include "bindings/push_method.h"
+
+#include <exception>
+#include <new>
+#include <utility>
+
+#include "bindings/buffer.h"
+#include "core/errors.h"
+
+namespace py = pybind11;
+
+namespace velora {
+namespace {
+
+constexpr const char* kCapsule = "velora.Buffer";
+
+PyObject* push(PyObject* capsule, PyObject* experience) {
+  try {
+    static_cast<Buffer*>(PyCapsule_GetPointer(capsule, kCapsule))->push(experience);
+    Py_RETURN_NONE;
+  } catch (...) {
+    set_python_error();
+    return nullptr;
+  }
+}
+
+PyMethodDef push_definition = {"push", push, METH_O, "Appends one experience."};
+
+void let_go(PyObject* capsule) {
+  Py_DECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule)));
+}
+
+}  // namespace
+
+py::object make_push_method(py::object buffer) {
+  const auto capsule = py::reinterpret_steal<py::object>(
+      PyCapsule_New(py::cast<Buffer*>(buffer), kCapsule, nullptr));
+  if (!capsule || PyCapsule_SetContext(capsule.ptr(), buffer.ptr()) != 0 ||
+      PyCapsule_SetDestructor(capsule.ptr(), let_go) != 0) {
+    throw py::error_already_set();
+  }
+  buffer.release();  // the capsule's from here on
+  const auto function =
+      py::reinterpret_steal<py::object>(PyCFunction_New(&push_definition, capsule.ptr()));
+  if (!function) throw py::error_already_set();
+  return function;
+}
+
+void set_python_error() {
+  try {
+    throw;
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const ValueError& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const BufferError& error) {
+    PyErr_SetString(PyExc_BufferError, error.what());
+  } catch (const MemoryError& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+}
+
+}  // namespace velora
