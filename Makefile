@@ -151,4 +151,4 @@ test-cuda: build/cuda/installed.stamp ## Run the tests that need a GPU; without 
 	@VELORA_REQUIRE_CUDA=1 $(ON_GPU) -m pytest -m cuda
 
 bench-cuda: build/cuda/installed.stamp ## Time what runs on the GPU
-	@$(ON_GPU) -m benchmarks --cuda
+	@$(ON_GPU) -m benchmarks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,3 +23,17 @@ def _fixed_seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where CUDA cannot be used, its tests are skipped, or fail if VELORA_REQUIRE_CUDA=1."""
+    if item.get_closest_marker("cuda") is None:
+        return
+    from velora.buffer import ReplayBuffer
+
+    try:
+        ReplayBuffer(1, "cuda")
+    except RuntimeError as error:
+        if os.environ.get("VELORA_REQUIRE_CUDA") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))

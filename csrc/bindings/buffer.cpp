@@ -15,7 +15,7 @@ class Buffer::ReaderLease {
  public:
   explicit ReaderLease(Buffer& buffer) : buffer_(buffer) {
     if (buffer.idle_readers_.empty()) {
-      reader_ = std::make_unique<RowReader>(buffer.store_.layout(), buffer.trees_);
+      reader_ = std::make_unique<RowReader>(buffer.storage_->layout(), buffer.trees_);
     } else {
       reader_ = std::move(buffer.idle_readers_.back());
       buffer.idle_readers_.pop_back();
@@ -29,6 +29,7 @@ class Buffer::ReaderLease {
   ReaderLease& operator=(const ReaderLease&) = delete;
 
   RowReader* operator->() { return reader_.get(); }
+  const RowReader& operator*() const { return *reader_; }
 
  private:
   Buffer& buffer_;
@@ -37,12 +38,13 @@ class Buffer::ReaderLease {
 
 Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, const BufferOptions& options,
                py::object check_type)
-    : store_(RowLayout(std::move(fields)), options.capacity, 1, options.seed),
+    : storage_(make_row_storage(RowLayout(std::move(fields)), options.capacity, 1, options.seed,
+                                options.device)),
       options_(options),
       trees_(trees),
       check_type_(std::move(check_type)),
       slabs_(SlabPool::create()) {
-  for (const Field& field : store_.layout().fields()) {
+  for (const Field& field : storage_->layout().fields()) {
     specs_.push_back({field.dtype, field.shape, field.nbytes});
     columns_.push_back({.row_offset = field.offset, .nbytes = field.nbytes, .out = nullptr});
   }
@@ -56,8 +58,7 @@ Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, const BufferOpt
 }
 
 void Buffer::require_room(std::size_t rows) const {
-  const std::size_t room = options_.capacity - size();
-  if (options_.overwrite || rows <= room) return;
+  if (options_.overwrite || rows <= options_.capacity - size()) return;
   throw BufferError("the buffer is full: it holds " + std::to_string(size()) + " of " +
                     std::to_string(options_.capacity) + " experiences and has no room for " +
                     std::to_string(rows) + " more; call sample() and then empty()");
@@ -72,8 +73,7 @@ void Buffer::push(py::handle experience) {
   ReaderLease reader(*this);
   reader->read_row(experience.ptr());
   require_room(1);
-  reader->write(0, store_.next_row(kLane));
-  store_.commit(kLane);
+  storage_->append(kLane, *reader, 0, 1);
 }
 
 std::size_t Buffer::extend(const py::dict& columns) {
@@ -82,47 +82,37 @@ std::size_t Buffer::extend(const py::dict& columns) {
   require_room(rows);
   // Of more rows than there are places, only the newest are worth writing.
   const std::size_t skipped = rows > options_.capacity ? rows - options_.capacity : 0;
-  if (skipped > 0) store_.skip(kLane, skipped);
-  for (std::size_t i = skipped; i < rows; ++i) {
-    reader->write(i, store_.next_row(kLane));
-    store_.commit(kLane);
-  }
+  if (skipped > 0) storage_->skip(kLane, skipped);
+  storage_->append(kLane, *reader, skipped, rows);
   return rows;
 }
 
 py::tuple Buffer::sample(py::handle batch_size) {
   const std::size_t count = positive_size(batch_size, "batch_size");
-  const RowsView view = store_.view();
-  if (count > view.size(kLane)) {
-    throw ValueError("batch_size: expected at most " + std::to_string(view.size(kLane)) +
+  if (count > size()) {
+    throw ValueError("batch_size: expected at most " + std::to_string(size()) +
                      ", the number of experiences in the buffer, got " + std::to_string(count));
   }
-  ControlBlock& control = store_.control();
-  draw_.resize(count);
-  draw_distinct({.seed = control.seed, .draw = control.draws}, view.size(kLane), draw_,
-                draw_scratch_);
-  ids_.resize(count);
-  const std::uint64_t oldest = view.begin(kLane);
-  for (std::size_t i = 0; i < count; ++i) ids_[i] = {kLane, oldest + draw_[i]};
-  py::tuple batch = gather_batch(ids_);
-  ++control.draws;
+  py::tuple batch = make_batch(
+      count, [&](const BatchTarget& target) { storage_->sample(kLane, count, target); });
+  storage_->lanes().count_draw();
   return batch;
 }
 
 py::tuple Buffer::take(std::size_t start, std::size_t count) {
-  const RowsView view = store_.view();
-  if (count == 0 || start > view.size(kLane) || count > view.size(kLane) - start) {
-    throw ValueError("rows: expected a part of the " + std::to_string(view.size(kLane)) +
+  if (count == 0 || start > size() || count > size() - start) {
+    throw ValueError("rows: expected a part of the " + std::to_string(size()) +
                      " that there are, got " + std::to_string(count) + " from " +
                      std::to_string(start));
   }
-  ids_.resize(count);
-  for (std::size_t i = 0; i < count; ++i) ids_[i] = {kLane, view.begin(kLane) + start + i};
-  return gather_batch(ids_);
+  const RowId first = {kLane, storage_->view().begin(kLane) + start};
+  return make_batch(count,
+                    [&](const BatchTarget& target) { storage_->take(first, count, target); });
 }
 
-py::tuple Buffer::gather_batch(std::span<const RowId> ids) {
-  BatchTensors tensors(*slabs_, specs_, static_cast<std::int64_t>(ids.size()));
+template <typename Fill>
+py::tuple Buffer::make_batch(std::size_t rows, const Fill& fill) {
+  BatchTensors tensors(*slabs_, specs_, static_cast<std::int64_t>(rows), options_.device);
   const std::size_t fields = columns_.size();
   for (std::size_t i = 0; i < fields; ++i) columns_[i].out = tensors.data(i);
   BatchTarget target = {};
@@ -135,7 +125,7 @@ py::tuple Buffer::gather_batch(std::span<const RowId> ids) {
     target.indices = reinterpret_cast<std::int64_t*>(tensors.data(fields + 2));
     target.discounts = reinterpret_cast<float*>(tensors.data(fields + 3));
   }
-  gather(store_.view(), ids, target);
+  fill(target);
 
   py::tuple batch(specs_.size());
   for (std::size_t i = 0; i < specs_.size(); ++i) {
@@ -144,20 +134,20 @@ py::tuple Buffer::gather_batch(std::span<const RowId> ids) {
   return batch;
 }
 
-py::tuple Buffer::state() const {
-  const RowsView view = store_.view();
+py::tuple Buffer::state() {
+  const RowsView view = storage_->view();
   const std::size_t nbytes = view.size(kLane) * view.pitch;
   py::bytes rows = py::reinterpret_steal<py::bytes>(
       PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(nbytes)));
   if (!rows) throw py::error_already_set();
-  store_.copy_rows(kLane, {reinterpret_cast<std::byte*>(PyBytes_AS_STRING(rows.ptr())), nbytes});
-  return py::make_tuple(view.end(kLane), store_.control().draws, rows);
+  storage_->copy_rows(kLane, {reinterpret_cast<std::byte*>(PyBytes_AS_STRING(rows.ptr())), nbytes});
+  return py::make_tuple(view.end(kLane), storage_->lanes().control().draws, rows);
 }
 
 void Buffer::restore(std::uint64_t pushed, std::uint64_t draws, const py::bytes& rows) {
   const auto* data = reinterpret_cast<const std::byte*>(PyBytes_AS_STRING(rows.ptr()));
-  store_.restore(kLane, pushed, {data, static_cast<std::size_t>(PyBytes_GET_SIZE(rows.ptr()))});
-  store_.control().draws = draws;
+  storage_->restore(kLane, pushed, {data, static_cast<std::size_t>(PyBytes_GET_SIZE(rows.ptr()))});
+  storage_->lanes().set_draws(draws);
 }
 
 }  // namespace velora

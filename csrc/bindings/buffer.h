@@ -6,15 +6,13 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "bindings/row_reader.h"
+#include "bindings/row_storage.h"
 #include "bindings/tensor_view.h"
-#include "core/draw.h"
 #include "core/gather.h"
 #include "core/slab.h"
-#include "core/store.h"
 
 namespace velora {
 
@@ -26,6 +24,8 @@ struct BufferOptions {
   std::optional<float> gamma;
   /// A full buffer drops its oldest row; without it, it refuses new ones.
   bool overwrite;
+  /// The CUDA device for rows and batches; nothing for the host.
+  std::optional<int> device;
 };
 
 /// The native half of ReplayBuffer and RolloutBuffer: rows in, tensors out.
@@ -36,7 +36,7 @@ class Buffer {
  public:
   /// `fields` are the row's fields and `trees` the pytrees that hold them; `check_type` is called
   /// with each new type of experience and raises for one that lacks a field or has another.
-  /// Throws ValueError and MemoryError.
+  /// Throws ValueError, MemoryError and DeviceError.
   Buffer(std::vector<Field> fields, const pybind11::dict& trees, const BufferOptions& options,
          pybind11::object check_type);
 
@@ -46,19 +46,19 @@ class Buffer {
   /// many. Throws as push does.
   std::size_t extend(const pybind11::dict& columns);
 
-  std::size_t size() const { return store_.view().size(kLane); }
+  std::size_t size() const { return storage_->view().size(kLane); }
   /// Draws distinct rows. Returns the fields, then dones and truncations, then indices and
   /// discounts where gamma is set. Throws ValueError when there are fewer than `batch_size`.
   pybind11::tuple sample(pybind11::handle batch_size);
   /// The same for `count` rows from position `start` on, oldest first.
   pybind11::tuple take(std::size_t start, std::size_t count);
-  void clear() { store_.clear(); }
+  void clear() { storage_->clear(); }
 
-  std::size_t row_nbytes() const { return store_.layout().pitch(); }
-  std::size_t nbytes() const { return store_.nbytes(); }
+  std::size_t row_nbytes() const { return storage_->layout().pitch(); }
+  std::size_t nbytes() const { return storage_->nbytes(); }
 
   /// (pushed, draws, rows): with the schema, all that the buffer is.
-  pybind11::tuple state() const;
+  pybind11::tuple state();
   /// Throws ValueError when the rows do not fit this buffer.
   void restore(std::uint64_t pushed, std::uint64_t draws, const pybind11::bytes& rows);
 
@@ -66,10 +66,12 @@ class Buffer {
   static constexpr std::uint32_t kLane = 0;
 
   class ReaderLease;
-  pybind11::tuple gather_batch(std::span<const RowId> ids);
+  /// A batch of `rows` rows that `fill(target)` writes.
+  template <typename Fill>
+  pybind11::tuple make_batch(std::size_t rows, const Fill& fill);
   void require_room(std::size_t rows) const;
 
-  Store store_;
+  std::unique_ptr<RowStorage> storage_;
   BufferOptions options_;
   pybind11::dict trees_;
   pybind11::object check_type_;
@@ -78,9 +80,6 @@ class Buffer {
   std::vector<std::unique_ptr<RowReader>> idle_readers_;
   std::shared_ptr<SlabPool> slabs_;
   std::vector<Column> columns_;
-  std::vector<std::uint64_t> draw_;
-  std::vector<RowId> ids_;
-  DrawScratch draw_scratch_;
 };
 
 }  // namespace velora

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "bindings/buffer.h"
+#include "bindings/cuda_library.h"
+#include "bindings/push_method.h"
 #include "bindings/tensor_view.h"
 #include "core/errors.h"
 
@@ -41,12 +43,12 @@ PYBIND11_MODULE(_core, m) {
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       std::rethrow_exception(pointer);
-    } catch (const velora::ValueError& error) {
-      PyErr_SetString(PyExc_ValueError, error.what());
-    } catch (const velora::BufferError& error) {
-      PyErr_SetString(PyExc_BufferError, error.what());
-    } catch (const velora::MemoryError& error) {
-      PyErr_SetString(PyExc_MemoryError, error.what());
+    } catch (const velora::ValueError&) {
+      velora::set_python_error();
+    } catch (const velora::BufferError&) {
+      velora::set_python_error();
+    } catch (const velora::MemoryError&) {
+      velora::set_python_error();
     }
   });
 
@@ -63,16 +65,20 @@ PYBIND11_MODULE(_core, m) {
   py::class_<velora::Buffer>(m, "Buffer", "The rows of one buffer and what is drawn from them.")
       .def(py::init([](std::vector<velora::Field> fields, const py::dict& trees,
                        std::uint64_t capacity, std::uint64_t seed, std::optional<float> gamma,
-                       bool overwrite, py::object check_type) {
-             const velora::BufferOptions options = {
-                 .capacity = capacity, .seed = seed, .gamma = gamma, .overwrite = overwrite};
+                       bool overwrite, py::object check_type, std::optional<int> device) {
+             const velora::BufferOptions options = {.capacity = capacity,
+                                                    .seed = seed,
+                                                    .gamma = gamma,
+                                                    .overwrite = overwrite,
+                                                    .device = device};
              return std::make_unique<velora::Buffer>(std::move(fields), trees, options,
                                                      std::move(check_type));
            }),
            py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("capacity"),
-           py::arg("seed"), py::arg("gamma"), py::arg("overwrite"), py::arg("check_type"))
+           py::arg("seed"), py::arg("gamma"), py::arg("overwrite"), py::arg("check_type"),
+           py::arg("device") = py::none())
       .def("__len__", &velora::Buffer::size)
-      .def("push", &velora::Buffer::push, py::arg("experience"))
+      .def_property_readonly("push", &velora::make_push_method, "Appends one experience.")
       .def("extend", &velora::Buffer::extend, py::arg("columns"))
       .def("sample", &velora::Buffer::sample, py::arg("batch_size"))
       .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))
@@ -82,6 +88,10 @@ PYBIND11_MODULE(_core, m) {
            py::arg("rows"))
       .def_property_readonly("row_nbytes", &velora::Buffer::row_nbytes)
       .def_property_readonly("nbytes", &velora::Buffer::nbytes);
+
+  m.def(
+      "require_cuda", [](int device) { velora::cuda_runtime(device); }, py::arg("device"),
+      "Raises RuntimeError, which says what to do, when a CUDA device cannot hold rows.");
 
   m.def(
       "inspect",

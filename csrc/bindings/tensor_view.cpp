@@ -414,11 +414,42 @@ void release_tensor(DLManagedTensorVersioned* managed) {
   static_cast<Slab*>(managed->manager_ctx)->release();
 }
 
+/// Bytes from torch's allocator for a CUDA device, ordered on its current stream.
+DLManagedTensorVersioned* allocate_on_device(int device, std::size_t bytes) {
+  auto extent = static_cast<std::int64_t>(bytes);
+  DLTensor prototype = {.data = nullptr,
+                        .device = {kDLCUDA, device},
+                        .ndim = 1,
+                        .dtype = to_dlpack_type(DType::kUInt8),
+                        .shape = &extent,
+                        .strides = nullptr,
+                        .byte_offset = 0};
+  std::string why;
+  DLManagedTensorVersioned* managed = nullptr;
+  const auto set_error = [](void* context, const char*, const char* message) {
+    *static_cast<std::string*>(context) = message;
+  };
+  if (exchange_api->managed_tensor_allocator(&prototype, &managed, &why, set_error) != 0) {
+    throw MemoryError("batch: torch refused " + std::to_string(bytes) + " bytes: " + why);
+  }
+  return managed;
+}
+
 }  // namespace
 
-BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, std::int64_t rows)
-    : specs_(specs), rows_(rows) {
-  std::size_t offset = align(specs.size() * sizeof(TensorHeader));
+void* current_stream(int device) {
+  void* stream = nullptr;
+  if (exchange_api->current_work_stream(kDLCUDA, device, &stream) != 0) {
+    throw py::error_already_set();
+  }
+  return stream;
+}
+
+BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, std::int64_t rows,
+                           std::optional<int> device)
+    : specs_(specs), rows_(rows), device_(device) {
+  const std::size_t headers = align(specs.size() * sizeof(TensorHeader));
+  std::size_t offset = device ? 0 : headers;
   offsets_.reserve(specs.size());
   for (const TensorSpec& spec : specs) {
     offsets_.push_back(offset);
@@ -427,7 +458,23 @@ BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs,
     }
     offset = align(offset + static_cast<std::size_t>(rows) * spec.row_bytes);
   }
-  slab_ = pool.acquire(offset);
+  if (!device) {
+    slab_ = pool.acquire(offset);
+    memory_ = slab_->data();
+    return;
+  }
+  DLManagedTensorVersioned* managed = allocate_on_device(*device, offset);
+  try {
+    slab_ = pool.acquire(headers);
+  } catch (...) {
+    managed->deleter(managed);
+    throw;
+  }
+  slab_->attach(managed, [](void* companion) {
+    auto* tensor = static_cast<DLManagedTensorVersioned*>(companion);
+    tensor->deleter(tensor);
+  });
+  memory_ = static_cast<std::byte*>(managed->dl_tensor.data) + managed->dl_tensor.byte_offset;
 }
 
 py::object BatchTensors::tensor(std::size_t i) {
@@ -445,7 +492,8 @@ py::object BatchTensors::tensor(std::size_t i) {
                      .deleter = release_tensor,
                      .flags = 0,
                      .dl_tensor = {.data = data(i),
-                                   .device = {kDLCPU, 0},
+                                   .device = device_ ? DLDevice{kDLCUDA, *device_}
+                                                     : DLDevice{kDLCPU, 0},
                                    .ndim = ndim,
                                    .dtype = to_dlpack_type(spec.dtype),
                                    .shape = header->shape,

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -73,25 +74,34 @@ struct TensorSpec {
 /// The memory of all tensors of one batch, and the tensors that look into it.
 ///
 /// The DLPack headers lie in the slab itself, so a batch costs no allocation when one was released
-/// before.
+/// before. For a batch on a device the slab holds the headers alone, and one piece of memory from
+/// torch's allocator holds the rest.
 class BatchTensors {
  public:
   /// Takes a slab with room for `rows` rows of each spec. `specs` must outlive this object.
-  BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, std::int64_t rows);
+  /// `device` is a CUDA device, or nothing for the host.
+  BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, std::int64_t rows,
+               std::optional<int> device);
   ~BatchTensors() { slab_->release(); }
   BatchTensors(const BatchTensors&) = delete;
   BatchTensors& operator=(const BatchTensors&) = delete;
 
-  std::byte* data(std::size_t i) const { return slab_->data() + offsets_[i]; }
+  /// Where the i-th part lies: in host memory, or on the device.
+  std::byte* data(std::size_t i) const { return memory_ + offsets_[i]; }
   /// A new torch.Tensor (rows, *row_shape) over the i-th part. Call once for each part.
   pybind11::object tensor(std::size_t i);
 
  private:
   const std::vector<TensorSpec>& specs_;
   std::int64_t rows_;
+  std::optional<int> device_;
   Slab* slab_;
+  std::byte* memory_;
   std::vector<std::size_t> offsets_;
 };
+
+/// The stream on which torch queues the calling thread's work for a CUDA device.
+void* current_stream(int device);
 
 /// Looks up torch's exchange table. Throws ImportError when torch does not offer version 1 of it.
 void load_exchange_api();

@@ -43,6 +43,7 @@ VELORA_HD inline std::uint32_t claim_slot(std::uint64_t value, std::uint32_t mas
 /// `attempts[e]` is the attempt that element e holds for now; when every element has proposed it
 /// is final. Element order and interleaving do not matter. `Atomics` gives compare_exchange and
 /// fetch_max (acquire and release), load and store on the words of the table.
+VELORA_NO_EXEC_CHECK
 template <typename Atomics>
 VELORA_HD inline void propose(std::uint32_t element, DrawKey key, std::uint64_t bound,
                               const ClaimTable& table, std::uint32_t* attempts) {

@@ -20,4 +20,9 @@ class MemoryError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A device that is missing or fails. Python sees RuntimeError.
+class DeviceError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 }  // namespace velora

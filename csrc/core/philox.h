@@ -57,7 +57,8 @@ VELORA_HD inline RandomPair random_pair(DrawKey key, std::uint32_t pair, std::ui
 /// The 64 random bits of one element of a draw, at its `attempt`-th try.
 VELORA_HD inline std::uint64_t random_bits(DrawKey key, std::uint32_t element,
                                            std::uint32_t attempt) {
-  return random_pair(key, element / 2, attempt).bits[element % 2];
+  const RandomPair pair = random_pair(key, element / 2, attempt);
+  return element % 2 == 0 ? pair.bits[0] : pair.bits[1];  // indexed, a GPU would keep it in memory
 }
 
 /// The high 64 bits of a 128-bit product.

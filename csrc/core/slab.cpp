@@ -12,6 +12,7 @@ constexpr std::size_t kPage = 4096;
 
 void Slab::release() {
   if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  if (free_companion_ != nullptr) std::exchange(free_companion_, nullptr)(companion_);
   const std::shared_ptr<SlabPool> pool = std::move(pool_);  // may be the pool's last owner
   pool->give_back(this);
 }

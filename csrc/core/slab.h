@@ -21,6 +21,11 @@ class Slab {
   std::size_t size() const { return memory_.size(); }
   void retain() { references_.fetch_add(1, std::memory_order_relaxed); }
   void release();
+  /// Calls free(companion) with the last release(): memory elsewhere that goes with the slab.
+  void attach(void* companion, void (*free)(void*)) {
+    companion_ = companion;
+    free_companion_ = free;
+  }
 
  private:
   friend class SlabPool;
@@ -28,6 +33,8 @@ class Slab {
 
   Memory memory_;
   std::atomic<int> references_{1};
+  void* companion_ = nullptr;
+  void (*free_companion_)(void*) = nullptr;
   std::shared_ptr<SlabPool> pool_;  // set while handed out: the pool outlives its slabs
 };
 

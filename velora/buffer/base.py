@@ -36,7 +36,8 @@ class Buffer(Sequence[Any]):
     ) -> None:
         self._capacity = _check_capacity(capacity)
         self._device = _check_device(device)
-        self._on_cpu = self._device.type == "cpu"  # asking a torch.device takes longer than a push
+        # Asked once: asking a torch.device takes longer than a push.
+        self._comes_by_copy = self._device.type not in ("cpu", "cuda")
         self._seed = seed
         self._gamma = gamma
         self._overwrite = overwrite
@@ -68,14 +69,15 @@ class Buffer(Sequence[Any]):
             MemoryError: If `capacity` rows of the first experience exceed this machine.
             BufferError: If a `RolloutBuffer` is full.
         """
-        if self._core is None:
-            schema = Schema.from_experience(experience)
-            core = self._build(schema)
-            core.push(experience)
-            if self._adopt(schema, core):
-                return
-        assert self._core is not None
-        self._core.push(experience)
+        self._push(experience)
+
+    def _push(self, experience: Any) -> None:
+        # Only until there is a core: then `_adopt` puts its native push in this method's place.
+        schema = Schema.from_experience(experience)
+        core = self._build(schema)
+        core.push(experience)
+        if not self._adopt(schema, core):
+            self._push(experience)
 
     def extend(self, batch: BatchExperience) -> None:
         """Appends the steps of a batch in their order, all or none.
@@ -134,16 +136,18 @@ class Buffer(Sequence[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
+        state.pop("_push", None)
         state["_core"] = None if self._core is None else self._core.state()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
         saved = state["_core"]
+        self.__dict__.update(state | {"_core": None})
         if saved is not None:
             assert self._schema is not None
-            self._core = self._build(self._schema)
-            self._core.restore(*saved)
+            core = self._build(self._schema)
+            core.restore(*saved)
+            self._adopt(self._schema, core)
 
     def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
         """Makes the first rows those of this buffer, unless others were first.
@@ -154,6 +158,7 @@ class Buffer(Sequence[Any]):
             if self._core is not None:
                 return False
             self._schema, self._core = schema, core
+            self._push = core.push  # type: ignore[method-assign]
             return True
 
     def _build(self, schema: Schema) -> _core.Buffer:
@@ -162,19 +167,43 @@ class Buffer(Sequence[Any]):
             seed=self._seed,
             gamma=self._gamma,
             overwrite=self._overwrite,
+            device=_cuda_index(self._device) if self._device.type == "cuda" else None,
         )
 
     def _deliver(self, tensors: tuple[torch.Tensor, ...]) -> BatchExperience:
         assert self._schema is not None
         batch = self._schema.batch(tensors)
-        return batch if self._on_cpu else batch.to(self._device)
+        return batch.to(self._device) if self._comes_by_copy else batch
 
 
 def _check_device(device: torch.device | str | None) -> torch.device:
-    chosen = set_device("cpu" if device is None else device)
+    try:
+        chosen = set_device("cpu" if device is None else device)
+    except RuntimeError as error:
+        raise _missing_cuda(error) from None
     if chosen.type == "meta":
         raise ValueError("device: expected one with memory, got meta")
+    if chosen.type == "cuda":
+        _core.require_cuda(_cuda_index(chosen))
     return chosen
+
+
+def _cuda_index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def _missing_cuda(error: RuntimeError) -> RuntimeError:
+    """What is missing and what to do about it, where that is more than torch's error says."""
+    try:
+        _core.require_cuda(0)
+    except RuntimeError as reason:
+        return reason
+    if torch.cuda.is_available():
+        return error
+    return RuntimeError(
+        f"device: cannot use cuda: torch {torch.__version__} has no CUDA; install a build of torch "
+        "with CUDA, or pass device='cpu'"
+    )
 
 
 def _check_capacity(capacity: int) -> int:

@@ -119,12 +119,18 @@ class Schema:
                 )
 
     def build_core(
-        self, *, capacity: int, seed: int, gamma: float | None, overwrite: bool
+        self,
+        *,
+        capacity: int,
+        seed: int,
+        gamma: float | None,
+        overwrite: bool,
+        device: int | None,
     ) -> _core.Buffer:
-        """A native buffer for rows of this schema.
+        """A native buffer for rows of this schema, on the CUDA device of that number if any.
 
         Raises:
-            MemoryError: If `capacity` rows do not fit into this machine.
+            MemoryError: If `capacity` rows do not fit into this machine, or onto the device.
         """
         leaves = tree.leaves(self.trees)
         places = iter(range(len(leaves)))
@@ -139,6 +145,7 @@ class Schema:
             gamma=gamma,
             overwrite=overwrite,
             check_type=self.check_type,
+            device=device,
         )
 
     @cached_property

@@ -1,0 +1,12 @@
+#pragma once
+
+#include "core/device_runtime.h"
+
+namespace velora {
+
+/// The runtime of a CUDA device, from the shared object that holds the kernels. It is loaded when
+/// it is first asked for, and lives as long as the process.
+/// Throws DeviceError, which says what to do, when there are no kernels or there is no device.
+DeviceRuntime& cuda_runtime(int device);
+
+}  // namespace velora

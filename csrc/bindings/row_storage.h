@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "bindings/row_reader.h"
+#include "core/gather.h"
+#include "core/lanes.h"
+#include "core/row_layout.h"
+
+namespace velora {
+
+/// Where a buffer's rows are, host or device, with what is done to them there: one call for each
+/// push or sample. Needs the GIL.
+class RowStorage {
+ public:
+  RowStorage() = default;
+  virtual ~RowStorage() = default;
+  RowStorage(const RowStorage&) = delete;
+  RowStorage& operator=(const RowStorage&) = delete;
+
+  virtual const RowLayout& layout() const = 0;
+  virtual Lanes& lanes() = 0;
+  virtual const Lanes& lanes() const = 0;
+  /// What the lanes hold; the rows themselves may be a device's to read.
+  virtual RowsView view() const = 0;
+  virtual std::size_t nbytes() const = 0;
+
+  /// Appends rows [first, last) of what was read.
+  virtual void append(std::uint32_t lane, const RowReader& reader, std::size_t first,
+                      std::size_t last) = 0;
+  virtual void skip(std::uint32_t lane, std::uint64_t count) = 0;
+  virtual void clear() = 0;
+  /// Writes `count` distinct rows, which there are, to `target`: those of the lanes' next draw.
+  /// To count it is up to the caller.
+  virtual void sample(std::uint32_t lane, std::size_t count, const BatchTarget& target) = 0;
+  /// Writes the `count` live rows from `first` on to `target`.
+  virtual void take(RowId first, std::size_t count, const BatchTarget& target) = 0;
+  virtual void copy_rows(std::uint32_t lane, std::span<std::byte> rows) = 0;
+  virtual void restore(std::uint32_t lane, std::uint64_t pushed,
+                       std::span<const std::byte> rows) = 0;
+};
+
+/// In host memory, or on a CUDA device where one is given. Throws ValueError, MemoryError and
+/// DeviceError.
+std::unique_ptr<RowStorage> make_row_storage(RowLayout layout, std::uint64_t lane_capacity,
+                                             std::uint32_t num_lanes, std::uint64_t seed,
+                                             std::optional<int> device);
+
+}  // namespace velora

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "core/device_kernels.h"
+
+namespace velora {
+
+/// What a DeviceStore asks of a device. Implemented for CUDA in csrc/cuda, and by an emulation in
+/// the tests.
+///
+/// A stream is the runtime's own handle: work queued on one runs in order, later than the call
+/// that queues it. Everything here only queues, but for what says that it waits. May be called
+/// from any thread. Throws DeviceError for what the device refuses, MemoryError when there is no
+/// room; what frees never throws.
+class DeviceRuntime {
+ public:
+  DeviceRuntime() = default;
+  virtual ~DeviceRuntime() = default;
+  DeviceRuntime(const DeviceRuntime&) = delete;
+  DeviceRuntime& operator=(const DeviceRuntime&) = delete;
+
+  /// Both are aligned to 256 bytes and not zeroed. `purpose` begins the message of a MemoryError.
+  virtual void* allocate_device(std::size_t bytes, const char* purpose) = 0;
+  virtual void free_device(void* memory) noexcept = 0;
+  /// Host memory that the device reads by itself.
+  virtual void* allocate_pinned(std::size_t bytes) = 0;
+  virtual void free_pinned(void* memory) noexcept = 0;
+
+  /// From pinned memory, which must stay as it is until the copy is done.
+  virtual void copy_to_device(std::byte* device, const std::byte* pinned, std::size_t bytes,
+                              void* stream) = 0;
+  virtual void copy_to_host(std::byte* host, const std::byte* device, std::size_t bytes,
+                            void* stream) = 0;
+
+  /// An event is a mark in a stream. Before its first record() it counts as passed.
+  virtual void* create_event() = 0;
+  virtual void free_event(void* event) noexcept = 0;
+  virtual void record(void* event, void* stream) = 0;
+  /// What is queued on `stream` from now on runs after the event's last record.
+  virtual void wait(void* event, void* stream) = 0;
+  /// The caller waits for the event's last record.
+  virtual void synchronize_event(void* event) = 0;
+  /// The caller waits for all that is queued on `stream`.
+  virtual void synchronize(void* stream) = 0;
+
+  virtual void launch_sample(const SampleParams& params, void* stream) = 0;
+  virtual void launch_take(const TakeParams& params, void* stream) = 0;
+};
+
+/// Changes with every change of DeviceRuntime or of what it is handed: a runtime of another build
+/// is recognised, not called.
+inline constexpr std::uint32_t kDeviceInterface = 1;
+
+/// Something that a runtime gave and gets back.
+template <void (DeviceRuntime::*kFree)(void*) noexcept>
+class DeviceHandle {
+ public:
+  DeviceHandle() = default;
+  DeviceHandle(DeviceRuntime& runtime, void* handle) : runtime_(&runtime), handle_(handle) {}
+  ~DeviceHandle() { reset(); }
+  DeviceHandle(DeviceHandle&& other) noexcept
+      : runtime_(other.runtime_), handle_(std::exchange(other.handle_, nullptr)) {}
+  DeviceHandle& operator=(DeviceHandle&& other) noexcept {
+    if (this != &other) {
+      reset();
+      runtime_ = other.runtime_;
+      handle_ = std::exchange(other.handle_, nullptr);
+    }
+    return *this;
+  }
+  DeviceHandle(const DeviceHandle&) = delete;
+  DeviceHandle& operator=(const DeviceHandle&) = delete;
+
+  void* get() const { return handle_; }
+  std::byte* data() const { return static_cast<std::byte*>(handle_); }
+
+ private:
+  void reset() noexcept {
+    if (handle_ != nullptr) (runtime_->*kFree)(handle_);
+    handle_ = nullptr;
+  }
+
+  DeviceRuntime* runtime_ = nullptr;
+  void* handle_ = nullptr;
+};
+
+using DeviceMemory = DeviceHandle<&DeviceRuntime::free_device>;
+using PinnedMemory = DeviceHandle<&DeviceRuntime::free_pinned>;
+using DeviceEvent = DeviceHandle<&DeviceRuntime::free_event>;
+
+}  // namespace velora

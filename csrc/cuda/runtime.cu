@@ -1,0 +1,207 @@
+// DeviceRuntime on CUDA: the object that is loaded when a buffer asks for a CUDA device.
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "core/device_runtime.h"
+#include "core/errors.h"
+#include "cuda/kernels.cuh"
+
+namespace velora::cuda {
+namespace {
+
+void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // or the next launch would report it again
+  throw DeviceError(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
+}
+
+cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
+cudaEvent_t as_event(void* event) { return static_cast<cudaEvent_t>(event); }
+
+/// Makes a device the calling thread's for a while.
+class UseDevice {
+ public:
+  explicit UseDevice(int device) {
+    check(cudaGetDevice(&before_), "cudaGetDevice");
+    if (before_ == device) return;
+    check(cudaSetDevice(device), "cudaSetDevice");
+    changed_ = true;
+  }
+  ~UseDevice() {
+    if (changed_) static_cast<void>(cudaSetDevice(before_));
+  }
+  UseDevice(const UseDevice&) = delete;
+  UseDevice& operator=(const UseDevice&) = delete;
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+class CudaRuntime final : public DeviceRuntime {
+ public:
+  explicit CudaRuntime(int device) : device_(device) {
+    const UseDevice use(device_);
+    sample_blocks_ = max_blocks(sample_by_blocks, DrawSpace::nbytes(SampleParams::kMaxBlockDraw));
+    grid_blocks_ = max_blocks(sample_by_grid, 0);
+    take_blocks_ = max_blocks(take_rows, 0);
+  }
+
+  void* allocate_device(std::size_t bytes, const char* purpose) override {
+    const UseDevice use(device_);
+    void* memory = nullptr;
+    if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
+    static_cast<void>(cudaGetLastError());
+    std::size_t free = 0;
+    std::size_t total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    throw MemoryError(std::string(purpose) + ": needs " + std::to_string(bytes) +
+                      " bytes, the CUDA device has " + std::to_string(free) + " of its " +
+                      std::to_string(total) + " bytes free");
+  }
+  void free_device(void* memory) noexcept override { release(cudaFree, memory); }
+
+  void* allocate_pinned(std::size_t bytes) override {
+    const UseDevice use(device_);
+    void* memory = nullptr;
+    if (cudaHostAlloc(&memory, bytes, cudaHostAllocPortable) == cudaSuccess) return memory;
+    static_cast<void>(cudaGetLastError());
+    throw MemoryError("write buffer: CUDA refused " + std::to_string(bytes) +
+                      " bytes of pinned memory");
+  }
+  void free_pinned(void* memory) noexcept override { release(cudaFreeHost, memory); }
+
+  void copy_to_device(std::byte* device, const std::byte* pinned, std::size_t bytes,
+                      void* stream) override {
+    const UseDevice use(device_);
+    check(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, as_stream(stream)),
+          "cudaMemcpyAsync to the device");
+  }
+  void copy_to_host(std::byte* host, const std::byte* device, std::size_t bytes,
+                    void* stream) override {
+    const UseDevice use(device_);
+    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, as_stream(stream)),
+          "cudaMemcpyAsync to the host");
+  }
+
+  void* create_event() override {
+    const UseDevice use(device_);
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+    return event;
+  }
+  void free_event(void* event) noexcept override { release(cudaEventDestroy, as_event(event)); }
+  void record(void* event, void* stream) override {
+    const UseDevice use(device_);
+    check(cudaEventRecord(as_event(event), as_stream(stream)), "cudaEventRecord");
+  }
+  void wait(void* event, void* stream) override {
+    const UseDevice use(device_);
+    check(cudaStreamWaitEvent(as_stream(stream), as_event(event), 0), "cudaStreamWaitEvent");
+  }
+  void synchronize_event(void* event) override {
+    check(cudaEventSynchronize(as_event(event)), "cudaEventSynchronize");
+  }
+  void synchronize(void* stream) override {
+    const UseDevice use(device_);
+    check(cudaStreamSynchronize(as_stream(stream)), "cudaStreamSynchronize");
+  }
+
+  void launch_sample(const SampleParams& params, void* stream) override {
+    const UseDevice use(device_);
+    if (params.draw_space == nullptr) {
+      const auto count = static_cast<std::uint32_t>(params.gather.count);
+      sample_by_blocks<<<blocks(params.gather, sample_blocks_), kBlockThreads,
+                         DrawSpace::nbytes(count), as_stream(stream)>>>(params);
+      check(cudaGetLastError(), "launch of sample_by_blocks");
+      return;
+    }
+    void* arguments[] = {const_cast<SampleParams*>(&params)};
+    check(cudaLaunchCooperativeKernel(sample_by_grid, blocks(params.gather, grid_blocks_),
+                                      kBlockThreads, arguments, 0, as_stream(stream)),
+          "launch of sample_by_grid");
+  }
+
+  void launch_take(const TakeParams& params, void* stream) override {
+    const UseDevice use(device_);
+    take_rows<<<blocks(params.gather, take_blocks_), kBlockThreads, 0, as_stream(stream)>>>(params);
+    check(cudaGetLastError(), "launch of take_rows");
+  }
+
+ private:
+  /// As many as run at once: a cooperative launch may have no more, and others gain nothing by it.
+  template <typename Kernel>
+  unsigned max_blocks(Kernel* kernel, std::size_t shared_bytes) const {
+    int processors = 0;
+    int blocks = 0;
+    check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device_),
+          "cudaDeviceGetAttribute");
+    check(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kBlockThreads, shared_bytes),
+        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+    return static_cast<unsigned>(std::max(1, processors * blocks));
+  }
+
+  static unsigned blocks(const GatherParams& params, unsigned most) {
+    const std::uint64_t wanted =
+        (device::useful_threads(params) + kBlockThreads - 1) / kBlockThreads;
+    return static_cast<unsigned>(std::min<std::uint64_t>(wanted, most));
+  }
+
+  /// Errors of what frees are left unsaid: the driver may be gone already when a process ends.
+  template <typename Free, typename Handle>
+  void release(Free* free, Handle handle) const noexcept {
+    try {
+      const UseDevice use(device_);
+      if (free(handle) != cudaSuccess) static_cast<void>(cudaGetLastError());
+    } catch (const std::exception&) {
+      return;
+    }
+  }
+
+  int device_;
+  unsigned sample_blocks_ = 0;
+  unsigned grid_blocks_ = 0;
+  unsigned take_blocks_ = 0;
+};
+
+/// The one runtime of each device, made when it is first asked for and kept: buffers outlive
+/// whatever order a process ends in.
+DeviceRuntime* runtime_of(int device) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    throw DeviceError(std::string("no NVIDIA driver or no device was found (") +
+                      cudaGetErrorString(status) + "); install the driver");
+  }
+  if (device < 0 || device >= count) {
+    throw DeviceError("this machine has " + std::to_string(count) +
+                      " CUDA devices, and no cuda:" + std::to_string(device));
+  }
+  static std::mutex mutex;
+  static auto* runtimes = new std::map<int, std::unique_ptr<CudaRuntime>>;
+  const std::lock_guard lock(mutex);
+  std::unique_ptr<CudaRuntime>& runtime = (*runtimes)[device];
+  if (runtime == nullptr) runtime = std::make_unique<CudaRuntime>(device);
+  return runtime.get();
+}
+
+}  // namespace
+}  // namespace velora::cuda
+
+/// The runtime of a device; null when `interface` is not the one that this object was built for.
+/// Throws velora::DeviceError when there is no such device.
+extern "C" __attribute__((visibility("default"))) velora::DeviceRuntime* velora_cuda_runtime(
+    std::uint32_t interface, int device) {
+  return interface == velora::kDeviceInterface ? velora::cuda::runtime_of(device) : nullptr;
+}
