@@ -64,9 +64,7 @@ def candidate(seed: int, draw: int, element: int, attempt: int, bound: int) -> i
     Two neighbouring elements share one counter: the even one has its first two words.
     """
     mask = 2**32 - 1
-    words = philox4x32(
-        (element // 2, attempt, draw & mask, draw >> 32), (seed & mask, seed >> 32)
-    )
+    words = philox4x32((element // 2, attempt, draw & mask, draw >> 32), (seed & mask, seed >> 32))
     low, high = words[2:] if element % 2 else words[:2]
     return ((high << 32 | low) * bound) >> 64
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import velora
+
 ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
-PACKAGE = ROOT / "velora"
+PACKAGE = Path(velora.__file__).parent  # the installed one, which may lie elsewhere
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"][^>"]+[>"])', re.MULTILINE)
 SOURCE_SUFFIXES = {".h", ".hpp", ".cpp", ".cu", ".cuh"}
@@ -85,7 +87,7 @@ def leaves_imported_by(text: str, module: str, *, is_package: bool) -> list[str]
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 

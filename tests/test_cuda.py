@@ -33,7 +33,9 @@ def nested(i: int) -> Experience:
         "counts": (torch.arange(i, i + 7, dtype=torch.int32), torch.tensor([i % 2 == 0])),
         "wide": torch.arange(i, i + 8, dtype=torch.float32),
     }
-    return Experience(observation, torch.tensor([i, -i]), i, observation, False, truncated=i % 3 == 0)
+    return Experience(
+        observation, torch.tensor([i, -i]), i, observation, False, truncated=i % 3 == 0
+    )
 
 
 def policy(i: int) -> Experience:
@@ -292,7 +294,9 @@ def test_construct_without_a_driver_says_so_each_time() -> None:
 def test_construct_with_a_torch_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velora._core.require_cuda", lambda device: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match=r"^device: cannot use cuda: torch .* has no CUDA; .*" + WHAT_TO_DO):
+    with pytest.raises(
+        RuntimeError, match=r"^device: cannot use cuda: torch .* has no CUDA; .*" + WHAT_TO_DO
+    ):
         ReplayBuffer(10, "cuda")
 
 

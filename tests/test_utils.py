@@ -50,7 +50,7 @@ def test_set_device_unknown_names_the_wish(device: str) -> None:
 
 @pytest.mark.parametrize("device", [1.5, None, []], ids=repr)
 def test_set_device_to_something_else_is_a_type_error(device: Any) -> None:
-    with pytest.raises(TypeError, match="^device: expected 'auto' or a torch device, got"):
+    with pytest.raises(TypeError, match=r"^device: expected 'auto' or a torch device, got"):
         set_device(device)
 
 

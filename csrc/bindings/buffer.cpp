@@ -93,8 +93,8 @@ py::tuple Buffer::sample(py::handle batch_size) {
     throw ValueError("batch_size: expected at most " + std::to_string(size()) +
                      ", the number of experiences in the buffer, got " + std::to_string(count));
   }
-  py::tuple batch = make_batch(
-      count, [&](const BatchTarget& target) { storage_->sample(kLane, count, target); });
+  py::tuple batch =
+      make_batch(count, [&](const BatchTarget& target) { storage_->sample(kLane, count, target); });
   storage_->lanes().count_draw();
   return batch;
 }

@@ -74,8 +74,8 @@ PYBIND11_MODULE(_core, m) {
              return std::make_unique<velora::Buffer>(std::move(fields), trees, options,
                                                      std::move(check_type));
            }),
-           py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("capacity"),
-           py::arg("seed"), py::arg("gamma"), py::arg("overwrite"), py::arg("check_type"),
+           py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("capacity"), py::arg("seed"),
+           py::arg("gamma"), py::arg("overwrite"), py::arg("check_type"),
            py::arg("device") = py::none())
       .def("__len__", &velora::Buffer::size)
       .def_property_readonly("push", &velora::make_push_method, "Appends one experience.")
@@ -99,9 +99,9 @@ PYBIND11_MODULE(_core, m) {
         velora::BorrowedArray array;
         array.borrow(value.ptr(), field.c_str());
         const velora::ArrayView& view = array.view();
-        return py::make_tuple(velora::name_of(view.dtype),
-                              py::tuple(py::cast(std::vector<std::int64_t>(
-                                  view.shape, view.shape + view.ndim))));
+        return py::make_tuple(
+            velora::name_of(view.dtype),
+            py::tuple(py::cast(std::vector<std::int64_t>(view.shape, view.shape + view.ndim))));
       },
       py::arg("value"), py::arg("field"),
       "The dtype and shape that a value is read with. Raises ValueError for what is no array.");

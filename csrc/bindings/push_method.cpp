@@ -26,9 +26,7 @@ PyObject* push(PyObject* capsule, PyObject* experience) {
 
 PyMethodDef push_definition = {"push", push, METH_O, "Appends one experience."};
 
-void let_go(PyObject* capsule) {
-  Py_DECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule)));
-}
+void let_go(PyObject* capsule) { Py_DECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule))); }
 
 }  // namespace
 

@@ -15,8 +15,12 @@ namespace {
 constexpr std::byte kNever{0};
 const std::string kDoneName = "done";
 const std::string kTruncatedName = "truncated";
-const Field kFlag = {.name = "", .role = Role::kExtra, .dtype = DType::kBool, .shape = {1},
-                     .offset = 0, .nbytes = 1};
+const Field kFlag = {.name = "",
+                     .role = Role::kExtra,
+                     .dtype = DType::kBool,
+                     .shape = {1},
+                     .offset = 0,
+                     .nbytes = 1};
 
 // Attribute look-ups compare interned names by address.
 py::object intern(const std::string& text) {
@@ -162,8 +166,7 @@ void RowReader::visit(const Node& node, PyObject* value) {
       if (PyTuple_Check(value) == 0 ||
           PyTuple_GET_SIZE(value) != static_cast<py::ssize_t>(node.children.size())) {
         throw ValueError(node.path + ": expected a tuple of " +
-                         std::to_string(node.children.size()) + " entries, got " +
-                         describe(value));
+                         std::to_string(node.children.size()) + " entries, got " + describe(value));
       }
       for (std::size_t i = 0; i < node.children.size(); ++i) {
         visit(node.children[i], PyTuple_GET_ITEM(value, static_cast<py::ssize_t>(i)));
@@ -225,9 +228,8 @@ void RowReader::write(std::size_t i, std::byte* row) const {
   }
   const std::byte done = done_.rows[i];
   const std::byte truncated = truncated_.rows != nullptr ? truncated_.rows[i] : kNever;
-  row[layout_.flags_offset()] =
-      (done != kNever ? std::byte{kDone} : kNever) |
-      (truncated != kNever ? std::byte{kTruncated} : kNever);
+  row[layout_.flags_offset()] = (done != kNever ? std::byte{kDone} : kNever) |
+                                (truncated != kNever ? std::byte{kTruncated} : kNever);
 }
 
 void RowReader::release() {

@@ -38,9 +38,9 @@ class RowReader {
     enum class Kind { kLeaf, kDict, kTuple };
     Kind kind = Kind::kLeaf;
     std::string path;
-    std::size_t field = 0;                 // kLeaf
-    std::vector<pybind11::object> keys;    // kDict
-    std::vector<Node> children;            // kDict, kTuple
+    std::size_t field = 0;               // kLeaf
+    std::vector<pybind11::object> keys;  // kDict
+    std::vector<Node> children;          // kDict, kTuple
   };
   struct Attribute {
     pybind11::object name;

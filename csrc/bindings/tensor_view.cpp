@@ -161,8 +161,8 @@ bool from_buffer_format(const char* format, py::ssize_t itemsize, DType* out) {
     case 'e':
     case 'f':
     case 'd':
-      return itemsize != 1 && sized(DType::kFloat16, DType::kFloat16, DType::kFloat32,
-                                    DType::kFloat64);
+      return itemsize != 1 &&
+             sized(DType::kFloat16, DType::kFloat16, DType::kFloat32, DType::kFloat64);
     default:
       return false;
   }
@@ -487,18 +487,18 @@ py::object BatchTensors::tensor(std::size_t i) {
     header->strides[d] = stride;
     stride *= header->shape[d];
   }
-  header->managed = {.version = {1, 0},  // what is used of it; torch asks for the major version only
-                     .manager_ctx = slab_,
-                     .deleter = release_tensor,
-                     .flags = 0,
-                     .dl_tensor = {.data = data(i),
-                                   .device = device_ ? DLDevice{kDLCUDA, *device_}
-                                                     : DLDevice{kDLCPU, 0},
-                                   .ndim = ndim,
-                                   .dtype = to_dlpack_type(spec.dtype),
-                                   .shape = header->shape,
-                                   .strides = header->strides,
-                                   .byte_offset = 0}};
+  header->managed = {
+      .version = {1, 0},  // what is used of it; torch asks for the major version only
+      .manager_ctx = slab_,
+      .deleter = release_tensor,
+      .flags = 0,
+      .dl_tensor = {.data = data(i),
+                    .device = device_ ? DLDevice{kDLCUDA, *device_} : DLDevice{kDLCPU, 0},
+                    .ndim = ndim,
+                    .dtype = to_dlpack_type(spec.dtype),
+                    .shape = header->shape,
+                    .strides = header->strides,
+                    .byte_offset = 0}};
   slab_->retain();
   void* tensor = nullptr;
   if (exchange_api->managed_tensor_to_py_object_no_sync(&header->managed, &tensor) != 0) {

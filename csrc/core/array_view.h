@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/dtype.h"
+#include "core/number.h"
 
 namespace velora {
 
@@ -28,13 +29,8 @@ struct ArrayView {
   std::string shape_string() const;
 };
 
-/// Why a value does not fit into the dtype that it should be stored as.
-enum class Misfit { kNone, kFraction, kRange, kPrecision };
-
-/// Copies the elements of `in`, in row-major order, to contiguous memory as dtype `to`. Stops at
-/// the first element that `to` cannot hold: a fraction for an integer, a number out of range, an
-/// integer that a float would round. (A float rounded to a shorter float fits.) `to` is not
-/// kFloat64. `out` then holds rubbish.
+/// Copies the elements of `in`, in row-major order, to contiguous memory as dtype `to`, and stops
+/// at the first that does not fit. `to` is not kFloat64. `out` then holds rubbish.
 Misfit copy_elements(const ArrayView& in, DType to, std::byte* out);
 
 }  // namespace velora

@@ -31,8 +31,8 @@ constexpr std::size_t size_of(DType dtype) {
 
 /// The name that torch and numpy users know, for error messages: "float32".
 constexpr const char* name_of(DType dtype) {
-  constexpr const char* kNames[kDTypeCount] = {"bool",    "uint8",    "uint16",  "uint32", "uint64",
-                                               "int8",    "int16",    "int32",   "int64",  "float16",
+  constexpr const char* kNames[kDTypeCount] = {"bool",     "uint8",   "uint16", "uint32", "uint64",
+                                               "int8",     "int16",   "int32",  "int64",  "float16",
                                                "bfloat16", "float32", "float64"};
   return kNames[static_cast<int>(dtype)];
 }

@@ -21,9 +21,9 @@ struct BatchTarget {
   const Column* columns;
   std::uint32_t num_columns;
   float gamma;
-  float* dones;         // (B, 1): 1 where the step ended its episode for good
-  float* truncations;   // (B, 1): 1 where the step was cut off
-  float* discounts;     // (B, 1): what multiplies the value of the next state
+  float* dones;           // (B, 1): 1 where the step ended its episode for good
+  float* truncations;     // (B, 1): 1 where the step was cut off
+  float* discounts;       // (B, 1): what multiplies the value of the next state
   std::int64_t* indices;  // (B,): packed RowIds
 };
 

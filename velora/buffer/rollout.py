@@ -128,7 +128,8 @@ def _shuffled(
 ) -> Iterator[BatchExperience]:
     for _ in range(epochs):
         order = torch.randperm(len(steps)).to(steps.rewards.device)
-        for rows in order.split(batch_size):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
             if len(rows) == batch_size or not drop_last:
                 yield steps[rows]
 

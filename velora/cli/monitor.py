@@ -38,6 +38,7 @@ class Monitor:
             self._interval = _LIVE_INTERVAL
         self._history = History()
         self._shown_at = time.perf_counter()
+        self._shown_steps = -1
 
     def __enter__(self) -> Monitor:
         if self._live is not None:
@@ -50,7 +51,8 @@ class Monitor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._show()
+        if self._history.steps != self._shown_steps:
+            self._show()
         if self._live is not None:
             self._live.stop()
 
@@ -61,7 +63,7 @@ class Monitor:
             self._show()
 
     def _show(self) -> None:
-        self._shown_at = time.perf_counter()
+        self._shown_at, self._shown_steps = time.perf_counter(), self._history.steps
         facts = self._facts()
         if self._live is None:
             line = "  ".join(f"{name} {value}" for name, value in facts.items())

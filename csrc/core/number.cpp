@@ -1,0 +1,198 @@
+#include "core/number.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+namespace velora {
+namespace {
+
+// The 16-bit floats, which C++20 has no types for, as bit patterns.
+
+template <int kExponentBits, int kMantissaBits>
+float widen(std::uint16_t bits) {
+  constexpr int kBias = (1 << (kExponentBits - 1)) - 1;
+  constexpr int kMaxExponent = (1 << kExponentBits) - 1;
+  const int exponent = (bits >> kMantissaBits) & kMaxExponent;
+  const int mantissa = bits & ((1 << kMantissaBits) - 1);
+  const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
+  if (exponent == kMaxExponent) {
+    return mantissa != 0 ? std::numeric_limits<float>::quiet_NaN()
+                         : sign * std::numeric_limits<float>::infinity();
+  }
+  const int implicit = exponent != 0 ? 1 << kMantissaBits : 0;
+  const int power = (exponent != 0 ? exponent : 1) - kBias - kMantissaBits;
+  return sign * std::ldexp(static_cast<float>(mantissa + implicit), power);
+}
+
+// Rounds to nearest, ties to even.
+template <int kExponentBits, int kMantissaBits>
+std::uint16_t narrow(double value) {
+  constexpr int kBias = (1 << (kExponentBits - 1)) - 1;
+  constexpr int kInfinity = ((1 << kExponentBits) - 1) << kMantissaBits;
+  const auto sign = static_cast<std::uint16_t>(std::signbit(value) ? 0x8000 : 0);
+  const double magnitude = std::fabs(value);
+  if (std::isnan(value)) return static_cast<std::uint16_t>(sign | kInfinity | 1);
+  if (std::isinf(value)) return static_cast<std::uint16_t>(sign | kInfinity);
+  if (magnitude == 0.0) return sign;
+  int exponent = std::ilogb(magnitude) + kBias;
+  if (exponent < 1) exponent = 1;
+  // In units of the last place; a carry out of the mantissa lands in the exponent, as it should.
+  const double units = std::ldexp(magnitude, kBias + kMantissaBits - exponent);
+  const auto rounded = static_cast<int>(std::min(std::nearbyint(units), 65536.0));
+  const int implicit = 1 << kMantissaBits;
+  const int bits = rounded < implicit ? rounded : ((exponent - 1) << kMantissaBits) + rounded;
+  return static_cast<std::uint16_t>(sign | std::min(bits, kInfinity));
+}
+
+template <typename T>
+T read_as(const std::byte* at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
+template <typename To>
+Misfit to_integer(const Number& number, To* out) {
+  switch (number.kind) {
+    case Number::Kind::kInteger:
+      if (!std::in_range<To>(number.integer)) return Misfit::kRange;
+      *out = static_cast<To>(number.integer);
+      return Misfit::kNone;
+    case Number::Kind::kNatural:
+      if (!std::in_range<To>(number.natural)) return Misfit::kRange;
+      *out = static_cast<To>(number.natural);
+      return Misfit::kNone;
+    case Number::Kind::kReal:
+      break;
+  }
+  // The limits of To are a power of two and zero or its negative: exact as doubles.
+  const double limit = std::ldexp(1.0, std::numeric_limits<To>::digits);
+  const double lowest = std::is_signed_v<To> ? -limit : 0.0;
+  if (!(number.real >= lowest && number.real < limit)) return Misfit::kRange;
+  if (number.real != std::trunc(number.real)) return Misfit::kFraction;
+  *out = static_cast<To>(number.real);
+  return Misfit::kNone;
+}
+
+/// `round` makes the float, `widen` reads it back: an integer must come back as it was.
+template <typename Round, typename Widen>
+Misfit to_real(const Number& number, const Round& round, const Widen& widened) {
+  double wide = number.real;
+  if (number.kind == Number::Kind::kInteger) wide = static_cast<double>(number.integer);
+  if (number.kind == Number::Kind::kNatural) wide = static_cast<double>(number.natural);
+  round(wide);
+  const double stored = widened();
+  if (std::isinf(stored) && !std::isinf(wide)) return Misfit::kRange;
+  if (number.kind == Number::Kind::kReal) return Misfit::kNone;
+  const Number back = Number::of(stored);
+  std::int64_t integer = 0;
+  std::uint64_t natural = 0;
+  const bool exact = number.kind == Number::Kind::kInteger
+                         ? to_integer(back, &integer) == Misfit::kNone && integer == number.integer
+                         : to_integer(back, &natural) == Misfit::kNone && natural == number.natural;
+  return exact ? Misfit::kNone : Misfit::kPrecision;
+}
+
+template <typename To>
+Misfit write_integer(const Number& number, std::byte* at) {
+  To value{};
+  const Misfit misfit = to_integer(number, &value);
+  std::memcpy(at, &value, sizeof value);
+  return misfit;
+}
+
+template <int kExponentBits, int kMantissaBits>
+Misfit write_short_float(const Number& number, std::byte* at) {
+  std::uint16_t bits = 0;
+  const Misfit misfit = to_real(
+      number, [&](double value) { bits = narrow<kExponentBits, kMantissaBits>(value); },
+      [&] { return double{widen<kExponentBits, kMantissaBits>(bits)}; });
+  std::memcpy(at, &bits, sizeof bits);
+  return misfit;
+}
+
+template <typename To>
+Misfit write_float(const Number& number, std::byte* at) {
+  To stored = 0;
+  const Misfit misfit = to_real(
+      number, [&](double value) { stored = static_cast<To>(value); },
+      [&] { return double{stored}; });
+  std::memcpy(at, &stored, sizeof stored);
+  return misfit;
+}
+
+}  // namespace
+
+Number read_number(const std::byte* at, DType dtype) {
+  switch (dtype) {
+    case DType::kBool:
+      return Number::of(std::uint64_t{read_as<std::uint8_t>(at) != 0});
+    case DType::kUInt8:
+      return Number::of(std::uint64_t{read_as<std::uint8_t>(at)});
+    case DType::kUInt16:
+      return Number::of(std::uint64_t{read_as<std::uint16_t>(at)});
+    case DType::kUInt32:
+      return Number::of(std::uint64_t{read_as<std::uint32_t>(at)});
+    case DType::kUInt64:
+      return Number::of(read_as<std::uint64_t>(at));
+    case DType::kInt8:
+      return Number::of(std::int64_t{read_as<std::int8_t>(at)});
+    case DType::kInt16:
+      return Number::of(std::int64_t{read_as<std::int16_t>(at)});
+    case DType::kInt32:
+      return Number::of(std::int64_t{read_as<std::int32_t>(at)});
+    case DType::kInt64:
+      return Number::of(read_as<std::int64_t>(at));
+    case DType::kFloat16:
+      return Number::of(double{widen<5, 10>(read_as<std::uint16_t>(at))});
+    case DType::kBFloat16:
+      return Number::of(double{widen<8, 7>(read_as<std::uint16_t>(at))});
+    case DType::kFloat32:
+      return Number::of(double{read_as<float>(at)});
+    case DType::kFloat64:
+      return Number::of(read_as<double>(at));
+  }
+  return Number::of(std::numeric_limits<double>::quiet_NaN());
+}
+
+Misfit write_number(const Number& number, DType dtype, std::byte* at) {
+  switch (dtype) {
+    case DType::kBool: {
+      std::uint8_t value = 0;
+      const Misfit misfit = to_integer(number, &value);
+      *at = std::byte{value};
+      return misfit == Misfit::kNone && value > 1 ? Misfit::kRange : misfit;
+    }
+    case DType::kUInt8:
+      return write_integer<std::uint8_t>(number, at);
+    case DType::kUInt16:
+      return write_integer<std::uint16_t>(number, at);
+    case DType::kUInt32:
+      return write_integer<std::uint32_t>(number, at);
+    case DType::kUInt64:
+      return write_integer<std::uint64_t>(number, at);
+    case DType::kInt8:
+      return write_integer<std::int8_t>(number, at);
+    case DType::kInt16:
+      return write_integer<std::int16_t>(number, at);
+    case DType::kInt32:
+      return write_integer<std::int32_t>(number, at);
+    case DType::kInt64:
+      return write_integer<std::int64_t>(number, at);
+    case DType::kFloat16:
+      return write_short_float<5, 10>(number, at);
+    case DType::kBFloat16:
+      return write_short_float<8, 7>(number, at);
+    case DType::kFloat32:
+      return write_float<float>(number, at);
+    case DType::kFloat64:
+      return write_float<double>(number, at);
+  }
+  return Misfit::kRange;
+}
+
+}  // namespace velora

@@ -1,0 +1,64 @@
+# Written by `make stubs`.
+# mypy: disable-error-code="type-arg"
+"""The native core of velora's buffers. Private: use velora.buffer."""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+__all__: list[str] = ["Buffer", "Field", "inspect", "require_cuda"]
+
+class Field:
+    """One array of a row: name, role, dtype and shape."""
+    def __init__(
+        self,
+        name: str,
+        role: str,
+        dtype: str,
+        shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> None: ...
+
+class Buffer:
+    """The rows of one buffer and what is drawn from them."""
+    def __init__(
+        self: Buffer,
+        *,
+        fields: collections.abc.Sequence[Field],
+        trees: dict,
+        capacity: typing.SupportsInt | typing.SupportsIndex,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        gamma: typing.SupportsFloat | typing.SupportsIndex | None,
+        overwrite: bool,
+        check_type: typing.Any,
+        device: typing.SupportsInt | typing.SupportsIndex | None = None,
+    ) -> None: ...
+    def __len__(self: Buffer) -> int: ...
+    def clear(self: Buffer) -> None: ...
+    def extend(self: Buffer, columns: dict) -> int: ...
+    def restore(
+        self: Buffer,
+        pushed: typing.SupportsInt | typing.SupportsIndex,
+        draws: typing.SupportsInt | typing.SupportsIndex,
+        rows: bytes,
+    ) -> None: ...
+    def sample(self: Buffer, batch_size: typing.Any) -> tuple: ...
+    def state(self: Buffer) -> tuple: ...
+    def take(
+        self: Buffer,
+        start: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def push(self) -> typing.Any:
+        """Appends one experience."""
+    @property
+    def row_nbytes(self) -> int: ...
+
+def inspect(value: typing.Any, field: str) -> tuple[str, tuple]:
+    """The dtype and shape that a value is read with. Raises ValueError for what is no array."""
+
+def require_cuda(device: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """Raises RuntimeError, which says what to do, when a CUDA device cannot hold rows."""
