@@ -138,7 +138,7 @@ clean: ## Remove what was built; .venv stays
 # On a machine with a GPU
 # These use the Python, torch and nvcc of that machine and reach for no network.
 
-.PHONY: test-cuda bench-cuda
+.PHONY: test-cuda
 ON_GPU = PYTHONSAFEPATH=1 PYTHONPATH=build/cuda/site:. $(GPU_PYTHON)
 
 build/cuda/installed.stamp: $(BUILD_INPUTS) $(PYTHON_FILES)
@@ -149,6 +149,3 @@ build/cuda/installed.stamp: $(BUILD_INPUTS) $(PYTHON_FILES)
 
 test-cuda: build/cuda/installed.stamp ## Run the tests that need a GPU; without one they fail
 	@VELORA_REQUIRE_CUDA=1 $(ON_GPU) -m pytest -m cuda
-
-bench-cuda: build/cuda/installed.stamp ## Time what runs on the GPU
-	@$(ON_GPU) -m benchmarks
