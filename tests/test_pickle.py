@@ -162,15 +162,15 @@ def test_send_buffer_to_another_process_continues_identically() -> None:
 
 def test_restore_part_of_a_row_is_refused() -> None:
     state = filled(ReplayBuffer, range(8), 5, seed=9).__getstate__()
-    pushed, draws, rows = state["_core"]
-    state["_core"] = (pushed, draws, rows[:-1])
+    pushed, draws, rows = state["_saved"]
+    state["_saved"] = (pushed, draws, rows[:-1])
     with pytest.raises(ValueError, match="rows: expected whole rows"):
         ReplayBuffer.__new__(ReplayBuffer).__setstate__(state)
 
 
 def test_restore_more_rows_than_were_pushed_is_refused() -> None:
     state = filled(ReplayBuffer, range(8), 5, seed=9).__getstate__()
-    _, draws, rows = state["_core"]
-    state["_core"] = (4, draws, rows)
+    _, draws, rows = state["_saved"]
+    state["_saved"] = (4, draws, rows)
     with pytest.raises(ValueError, match="rows: expected"):
         ReplayBuffer.__new__(ReplayBuffer).__setstate__(state)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -15,7 +14,7 @@ from velora.buffer.schema import Schema, columns_of
 from velora.utils import set_device
 
 MAX_CAPACITY = 2**40
-_ADOPTING = threading.Lock()  # held for two assignments
+_NATIVE = ("_first", "_core", "_push")  # what a pickle has in another form
 
 
 class Buffer(Sequence[Any]):
@@ -135,14 +134,14 @@ class Buffer(Sequence[Any]):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        state.pop("_push", None)
-        state["_core"] = None if self._core is None else self._core.state()
-        return state
+        state = {name: value for name, value in self.__dict__.items() if name not in _NATIVE}
+        return state | {"_saved": None if self._core is None else self._core.state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        saved = state["_core"]
-        self.__dict__.update(state | {"_core": None})
+        state = dict(state)
+        saved = state.pop("_saved")
+        self.__dict__.update(state)
+        self._core = None
         if saved is not None:
             assert self._schema is not None
             core = self._build(self._schema)
@@ -153,13 +152,12 @@ class Buffer(Sequence[Any]):
         """Makes the first rows those of this buffer, unless others were first.
 
         Reading an experience can run its own code, and other threads, before the schema is there.
+        One atomic step decides who was first, without a lock that such code could wait for.
         """
-        with _ADOPTING:
-            if self._core is not None:
-                return False
-            self._schema, self._core = schema, core
-            self._push = core.push  # type: ignore[method-assign]
-            return True
+        first = self.__dict__.setdefault("_first", (schema, core))
+        self._schema, self._core = first
+        self._push = self._core.push  # type: ignore[method-assign]
+        return self._core is core
 
     def _build(self, schema: Schema) -> _core.Buffer:
         return schema.build_core(
