@@ -573,3 +573,24 @@ def test_use_buffer_after_many_errors_works(buffer: AnyBuffer) -> None:
                     buffer.push(bad)
     buffer.push(stamped(11))
     assert buffer[-1] == stamped(11)
+
+
+@pytest.mark.parametrize("reward", [torch.zeros(8), np.zeros((2, 2)), torch.zeros(1, 3)], ids=str)
+def test_push_first_with_several_rewards_is_refused(reward: Any) -> None:
+    buffer = ReplayBuffer(3)
+    with pytest.raises(ValueError, match=r"^reward: expected a single number, got float"):
+        buffer.push(step(reward=reward))
+    assert len(buffer) == 0
+
+
+def test_push_subclass_without_the_decorator_says_what_to_write() -> None:
+    class Forgetful(Experience):
+        log_prob: float = 0.0
+
+    with pytest.raises(TypeError, match=r"^log_prob: .* put @dataclass above class Forgetful"):
+        ReplayBuffer(3).push(Forgetful(0.0, 0.0, 0.0, 0.0, False))
+
+
+def test_push_a_list_says_how_to_make_a_tensor_of_it() -> None:
+    with pytest.raises(ValueError, match=r"^state: .* got list; use torch\.tensor"):
+        ReplayBuffer(3).push(step(state=[0.0, 1.0]))

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from types import ModuleType
@@ -26,6 +27,15 @@ from velora.cli.report import buffer_costs, save_curve  # noqa: E402
 from velora.cli.training import History  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the examples' own `main` does: threads that wait for each other only slow them down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def run_velora(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -300,3 +300,18 @@ def test_construct_batches_share_no_extras() -> None:
     first, second = (BatchExperience(0, 0, 0, 0, 0) for _ in range(2))
     first.extras["x"] = 1
     assert second.extras == {}
+
+
+def test_print_batch_shows_dtypes_and_shapes_and_no_numbers() -> None:
+    batch = BatchExperience(
+        {"camera": torch.zeros(2, 3, dtype=torch.uint8)},
+        torch.zeros(2, 1, dtype=torch.int64),
+        torch.zeros(2, 1),
+        None,
+        (torch.zeros(2),),
+        extras={"log_prob": torch.zeros(2, 1)},
+    )
+    assert repr(batch) == (
+        "BatchExperience(states={'camera': uint8[2, 3]}, actions=int64[2, 1], "
+        "rewards=float32[2, 1], dones=(float32[2]), extras={'log_prob': float32[2, 1]})"
+    )

@@ -1,5 +1,7 @@
 #include "bindings/row_reader.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -43,6 +45,18 @@ bool row_fits(const Field& field, const std::int64_t* shape, std::size_t ndim) {
     if (ndim == 0) return field.shape[0] == 1;
   }
   return ndim == field.shape.size() && std::equal(shape, shape + ndim, field.shape.begin());
+}
+
+/// A nest of another form. `expected` is the dict's keys or the tuple's length.
+[[noreturn]] void refuse_entries(const std::string& path, const char* kind,
+                                 const std::string& expected, PyObject* value) {
+  std::string got = describe(value);
+  if (PyDict_Check(value) != 0) {
+    got = "dict of " + std::string(py::str(py::list(py::handle(value).attr("keys")())));
+  } else if (PyTuple_Check(value) != 0) {
+    got = "tuple of " + std::to_string(PyTuple_GET_SIZE(value));
+  }
+  throw ValueError(path + ": expected a " + kind + " of " + expected + ", got " + got);
 }
 
 const char* reason(Misfit misfit) {
@@ -150,14 +164,12 @@ void RowReader::visit(const Node& node, PyObject* value) {
     case Node::Kind::kDict:
       if (PyDict_Check(value) == 0 ||
           PyDict_GET_SIZE(value) != static_cast<py::ssize_t>(node.keys.size())) {
-        throw ValueError(node.path + ": expected a dict of " + std::to_string(node.keys.size()) +
-                         " entries, got " + describe(value));
+        refuse_entries(node.path, "dict", py::str(py::list(py::cast(node.keys))), value);
       }
       for (std::size_t i = 0; i < node.keys.size(); ++i) {
         PyObject* child = PyDict_GetItemWithError(value, node.keys[i].ptr());
         if (child == nullptr) {
-          throw ValueError(node.children[i].path + ": expected this entry, got " +
-                           std::string(py::repr(py::handle(value).attr("keys")())));
+          refuse_entries(node.path, "dict", py::str(py::list(py::cast(node.keys))), value);
         }
         visit(node.children[i], child);
       }
@@ -165,8 +177,7 @@ void RowReader::visit(const Node& node, PyObject* value) {
     case Node::Kind::kTuple:
       if (PyTuple_Check(value) == 0 ||
           PyTuple_GET_SIZE(value) != static_cast<py::ssize_t>(node.children.size())) {
-        throw ValueError(node.path + ": expected a tuple of " +
-                         std::to_string(node.children.size()) + " entries, got " + describe(value));
+        refuse_entries(node.path, "tuple", std::to_string(node.children.size()), value);
       }
       for (std::size_t i = 0; i < node.children.size(); ++i) {
         visit(node.children[i], PyTuple_GET_ITEM(value, static_cast<py::ssize_t>(i)));
@@ -192,7 +203,8 @@ void RowReader::read_leaf(const std::string& path, PyObject* value, const Field&
   const Misfit misfit = copy_elements(view, field.dtype, leaf.converted.data());
   if (misfit != Misfit::kNone) {
     throw ValueError(path + ": expected a value that " + name_of(field.dtype) + " holds, got " +
-                     describe(value) + " (" + reason(misfit) + ")");
+                     describe(value) + " (" + reason(misfit) +
+                     "; the first experience set the dtype)");
   }
   leaf.rows = leaf.converted.data();
 }

@@ -28,8 +28,9 @@ std::string take_python_error() {
 }
 
 [[noreturn]] void refuse(const char* field, const std::string& got) {
+  const char* hint = got == "list" ? "; use torch.tensor(...) or np.array(...)" : "";
   throw ValueError(std::string(field) + ": expected a dense tensor, an array or a number, got " +
-                   got);
+                   got + hint);
 }
 
 void require_few_dimensions(const char* field, int ndim) {

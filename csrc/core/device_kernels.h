@@ -77,7 +77,7 @@ struct SampleParams {
   std::byte* draw_space;  // device memory; only beyond kMaxBlockDraw
 };
 /// Every CUDA device gives a block this much without being asked.
-static_assert(DrawSpace::nbytes(SampleParams::kMaxBlockDraw) <= 48 * 1024);
+static_assert(DrawSpace::nbytes(SampleParams::kMaxBlockDraw) <= std::size_t{48} << 10);
 
 /// The batch of consecutive rows.
 struct TakeParams {

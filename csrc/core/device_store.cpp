@@ -68,7 +68,7 @@ DeviceStore::~DeviceStore() {
   try {
     if (last_event_ != nullptr) runtime_->synchronize_event(last_event_);
   } catch (const std::exception&) {
-    // The device failed: it reads nothing any more.
+    return;  // the device failed: it reads nothing any more
   }
 }
 

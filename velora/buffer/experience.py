@@ -61,7 +61,7 @@ class Experience:
     __hash__ = None  # type: ignore[assignment]  # mutable, as any dataclass with __eq__
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class BatchExperience:
     """Steps stacked along a leading batch dimension B, as they come out of a buffer.
 
@@ -93,6 +93,12 @@ class BatchExperience:
     discounts: Any = None
     mask: Any = None
     extras: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """What there is, by dtype and shape: a batch has too many numbers to print."""
+        named = {item.name: getattr(self, item.name) for item in fields(self)}
+        parts = [f"{name}={_summary(part)}" for name, part in named.items() if part is not None]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def __len__(self) -> int:
         """The number of steps B."""
@@ -126,3 +132,14 @@ class BatchExperience:
     def _map(self, function: Any) -> BatchExperience:
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
         return type(self)(**tree.map_leaves(function, parts))
+
+
+def _summary(part: Any) -> str:
+    if isinstance(part, dict):
+        return "{" + ", ".join(f"{key!r}: {_summary(child)}" for key, child in part.items()) + "}"
+    if isinstance(part, tuple):
+        return "(" + ", ".join(map(_summary, part)) + ")"
+    if not isinstance(part, torch.Tensor):
+        return type(part).__name__
+    place = "" if part.device.type == "cpu" else f" on {part.device}"
+    return f"{str(part.dtype).removeprefix('torch.')}{list(part.shape)}{place}"

@@ -63,12 +63,17 @@ class RolloutBuffer(Buffer):
 
         Raises:
             BufferError: If the buffer is empty.
+            TypeError: If values are not tensors.
             ValueError: If a shape or number does not fit.
 
         Paper:
             Schulman et al. 2016, High-Dimensional Continuous Control Using Generalized Advantage
             Estimation, https://arxiv.org/abs/1506.02438.
         """
+        if not isinstance(values, Tensor) or not isinstance(next_values, Tensor):
+            wrong = next_values if isinstance(values, Tensor) else values
+            name = "next_values" if isinstance(values, Tensor) else "values"
+            raise TypeError(f"{name}: expected a tensor, got {type(wrong).__name__}")
         steps = self.sample().to(values.device)
         rewards = steps.rewards.to(values.dtype)
         return returns.gae(
@@ -101,7 +106,7 @@ class RolloutBuffer(Buffer):
 
         Raises:
             BufferError: If the buffer is empty.
-            TypeError: If `batch_size` or `epochs` is not an int.
+            TypeError: If `batch_size` or `epochs` is not an int, or a column not a tensor.
             ValueError: If either is less than 1, or a column is not of length T.
         """
         for name, number in (("batch_size", batch_size), ("epochs", epochs)):
@@ -109,6 +114,8 @@ class RolloutBuffer(Buffer):
                 raise ValueError(f"{name}: expected at least 1, got {number}")
         steps = self.sample()
         for name, column in columns.items():
+            if not isinstance(column, Tensor):
+                raise TypeError(f"{name}: expected a tensor, got {type(column).__name__}")
             if len(column) != len(steps):
                 raise ValueError(f"{name}: expected {len(steps)} rows, got {len(column)}")
             if name in steps.extras:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from typing import Any
@@ -216,7 +217,24 @@ def _row_fields(kind: type[Any]) -> list[str]:
         raise TypeError(
             f"experience: expected an Experience, got {kind.__name__} without {', '.join(missing)}"
         )
+    forgotten = [name for name in _annotations(kind) if name not in names]
+    if forgotten:
+        raise TypeError(
+            f"{forgotten[0]}: expected a dataclass field, got an annotation that no buffer sees; "
+            f"put @dataclass above class {kind.__name__}"
+        )
     return [*_STEP, *(name for name in names if name not in _STACKED)]
+
+
+def _annotations(kind: type[Any]) -> list[str]:
+    """What a subclass of Experience declares like a field, whether it became one or not."""
+    return [
+        name
+        for base in kind.__mro__
+        if issubclass(base, Experience)
+        for name, hint in inspect.get_annotations(base).items()
+        if "ClassVar" not in str(hint) and "InitVar" not in str(hint)
+    ]
 
 
 def _infer(
@@ -240,6 +258,8 @@ def _infer(
             # Numbers come back by what is stored: rewards that begin with an int may go on halved.
             if isinstance(given, type) and dtype == "float32":
                 given = float
+            if role == "reward" and 0 not in shape and _stored_shape(shape) != (1,):
+                raise ValueError(f"reward: expected a single number, got {dtype} of shape {shape}")
             return Leaf(name, role, dtype, _stored_shape(shape), given)
 
         if role == "reward" and isinstance(value, (dict, tuple)):

@@ -16,7 +16,10 @@ def main() -> None:
     """
     missing = [name for name in _EXTRAS if importlib.util.find_spec(name) is None]
     if missing:
-        sys.exit(f'missing: {", ".join(missing)}. Install with: pip install "velora[demo]"')
+        sys.exit(
+            f"missing: {', '.join(missing)}. "
+            'Install with: pip install "velora[demo]" (in a clone: pip install ".[demo]")'
+        )
 
     from velora.cli.app import app
 

@@ -10,6 +10,8 @@ from gymnasium.wrappers import NumpyToTorch, RecordEpisodeStatistics
 from gymnasium.wrappers.vector import NumpyToTorch as VectorNumpyToTorch
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorRecordEpisodeStatistics
 
+from velora.utils import set_device
+
 
 def add_core_env_wrappers(
     env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any],
@@ -17,8 +19,9 @@ def add_core_env_wrappers(
 ) -> Any:
     """Adds episode statistics and torch conversion, each only where it is missing.
 
-    `info["episode"]` then holds return, length and time of each finished episode, and
-    observations, rewards and flags are tensors on `device`; actions may be.
+    `info["episode"]` then holds return, length and time of each finished episode. Observations are
+    tensors on `device`, and actions may be. A vector environment's rewards and flags are tensors
+    too; a single one's stay Python numbers.
 
     Args:
         env: A Gymnasium environment or vector environment, wrapped or not.
@@ -29,7 +32,9 @@ def add_core_env_wrappers(
 
     Raises:
         TypeError: If `env` is not a Gymnasium environment.
-        ValueError: If `env` converts to tensors on another device already.
+        ValueError: If torch does not know the device, or `env` converts to tensors on another
+            one already.
+        RuntimeError: If this machine has no such device.
     """
     statistics: Any
     conversion: Any
@@ -39,7 +44,7 @@ def add_core_env_wrappers(
         statistics, conversion = VectorRecordEpisodeStatistics, VectorNumpyToTorch
     else:
         raise TypeError(f"env: expected a Gymnasium Env or VectorEnv, got {type(env).__name__}")
-    device = torch.device(device)
+    device = set_device(device)
     converter = _find(env, conversion)
     if converter is not None:
         present = torch.device(converter.device or "cpu")

@@ -34,6 +34,7 @@ def set_device(device: torch.device | str = "auto") -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= count:
             raise RuntimeError(
-                f"device: expected one of the {count} CUDA devices that torch sees, got {chosen}"
+                f"device: expected one of the {count} CUDA devices that torch sees, got {chosen}; "
+                "pass 'auto' or 'cpu' to go on without"
             )
     return chosen

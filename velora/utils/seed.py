@@ -22,6 +22,8 @@ def set_seed(seed: int) -> None:
         TypeError: If `seed` is not an int.
         ValueError: If it is out of range.
     """
+    if not hasattr(type(seed), "__index__"):
+        raise TypeError(f"seed: expected an int, got {type(seed).__name__} {seed!r}")
     number = operator.index(seed)
     if not 0 <= number < 2**32:
         raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
