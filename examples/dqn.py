@@ -25,7 +25,7 @@ from velora.utils import set_device, set_seed
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters, tuned to solve the task in three to ten thousand steps."""
+    """Hyper-parameters, tuned to solve the task within a few thousand steps."""
 
     env_id: str = "CartPole-v1"
     capacity: int = 100_000

@@ -1,4 +1,4 @@
-"""Soft actor-critic balances InvertedPendulum-v5, in well under a minute on one core.
+"""Soft actor-critic balances InvertedPendulum-v5, in about half a minute on one core.
 
     python examples/sac.py --seed 0
 
@@ -25,7 +25,7 @@ from velora.utils import set_device, set_seed
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters, tuned to solve the task in three to five thousand steps."""
+    """Hyper-parameters, tuned to solve the task within a few thousand steps."""
 
     env_id: str = "InvertedPendulum-v5"
     capacity: int = 100_000

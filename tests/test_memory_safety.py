@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import AnyBuffer, filled, stack, stamped, stamps_of, step
+from helpers import AnyBuffer, filled, stack, stamped, stamps_of, step, unchanged
 
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
 
@@ -433,3 +433,97 @@ def test_run_garbage_that_uses_the_buffer_changes_no_batch() -> None:
     finally:
         gc.set_threshold(*thresholds)
         gc.collect()
+
+
+# Code that runs while a push reads
+
+
+class Meddler:
+    """An array that does something when it is read."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+
+    def __dlpack__(self, **_: Any) -> Any:
+        self.act()
+        return torch.zeros(3).__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return torch.zeros(3).__dlpack_device__()
+
+
+def test_push_whose_tensor_loses_its_memory_meanwhile_is_refused() -> None:
+    buffer = ReplayBuffer(5)
+    buffer.push(Experience(torch.zeros(3), 0.0, 0.0, torch.zeros(3), False))
+    state = torch.ones(3)
+    meddler = Meddler(lambda: state.untyped_storage().resize_(0))
+    with unchanged(buffer), pytest.raises(ValueError, match=r"^state: .* other code changed"):
+        buffer.push(Experience(state, 0.0, 0.0, meddler, False))
+
+
+def test_push_whose_tensor_gets_other_memory_meanwhile_is_refused() -> None:
+    buffer = ReplayBuffer(5)
+    buffer.push(Experience(torch.zeros(3), 0.0, 0.0, torch.zeros(3), False))
+    state = torch.ones(3)
+
+    def act() -> None:
+        state.data = torch.full((3,), 2.0)
+
+    with unchanged(buffer), pytest.raises(ValueError, match=r"^state: .* other code changed"):
+        buffer.push(Experience(state, 0.0, 0.0, Meddler(act), False))
+
+
+def test_push_of_a_nest_that_shrinks_meanwhile_is_refused() -> None:
+    buffer = ReplayBuffer(5)
+    buffer.push(
+        Experience(
+            {"a": torch.zeros(3), "b": torch.zeros(3)},
+            0.0,
+            0.0,
+            {"a": torch.zeros(3), "b": torch.zeros(3)},
+            False,
+        )
+    )
+    state: dict[str, Any] = {}
+    state |= {"a": Meddler(lambda: state.pop("b")), "b": torch.ones(3)}
+    other = {"a": torch.zeros(3), "b": torch.zeros(3)}
+    with unchanged(buffer), pytest.raises(ValueError, match=r"^state: expected a dict of"):
+        buffer.push(Experience(state, 0.0, 0.0, other, False))
+
+
+def test_extend_of_more_rows_than_memory_has_names_the_field() -> None:
+    endless = torch.zeros(1, 1).expand(2**62, 1)
+    buffer = ReplayBuffer(8)
+    with pytest.raises(MemoryError, match=r"^state: 4611686018427387904 rows"):
+        buffer.extend(BatchExperience(endless, endless, endless, endless, endless))
+    assert len(buffer) == 0
+
+
+def test_sample_from_a_finalizer_of_a_sample_draws_anew() -> None:
+    buffer = filled(ReplayBuffer, range(1000), 1000, seed=1)
+    drawn: list[list[int]] = []
+
+    class Sampler:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            drawn.append(buffer.sample(8).indices.tolist())
+
+    thresholds = gc.get_threshold()
+    try:
+        for threshold in range(1, 60):
+            Sampler()
+            gc.set_threshold(threshold)
+            drawn.append(buffer.sample(8).indices.tolist())
+            gc.set_threshold(*thresholds)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.collect()
+    assert len({tuple(draw) for draw in drawn}) == len(drawn)
+
+
+def test_push_masked_array_is_refused() -> None:
+    masked = np.ma.masked_array([1.0, 2.0], [True, False])
+    with pytest.raises(ValueError, match=r"^state: .* got float64 of shape \(2,\)"):
+        ReplayBuffer(3).push(Experience(masked, 0.0, 0.0, masked, False))

@@ -89,30 +89,42 @@ std::size_t Buffer::extend(const py::dict& columns) {
 
 py::tuple Buffer::sample(py::handle batch_size) {
   const std::size_t count = positive_size(batch_size, "batch_size");
-  if (count > size()) {
-    throw ValueError("batch_size: expected at most " + std::to_string(size()) +
-                     ", the number of experiences in the buffer, got " + std::to_string(count));
-  }
-  py::tuple batch =
-      make_batch(count, [&](const BatchTarget& target) { storage_->sample(kLane, count, target); });
-  storage_->lanes().count_draw();
-  return batch;
+  require_rows(count);
+  return make_batch(count, [&](const BatchTarget& target) {
+    require_rows(count);
+    storage_->sample(kLane, count, target);
+    storage_->lanes().count_draw();
+  });
+}
+
+void Buffer::require_rows(std::size_t count) const {
+  if (count <= size()) return;
+  throw ValueError("batch_size: expected at most " + std::to_string(size()) +
+                   ", the number of experiences in the buffer, got " + std::to_string(count));
 }
 
 py::tuple Buffer::take(std::size_t start, std::size_t count) {
-  if (count == 0 || start > size() || count > size() - start) {
+  const auto require_part = [&] {
+    if (count > 0 && start <= size() && count <= size() - start) return;
     throw ValueError("rows: expected a part of the " + std::to_string(size()) +
                      " that there are, got " + std::to_string(count) + " from " +
                      std::to_string(start));
-  }
-  const RowId first = {kLane, storage_->view().begin(kLane) + start};
-  return make_batch(count,
-                    [&](const BatchTarget& target) { storage_->take(first, count, target); });
+  };
+  require_part();
+  return make_batch(count, [&](const BatchTarget& target) {
+    require_part();
+    storage_->take({kLane, storage_->view().begin(kLane) + start}, count, target);
+  });
 }
 
 template <typename Fill>
 py::tuple Buffer::make_batch(std::size_t rows, const Fill& fill) {
   BatchTensors tensors(*slabs_, specs_, static_cast<std::int64_t>(rows), options_.device);
+  py::tuple batch(specs_.size());
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    PyTuple_SET_ITEM(batch.ptr(), static_cast<py::ssize_t>(i), tensors.tensor(i).release().ptr());
+  }
+  // Filled last: making tensors can run a garbage collection, and with it any code.
   const std::size_t fields = columns_.size();
   for (std::size_t i = 0; i < fields; ++i) columns_[i].out = tensors.data(i);
   BatchTarget target = {};
@@ -126,11 +138,6 @@ py::tuple Buffer::make_batch(std::size_t rows, const Fill& fill) {
     target.discounts = reinterpret_cast<float*>(tensors.data(fields + 3));
   }
   fill(target);
-
-  py::tuple batch(specs_.size());
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    PyTuple_SET_ITEM(batch.ptr(), static_cast<py::ssize_t>(i), tensors.tensor(i).release().ptr());
-  }
   return batch;
 }
 

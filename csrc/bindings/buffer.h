@@ -70,6 +70,7 @@ class Buffer {
   template <typename Fill>
   pybind11::tuple make_batch(std::size_t rows, const Fill& fill);
   void require_room(std::size_t rows) const;
+  void require_rows(std::size_t count) const;
 
   std::unique_ptr<RowStorage> storage_;
   BufferOptions options_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -123,19 +124,39 @@ void RowReader::read_row(PyObject* source) {
       py::reinterpret_steal<py::object>(PyObject_GetAttr(source, truncated_key_.ptr()));
   if (truncated) {
     read_leaf(kTruncatedName, truncated.ptr(), kFlag, truncated_);
-  } else if (PyErr_ExceptionMatches(PyExc_AttributeError) != 0) {
-    PyErr_Clear();  // an experience without this field is never cut off
-    truncated_.rows = nullptr;
   } else {
-    throw py::error_already_set();
+    // An experience without this field is never cut off. One that has it and fails says so.
+    py::error_already_set error;
+    auto* type = reinterpret_cast<PyObject*>(Py_TYPE(source));
+    if (PyObject_HasAttr(type, truncated_key_.ptr()) != 0 || !error.matches(PyExc_AttributeError)) {
+      throw error;
+    }
+    truncated_.rows = nullptr;
   }
+  require_unchanged();
+}
+
+void RowReader::require_unchanged() const {
+  const auto check = [](const std::string& name, const Leaf& leaf) {
+    const bool in_place = leaf.rows != nullptr && leaf.rows == leaf.array.view().data;
+    if (in_place && !leaf.array.still_there()) {
+      throw ValueError(name +
+                       ": expected an array that stays as it is while it is read, got one "
+                       "that other code changed");
+    }
+  };
+  for (std::size_t f = 0; f < leaves_.size(); ++f) check(layout_.fields()[f].name, leaves_[f]);
+  check(kDoneName, done_);
+  check(kTruncatedName, truncated_);
 }
 
 std::size_t RowReader::read_rows(const py::dict& source) {
   stacked_ = true;
   count_ = 0;  // the first array says how many
   const auto item = [&](const py::object& key) {
-    return PyDict_GetItemWithError(source.ptr(), key.ptr());
+    PyObject* value = PyDict_GetItemWithError(source.ptr(), key.ptr());
+    if (value == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    return value;
   };
   for (const Attribute& attribute : attributes_) {
     PyObject* value = item(attribute.name);
@@ -153,10 +174,13 @@ std::size_t RowReader::read_rows(const py::dict& source) {
   } else {
     truncated_.rows = nullptr;
   }
+  require_unchanged();
   return count_;
 }
 
 void RowReader::visit(const Node& node, PyObject* value) {
+  // Reading an entry can run code that drops its siblings or the nest.
+  const auto alive = py::reinterpret_borrow<py::object>(value);
   switch (node.kind) {
     case Node::Kind::kLeaf:
       read_leaf(node.path, value, layout_.fields()[node.field], leaves_[node.field]);
@@ -169,6 +193,7 @@ void RowReader::visit(const Node& node, PyObject* value) {
       for (std::size_t i = 0; i < node.keys.size(); ++i) {
         PyObject* child = PyDict_GetItemWithError(value, node.keys[i].ptr());
         if (child == nullptr) {
+          if (PyErr_Occurred() != nullptr) throw py::error_already_set();
           refuse_entries(node.path, "dict", py::str(py::list(py::cast(node.keys))), value);
         }
         visit(node.children[i], child);
@@ -199,7 +224,15 @@ void RowReader::read_leaf(const std::string& path, PyObject* value, const Field&
     leaf.rows = view.data;
     return;
   }
-  leaf.converted.resize(count_ * field.nbytes);
+  if (count_ > leaf.converted.max_size() / field.nbytes) {
+    throw MemoryError(path + ": " + std::to_string(count_) + " rows do not fit into memory");
+  }
+  try {
+    leaf.converted.resize(count_ * field.nbytes);
+  } catch (const std::bad_alloc&) {
+    throw MemoryError(path + ": " + std::to_string(count_ * field.nbytes) +
+                      " bytes do not fit into memory");
+  }
   const Misfit misfit = copy_elements(view, field.dtype, leaf.converted.data());
   if (misfit != Misfit::kNone) {
     throw ValueError(path + ": expected a value that " + name_of(field.dtype) + " holds, got " +

@@ -53,6 +53,7 @@ class RowReader {
     const std::byte* rows = nullptr;
   };
 
+  void require_unchanged() const;
   static Node parse(pybind11::handle tree, const std::string& path);
   void visit(const Node& node, PyObject* value);
   void read_leaf(const std::string& path, PyObject* value, const Field& field, Leaf& leaf);

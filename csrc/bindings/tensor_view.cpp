@@ -177,12 +177,14 @@ bool is_tensor(PyObject* value) {
   return is_plain_tensor(value) || PyType_IsSubtype(Py_TYPE(value), tensor_type) != 0;
 }
 
-/// What the buffer protocol gives numbers of. A masked array would lose its mask by it.
+/// A masked array would lose its mask.
+bool is_masked(PyObject* value) { return PyObject_HasAttrString(value, "mask") != 0; }
+
+/// What the buffer protocol gives numbers of.
 bool is_array(PyObject* value) {
   if (PyObject_CheckBuffer(value) == 0) return false;
   if (Py_TYPE(value) == ndarray_type) return true;
-  return PyBytes_Check(value) == 0 && PyByteArray_Check(value) == 0 &&
-         PyObject_HasAttrString(value, "mask") == 0;
+  return PyBytes_Check(value) == 0 && PyByteArray_Check(value) == 0 && !is_masked(value);
 }
 
 /// A subclass that intercepts operations (a fake, functional or distributed tensor) need not have
@@ -296,7 +298,7 @@ void BorrowedArray::borrow(PyObject* value, const char* field) {
     borrow_tensor(value, field);
   } else if (is_array(value)) {
     borrow_buffer(value, field);
-  } else if (PyObject_HasAttrString(value, "__dlpack__") != 0) {
+  } else if (PyObject_HasAttrString(value, "__dlpack__") != 0 && !is_masked(value)) {
     owner_ = py::module_::import("torch").attr("from_dlpack")(py::handle(value));
     borrow_tensor(owner_.ptr(), field);
   } else {
@@ -319,7 +321,28 @@ const std::byte* BorrowedArray::borrow_vector(PyObject* value, DType dtype, std:
   if (!fits) return nullptr;
   reset();
   owner_ = py::reinterpret_borrow<py::object>(value);
-  return static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
+  view_.data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
+  view_.dtype = dtype;
+  view_.ndim = 1;
+  view_.shape[0] = length;
+  view_.strides[0] = static_cast<std::int64_t>(size_of(dtype));
+  return view_.data;
+}
+
+bool BorrowedArray::still_there() const {
+  if (!owner_ || !is_tensor(owner_.ptr())) return true;
+  DLTensor tensor;
+  if (exchange_api->dltensor_from_py_object_no_sync(owner_.ptr(), &tensor) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  const auto* data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
+  bool same = data == view_.data && tensor.ndim == view_.ndim;
+  const auto itemsize = static_cast<std::int64_t>(size_of(view_.dtype));
+  for (int d = 0; same && d < view_.ndim; ++d) {
+    same = tensor.shape[d] == view_.shape[d] && tensor.strides[d] * itemsize == view_.strides[d];
+  }
+  return same;
 }
 
 void BorrowedArray::borrow_number(PyObject* value, const char* field) {

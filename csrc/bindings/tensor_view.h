@@ -37,6 +37,9 @@ class BorrowedArray {
   /// is then not borrowed.
   const std::byte* borrow_vector(PyObject* value, DType dtype, std::int64_t length);
   void reset();
+  /// Whether a tensor still shows the memory that was borrowed: code that ran since may have
+  /// resized it, or given it other memory.
+  bool still_there() const;
 
   const ArrayView& view() const { return view_; }
 

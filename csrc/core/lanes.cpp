@@ -62,7 +62,7 @@ void Lanes::clear() {
 
 void Lanes::rewind(std::uint32_t lane, std::uint64_t pushed, std::uint64_t count) {
   const std::uint64_t most = std::min(control_->lane_capacity, pushed);
-  if (count > most || pushed > RowId::kMaxSerial) {
+  if (count > most || pushed > RowId::kMaxSerial / 2) {
     throw ValueError("rows: expected at most " + std::to_string(most) + " of the " +
                      std::to_string(pushed) + " pushed, got " + std::to_string(count));
   }

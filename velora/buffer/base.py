@@ -134,12 +134,16 @@ class Buffer(Sequence[Any]):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name not in _NATIVE}
-        return state | {"_saved": None if self._core is None else self._core.state()}
+        state = dict(self.__dict__)  # at once: another thread may make the first push
+        core = state["_core"]
+        state = {name: value for name, value in state.items() if name not in _NATIVE}
+        return state | {"_saved": None if core is None else core.state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         saved = state.pop("_saved")
+        for name in _NATIVE:
+            self.__dict__.pop(name, None)
         self.__dict__.update(state)
         self._core = None
         if saved is not None:

@@ -71,7 +71,7 @@ class ReplayBuffer(Buffer):
 
 def _check_seed(seed: int | None) -> int:
     if seed is None:
-        return int(torch.randint(2**63 - 1, ()).item())
+        return int(torch.randint(2**63 - 1, (), device="cpu").item())
     number = check_int("seed", seed)
     if not 0 <= number < 2**64:
         raise ValueError(f"seed: expected 0 to 2**64 - 1, got {number}")

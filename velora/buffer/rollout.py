@@ -134,7 +134,7 @@ def _shuffled(
     steps: BatchExperience, batch_size: int, epochs: int, drop_last: bool
 ) -> Iterator[BatchExperience]:
     for _ in range(epochs):
-        order = torch.randperm(len(steps)).to(steps.rewards.device)
+        order = torch.randperm(len(steps), device="cpu").to(steps.rewards.device)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             if len(rows) == batch_size or not drop_last:

@@ -203,8 +203,8 @@ def columns_of(batch: BatchExperience) -> dict[str, Any]:
         raise TypeError(f"batch: expected a BatchExperience, got {type(batch).__name__}")
     columns = {name: getattr(batch, stacked) for name, stacked in _STACKED.items()}
     for name in batch.extras:
-        if name in columns:
-            raise ValueError(f"extras: expected names of extra fields, got {name}")
+        if not isinstance(name, str) or name in columns:
+            raise ValueError(f"extras: expected names of extra fields, got {name!r}")
     return columns | batch.extras
 
 
@@ -227,13 +227,12 @@ def _row_fields(kind: type[Any]) -> list[str]:
 
 
 def _annotations(kind: type[Any]) -> list[str]:
-    """What a subclass of Experience declares like a field, whether it became one or not."""
+    """What subclasses of Experience that are no dataclasses declare as if they were."""
     return [
         name
         for base in kind.__mro__
-        if issubclass(base, Experience)
-        for name, hint in inspect.get_annotations(base).items()
-        if "ClassVar" not in str(hint) and "InitVar" not in str(hint)
+        if issubclass(base, Experience) and "__dataclass_fields__" not in vars(base)
+        for name in inspect.get_annotations(base)
     ]
 
 
