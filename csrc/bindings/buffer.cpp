@@ -64,14 +64,30 @@ void Buffer::require_room(std::size_t rows) const {
                     std::to_string(rows) + " more; call sample() and then empty()");
 }
 
+void Buffer::learn_type(py::handle type) {
+  check_type_(type);
+  const auto plain_attribute = [&](py::handle name) {
+    const auto found = py::reinterpret_steal<py::object>(PyObject_GetAttr(type.ptr(), name.ptr()));
+    if (!found) {
+      PyErr_Clear();
+      return true;  // in each instance alone
+    }
+    return Py_TYPE(found.ptr())->tp_descr_get == nullptr ||
+           Py_TYPE(found.ptr()) == &PyMemberDescr_Type;
+  };
+  bool plain =
+      reinterpret_cast<PyTypeObject*>(type.ptr())->tp_getattro == PyObject_GenericGetAttr &&
+      plain_attribute(py::str("done")) && plain_attribute(py::str("truncated"));
+  for (const auto& [name, tree] : trees_) plain = plain && plain_attribute(name);
+  known_type_ = py::reinterpret_borrow<py::object>(type);
+  known_type_is_plain_ = plain;
+}
+
 void Buffer::push(py::handle experience) {
   PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(experience.ptr()));
-  if (type != known_type_.ptr()) {
-    check_type_(py::handle(type));
-    known_type_ = py::reinterpret_borrow<py::object>(type);
-  }
+  if (type != known_type_.ptr()) learn_type(type);
   ReaderLease reader(*this);
-  reader->read_row(experience.ptr());
+  reader->read_row(experience.ptr(), known_type_is_plain_);
   require_room(1);
   storage_->append(kLane, *reader, 0, 1);
 }

@@ -71,12 +71,14 @@ class Buffer {
   pybind11::tuple make_batch(std::size_t rows, const Fill& fill);
   void require_room(std::size_t rows) const;
   void require_rows(std::size_t count) const;
+  void learn_type(pybind11::handle type);
 
   std::unique_ptr<RowStorage> storage_;
   BufferOptions options_;
   pybind11::dict trees_;
   pybind11::object check_type_;
   pybind11::object known_type_;
+  bool known_type_is_plain_ = false;  // looking up its fields runs no code
   std::vector<TensorSpec> specs_;
   std::vector<std::unique_ptr<RowReader>> idle_readers_;
   std::shared_ptr<SlabPool> slabs_;

@@ -23,8 +23,9 @@ class RowReader {
   /// layout's fields. The attributes `done` and `truncated` are always read, as the row's flags.
   RowReader(const RowLayout& layout, const pybind11::dict& trees);
 
-  /// Reads one row from an object's attributes. Throws ValueError.
-  void read_row(PyObject* source);
+  /// Reads one row from an object's attributes. `plain` says that looking them up runs no code.
+  /// Throws ValueError.
+  void read_row(PyObject* source, bool plain);
   /// Reads rows that are stacked along a leading dimension, the same for all fields. `source`
   /// maps attribute to value. A missing `truncated` means never. Returns the number of rows.
   std::size_t read_rows(const pybind11::dict& source);
@@ -68,6 +69,7 @@ class RowReader {
   Leaf done_;
   Leaf truncated_;
   bool stacked_ = false;
+  bool code_ran_ = false;
   std::size_t count_ = 0;
 };
 

@@ -198,10 +198,8 @@ bool intercepts_operations(PyObject* value) {
 /// The imaginary part of a conjugate is a view that only says that it is negated, and DLPack does
 /// not pass that on. Asking takes longer than the rest of a borrow, so this asks only where the
 /// view can be one: every second number of a complex tensor, or a single one.
-bool is_negated(PyObject* tensor, const ArrayView& view) {
-  const bool candidate =
-      view.dtype >= DType::kFloat16 && (view.num_elements() == 1 || !view.is_contiguous());
-  return candidate && py::cast<bool>(py::handle(tensor).attr("is_neg")());
+bool may_be_negated(const ArrayView& view) {
+  return view.dtype >= DType::kFloat16 && (view.num_elements() == 1 || !view.is_contiguous());
 }
 
 /// The DLPack view of a tensor in one call.
@@ -284,17 +282,17 @@ std::size_t positive_size(py::handle value, const char* name) {
 void BorrowedArray::reset() {
   if (has_buffer_) PyBuffer_Release(&buffer_);
   has_buffer_ = false;
+  ran_code_ = false;
   owner_ = py::object();
 }
 
 void BorrowedArray::borrow(PyObject* value, const char* field) {
   reset();
   owner_ = py::reinterpret_borrow<py::object>(value);
-  if (is_plain_tensor(value)) {
-    borrow_tensor(value, field);
-  } else if (PyFloat_Check(value) != 0 || PyLong_Check(value) != 0) {
-    borrow_number(value, field);
-  } else if (is_tensor(value)) {
+  if (is_plain_tensor(value)) return borrow_tensor(value, field);
+  if (PyFloat_Check(value) != 0 || PyLong_Check(value) != 0) return borrow_number(value, field);
+  ran_code_ = Py_TYPE(value) != ndarray_type;
+  if (is_tensor(value)) {
     borrow_tensor(value, field);
   } else if (is_array(value)) {
     borrow_buffer(value, field);
@@ -393,6 +391,7 @@ void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
   std::string why;
   bool dense = borrow_dense(value, &tensor, &why);
   if (dense && tensor.device.device_type != kDLCPU) {
+    ran_code_ = true;
     owner_ = py::handle(value).attr("detach")().attr("cpu")();
     value = owner_.ptr();
     dense = borrow_dense(value, &tensor, &why);
@@ -412,7 +411,9 @@ void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
   if (tensor.data == nullptr && view_.num_elements() > 0) {
     refuse(field, describe(value) + " whose memory was given up");
   }
-  if (is_negated(value, view_)) {
+  if (!may_be_negated(view_)) return;
+  ran_code_ = true;  // calls of torch let other threads run
+  if (py::cast<bool>(py::handle(value).attr("is_neg")())) {
     const py::object resolved = py::handle(value).attr("detach")().attr("resolve_neg")();
     owner_ = resolved;
     borrow_tensor(owner_.ptr(), field);

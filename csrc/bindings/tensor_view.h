@@ -40,6 +40,8 @@ class BorrowedArray {
   /// Whether a tensor still shows the memory that was borrowed: code that ran since may have
   /// resized it, or given it other memory.
   bool still_there() const;
+  /// Whether the last borrow may have run other code, or let other threads run.
+  bool ran_code() const { return ran_code_; }
 
   const ArrayView& view() const { return view_; }
 
@@ -52,6 +54,7 @@ class BorrowedArray {
   pybind11::object owner_;
   Py_buffer buffer_{};
   bool has_buffer_ = false;
+  bool ran_code_ = false;
   union {
     double real;
     std::int64_t integer;
