@@ -58,8 +58,8 @@ class RolloutBuffer(Buffer):
             lam: Decay of the estimator, in [0, 1].
 
         Returns:
-            `(advantages, returns)`, `(T, 1)` each, on the device of `values`. No gradient flows
-            through them.
+            `(advantages, returns)`, `(T, 1)` each, with the device and dtype of `values`. No
+            gradient flows through them.
 
         Raises:
             BufferError: If the buffer is empty.
@@ -74,17 +74,18 @@ class RolloutBuffer(Buffer):
             wrong = next_values if isinstance(values, Tensor) else values
             name = "next_values" if isinstance(values, Tensor) else "values"
             raise TypeError(f"{name}: expected a tensor, got {type(wrong).__name__}")
-        steps = self.sample().to(values.device)
-        rewards = steps.rewards.to(values.dtype)
-        return returns.gae(
-            rewards,
-            _column("values", values, len(steps)),
-            _column("next_values", next_values, len(steps)),
+        # On the host, where the estimator runs; a rollout is small beside the critic's work.
+        steps = self.sample().to("cpu")
+        advantages, targets = returns.gae(
+            steps.rewards.to(values.dtype),
+            _column("values", values, len(steps)).cpu(),
+            _column("next_values", next_values, len(steps)).cpu(),
             steps.dones,
             steps.truncations,
             gamma=gamma,
             lam=lam,
         )
+        return advantages.to(values.device), targets.to(values.device)
 
     def minibatches(
         self, batch_size: int, epochs: int = 1, *, drop_last: bool = False, **columns: Tensor
