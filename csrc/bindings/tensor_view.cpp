@@ -41,95 +41,24 @@ void require_few_dimensions(const char* field, int ndim) {
 
 const char* type_name(PyObject* value) { return Py_TYPE(value)->tp_name; }
 
-bool from_dlpack_type(DLDataType type, DType* out) {
-  if (type.lanes != 1) return false;
-  switch (type.code) {
-    case kDLBool:
-      *out = DType::kBool;
-      return true;
-    case kDLUInt:
-      switch (type.bits) {
-        case 8:
-          *out = DType::kUInt8;
-          return true;
-        case 16:
-          *out = DType::kUInt16;
-          return true;
-        case 32:
-          *out = DType::kUInt32;
-          return true;
-        case 64:
-          *out = DType::kUInt64;
-          return true;
-        default:
-          return false;
-      }
-    case kDLInt:
-      switch (type.bits) {
-        case 8:
-          *out = DType::kInt8;
-          return true;
-        case 16:
-          *out = DType::kInt16;
-          return true;
-        case 32:
-          *out = DType::kInt32;
-          return true;
-        case 64:
-          *out = DType::kInt64;
-          return true;
-        default:
-          return false;
-      }
-    case kDLFloat:
-      switch (type.bits) {
-        case 16:
-          *out = DType::kFloat16;
-          return true;
-        case 32:
-          *out = DType::kFloat32;
-          return true;
-        case 64:
-          *out = DType::kFloat64;
-          return true;
-        default:
-          return false;
-      }
-    case kDLBfloat:
-      *out = DType::kBFloat16;
-      return type.bits == 16;
-    default:
-      return false;
-  }
+DLDataType to_dlpack_type(DType dtype) {
+  constexpr DLDataTypeCode kCodes[kDTypeCount] = {kDLBool,   kDLUInt,  kDLUInt, kDLUInt, kDLUInt,
+                                                  kDLInt,    kDLInt,   kDLInt,  kDLInt,  kDLFloat,
+                                                  kDLBfloat, kDLFloat, kDLFloat};
+  return {static_cast<std::uint8_t>(kCodes[static_cast<int>(dtype)]),
+          static_cast<std::uint8_t>(8 * size_of(dtype)), 1};
 }
 
-DLDataType to_dlpack_type(DType dtype) {
-  DLDataTypeCode code = kDLFloat;
-  switch (dtype) {
-    case DType::kBool:
-      code = kDLBool;
-      break;
-    case DType::kUInt8:
-    case DType::kUInt16:
-    case DType::kUInt32:
-    case DType::kUInt64:
-      code = kDLUInt;
-      break;
-    case DType::kInt8:
-    case DType::kInt16:
-    case DType::kInt32:
-    case DType::kInt64:
-      code = kDLInt;
-      break;
-    case DType::kBFloat16:
-      code = kDLBfloat;
-      break;
-    case DType::kFloat16:
-    case DType::kFloat32:
-    case DType::kFloat64:
-      break;
+bool from_dlpack_type(DLDataType type, DType* out) {
+  for (int i = 0; i < kDTypeCount; ++i) {
+    const auto dtype = static_cast<DType>(i);
+    const DLDataType known = to_dlpack_type(dtype);
+    if (type.code == known.code && type.bits == known.bits && type.lanes == known.lanes) {
+      *out = dtype;
+      return true;
+    }
   }
-  return {static_cast<std::uint8_t>(code), static_cast<std::uint8_t>(8 * size_of(dtype)), 1};
+  return false;
 }
 
 /// From a format of the struct module, native byte order only.
