@@ -80,6 +80,7 @@ def test_batch_fields_begin_with_the_documented_ones() -> None:
         "weights",
         "discounts",
         "mask",
+        "is_first",
         "extras",
     ]
 

@@ -135,6 +135,17 @@ def test_step_wrapped_vector_env_gives_tensors_and_statistics() -> None:
     assert np.asarray(info["episode"]["l"]).tolist() == [4] * 3
 
 
+def test_step_wrapped_env_that_resets_at_once_gives_final_observations_as_tensors() -> None:
+    mode = gym.vector.AutoresetMode.SAME_STEP
+    env = add_core_env_wrappers(gym.vector.SyncVectorEnv([CountingEnv] * 2, autoreset_mode=mode))
+    env.reset(seed=1)
+    for _ in range(4):
+        observation, _, _, _, info = env.step(torch.zeros(2, 1))
+    assert observation.tolist() == [[0.0, 0.0]] * 2
+    assert info["final_obs"].tolist() == [[4.0, 4.0]] * 2
+    assert isinstance(info["final_obs"], torch.Tensor)
+
+
 def test_step_wrapped_env_passes_numpy_actions_down() -> None:
     env = add_core_env_wrappers(CountingEnv())
     env.reset()

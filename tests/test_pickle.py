@@ -6,6 +6,7 @@ import copy
 import io
 import multiprocessing
 import pickle
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -162,15 +163,16 @@ def test_send_buffer_to_another_process_continues_identically() -> None:
 
 def test_restore_part_of_a_row_is_refused() -> None:
     state = filled(ReplayBuffer, range(8), 5, seed=9).__getstate__()
-    pushed, draws, rows = state["_saved"]
-    state["_saved"] = (pushed, draws, rows[:-1])
-    with pytest.raises(ValueError, match="rows: expected whole rows"):
+    lanes, draws, rows, blocks = state["_saved"]
+    state["_saved"] = (lanes, draws, rows[:-1], blocks)
+    with pytest.raises(ValueError, match="rows: expected 5 whole rows"):
         ReplayBuffer.__new__(ReplayBuffer).__setstate__(state)
 
 
 def test_restore_more_rows_than_were_pushed_is_refused() -> None:
     state = filled(ReplayBuffer, range(8), 5, seed=9).__getstate__()
-    _, draws, rows = state["_saved"]
-    state["_saved"] = (4, draws, rows)
-    with pytest.raises(ValueError, match="rows: expected"):
+    _, draws, rows, blocks = state["_saved"]
+    lanes = struct.pack("QQQ", 0, 6, 6)  # first, pushed, episode
+    state["_saved"] = (lanes, draws, rows, blocks)
+    with pytest.raises(ValueError, match="lanes: expected at most 5 rows"):
         ReplayBuffer.__new__(ReplayBuffer).__setstate__(state)

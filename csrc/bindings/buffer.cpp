@@ -1,5 +1,7 @@
 #include "bindings/buffer.h"
 
+#include <algorithm>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -8,6 +10,59 @@
 namespace py = pybind11;
 
 namespace velora {
+namespace {
+
+/// A size given from Python: an int, or what counts as one, of at least 1. Throws TypeError (as a
+/// Python error) for anything else, ValueError when it is smaller or beyond 64 bits.
+std::size_t positive_size(py::handle value, const char* name) {
+  const auto index = py::reinterpret_steal<py::object>(
+      PyBool_Check(value.ptr()) != 0 ? nullptr : PyNumber_Index(value.ptr()));
+  if (!index) {
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + ": expected an int, got " + describe(value.ptr()));
+  }
+  const long long size = PyLong_AsLongLong(index.ptr());
+  const bool overflow = size == -1 && PyErr_Occurred() != nullptr;
+  PyErr_Clear();
+  if (overflow || size < 1) {
+    throw ValueError(std::string(name) + ": expected at least 1" +
+                     (overflow ? " and at most 2**63 - 1" : "") + ", got " +
+                     std::string(py::str(index)));
+  }
+  return static_cast<std::size_t>(size);
+}
+
+SequenceBoundary read_boundary(const std::string& name) {
+  if (name == "pad") return SequenceBoundary::kPad;
+  if (name == "within") return SequenceBoundary::kWithin;
+  if (name == "cross") return SequenceBoundary::kCross;
+  throw ValueError("boundary: expected 'pad', 'within' or 'cross', got '" + name + "'");
+}
+
+py::bytes make_bytes(std::size_t size) {
+  auto bytes = py::reinterpret_steal<py::bytes>(
+      PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size)));
+  if (!bytes) throw py::error_already_set();
+  return bytes;
+}
+
+std::span<std::byte> span_of(const py::bytes& bytes) {
+  return {reinterpret_cast<std::byte*>(PyBytes_AS_STRING(bytes.ptr())),
+          static_cast<std::size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
+}
+
+/// Where a batch finds a field.
+Source source_of(const Field& field, const RowLayout& layout) {
+  const bool next = field.role == Role::kNextState;
+  if (layout.frame_stack() > 1 && (next || field.frames > 1)) {
+    return next ? Source::kNextFrames : Source::kFrames;
+  }
+  return next ? Source::kNext : Source::kRow;
+}
+
+constexpr std::size_t kFloat = sizeof(float);
+
+}  // namespace
 
 /// A reader for one call. Reading can run Python code (a property, a copy from a device) in which
 /// another thread, or the same one, enters the buffer again: each call has a reader of its own.
@@ -38,30 +93,95 @@ class Buffer::ReaderLease {
 
 Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, const BufferOptions& options,
                py::object check_type)
-    : storage_(make_row_storage(RowLayout(std::move(fields)), options.capacity, 1, options.seed,
+    : storage_(make_row_storage(RowLayout(std::move(fields), options.observations),
+                                options.lane_capacity, options.num_lanes, options.seed,
                                 options.device)),
       options_(options),
       trees_(trees),
       check_type_(std::move(check_type)),
-      slabs_(SlabPool::create()) {
+      plan_(plan_batch()),
+      slabs_(SlabPool::create()) {}
+
+Buffer::Plan Buffer::plan_batch() const {
+  Plan plan;
   for (const Field& field : storage_->layout().fields()) {
-    specs_.push_back({field.dtype, field.shape, field.nbytes});
-    columns_.push_back({.row_offset = field.offset, .nbytes = field.nbytes, .out = nullptr});
+    if (field.role == Role::kReward) plan.reward = plan.specs.size();
+    plan.specs.push_back({field.dtype, field.shape, field.nbytes});
   }
-  const TensorSpec one_float = {DType::kFloat32, {1}, sizeof(float)};
-  specs_.push_back(one_float);  // dones
-  specs_.push_back(one_float);  // truncations
+  plan.dones = plan.specs.size();
+  plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // dones
+  plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // truncations
   if (options_.gamma) {
-    specs_.push_back({DType::kInt64, {}, sizeof(std::int64_t)});  // indices
-    specs_.push_back(one_float);                                  // discounts
+    plan.specs.push_back({DType::kInt64, {}, sizeof(std::int64_t)});  // indices
+    plan.specs.push_back({DType::kFloat32, {1}, kFloat});             // discounts
   }
+  return plan;
 }
 
-void Buffer::require_room(std::size_t rows) const {
-  if (options_.overwrite || rows <= options_.capacity - size()) return;
-  throw BufferError("the buffer is full: it holds " + std::to_string(size()) + " of " +
-                    std::to_string(options_.capacity) + " experiences and has no room for " +
-                    std::to_string(rows) + " more; call sample() and then empty()");
+std::uint32_t Buffer::read_lane(py::handle lane) const {
+  const std::uint32_t num_lanes = options_.num_lanes;
+  const auto expected = [&] {
+    return "lane: expected one of 0 to " + std::to_string(num_lanes - 1);
+  };
+  if (!lane || lane.is_none()) {
+    if (num_lanes == 1) return 0;
+    throw ValueError(expected() + " for a buffer of " + std::to_string(num_lanes) +
+                     " environments, got none; name one, or extend() with a step of each");
+  }
+  const auto index = py::reinterpret_steal<py::object>(
+      PyBool_Check(lane.ptr()) != 0 ? nullptr : PyNumber_Index(lane.ptr()));
+  if (!index) {
+    PyErr_Clear();
+    throw py::type_error("lane: expected an int, got " + describe(lane.ptr()));
+  }
+  int overflow = 0;
+  const long long number = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  if (overflow != 0 || number < 0 || number >= num_lanes) {
+    throw ValueError(expected() + ", got " + std::string(py::str(index)));
+  }
+  return static_cast<std::uint32_t>(number);
+}
+
+std::vector<std::uint32_t> Buffer::read_lanes(py::handle lanes, std::size_t rows) const {
+  BorrowedArray array;
+  array.borrow(lanes.ptr(), "lanes");
+  const ArrayView& view = array.view();
+  const bool whole = view.dtype != DType::kBool && view.dtype < DType::kFloat16;
+  if (!whole || view.ndim != 1 || static_cast<std::size_t>(view.shape[0]) != rows) {
+    throw ValueError("lanes: expected an int for each of " + std::to_string(rows) +
+                     " rows, got " + describe(lanes.ptr()));
+  }
+  std::vector<std::int64_t> numbers(rows);
+  const Misfit misfit =
+      copy_elements(view, DType::kInt64, reinterpret_cast<std::byte*>(numbers.data()));
+  std::vector<std::uint32_t> result;
+  result.reserve(rows);
+  for (const std::int64_t number : numbers) {
+    if (misfit != Misfit::kNone || number < 0 || number >= options_.num_lanes) {
+      throw ValueError("lanes: expected numbers from 0 to " +
+                       std::to_string(options_.num_lanes - 1) + ", got " +
+                       (misfit != Misfit::kNone ? "one beyond 63 bits" : std::to_string(number)));
+    }
+    result.push_back(static_cast<std::uint32_t>(number));
+  }
+  return result;
+}
+
+void Buffer::require_room(const LaneOrder& lanes, std::size_t rows) const {
+  if (options_.overwrite) return;
+  const RowsView view = storage_->view();
+  std::vector<std::uint64_t> added(options_.num_lanes);
+  std::uint32_t lane = lanes.before_first();
+  for (std::size_t i = 0; i < rows; ++i) {
+    lane = lanes.next(i, lane);
+    if (++added[lane] <= options_.lane_capacity - view.size(lane)) continue;
+    const bool alone = options_.num_lanes == 1;
+    throw BufferError((alone ? "the buffer" : "lane " + std::to_string(lane)) +
+                      " is full: it holds " + std::to_string(view.size(lane)) + " of " +
+                      std::to_string(options_.lane_capacity) + " experiences and has no room for " +
+                      (alone ? std::to_string(rows) : "so many") +
+                      " more; call sample() and then empty()");
+  }
 }
 
 void Buffer::learn_type(py::handle type) {
@@ -83,32 +203,40 @@ void Buffer::learn_type(py::handle type) {
   known_type_is_plain_ = plain;
 }
 
-void Buffer::push(py::handle experience) {
+void Buffer::push(py::handle experience, py::handle lane) {
   PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(experience.ptr()));
   if (type != known_type_.ptr()) learn_type(type);
   ReaderLease reader(*this);
+  const std::uint32_t number = read_lane(lane);
+  const LaneOrder order = {.lanes = &number, .num_lanes = options_.num_lanes};
   reader->read_row(experience.ptr(), known_type_is_plain_);
-  require_room(1);
-  storage_->append(kLane, *reader, 0, 1);
+  require_room(order, 1);
+  storage_->append(order, reader->source(), 1);
 }
 
-std::size_t Buffer::extend(const py::dict& columns) {
+void Buffer::extend(const py::dict& columns, py::handle lanes) {
   ReaderLease reader(*this);
+  LaneOrder order = {.lanes = nullptr, .num_lanes = options_.num_lanes};
   const std::size_t rows = reader->read_rows(columns);
-  require_room(rows);
-  // Of more rows than there are places, only the newest are worth writing.
-  const std::size_t skipped = rows > options_.capacity ? rows - options_.capacity : 0;
-  if (skipped > 0) storage_->skip(kLane, skipped);
-  storage_->append(kLane, *reader, skipped, rows);
-  return rows;
+  std::vector<std::uint32_t> numbers;
+  if (!lanes.is_none()) {
+    numbers = read_lanes(lanes, rows);
+    order.lanes = numbers.data();
+  } else if (rows % options_.num_lanes != 0) {
+    throw ValueError("batch: expected a multiple of " + std::to_string(options_.num_lanes) +
+                     " rows, one for each environment and step, got " + std::to_string(rows) +
+                     "; pass lanes= where environments do not step together");
+  }
+  require_room(order, rows);
+  storage_->append(order, reader->source(), rows);
 }
 
 py::tuple Buffer::sample(py::handle batch_size) {
   const std::size_t count = positive_size(batch_size, "batch_size");
   require_rows(count);
-  return make_batch(count, [&](const BatchTarget& target) {
+  return make_batch(plan_, {.rows = count}, [&](const BatchTensors& tensors) {
     require_rows(count);
-    storage_->sample(kLane, count, target);
+    storage_->sample(count, target_of(plan_, tensors, options_.n_step, columns_));
     storage_->lanes().count_draw();
   });
 }
@@ -127,49 +255,116 @@ py::tuple Buffer::take(std::size_t start, std::size_t count) {
                      std::to_string(start));
   };
   require_part();
-  return make_batch(count, [&](const BatchTarget& target) {
+  return make_batch(plan_, {.rows = count}, [&](const BatchTensors& tensors) {
     require_part();
-    storage_->take({kLane, storage_->view().begin(kLane) + start}, count, target);
+    storage_->take(start, count, target_of(plan_, tensors, 1, columns_));
+  });
+}
+
+py::tuple Buffer::sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
+                                   const std::string& boundary,
+                                   const std::vector<std::size_t>& first_fields) {
+  const SequenceSpec spec = {
+      .length = length, .burn_in = burn_in, .boundary = read_boundary(boundary)};
+  const auto require_starts = [&] {
+    const std::uint64_t starts = storage_->count_sequences(spec);
+    if (batch_size <= starts) return;
+    throw ValueError("batch_size: expected at most " + std::to_string(starts) +
+                     ", the number of sequences of " + std::to_string(length) +
+                     " steps in the buffer (boundary='" + boundary + "'), got " +
+                     std::to_string(batch_size));
+  };
+  require_starts();
+  Plan plan = plan_;
+  for (const std::size_t field : first_fields) plan.specs.at(field).each_step = false;
+  plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // mask
+  plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // is_first
+  const BatchExtent extent = {
+      .rows = batch_size, .steps = burn_in + length, .is_sequences = true};
+  return make_batch(plan, extent, [&](const BatchTensors& tensors) {
+    require_starts();
+    SequenceTarget target = {
+        .steps = target_of(plan, tensors, 1, columns_),
+        .mask = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 2)),
+        .firsts = {}};
+    target.steps.first = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 1));
+    first_columns_.clear();
+    add_columns(plan, tensors, false, 1, first_columns_);
+    target.firsts.columns = first_columns_.data();
+    target.firsts.num_columns = static_cast<std::uint32_t>(first_columns_.size());
+    storage_->sample_sequences(spec, batch_size, target);
+    storage_->lanes().count_draw();
   });
 }
 
 template <typename Fill>
-py::tuple Buffer::make_batch(std::size_t rows, const Fill& fill) {
-  BatchTensors tensors(*slabs_, specs_, static_cast<std::int64_t>(rows), options_.device);
-  py::tuple batch(specs_.size());
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
+py::tuple Buffer::make_batch(const Plan& plan, BatchExtent extent, const Fill& fill) {
+  BatchTensors tensors(*slabs_, plan.specs, extent, options_.device);
+  py::tuple batch(plan.specs.size());
+  for (std::size_t i = 0; i < plan.specs.size(); ++i) {
     PyTuple_SET_ITEM(batch.ptr(), static_cast<py::ssize_t>(i), tensors.tensor(i).release().ptr());
   }
   // Filled last: making tensors can run a garbage collection, and with it any code.
-  const std::size_t fields = columns_.size();
-  for (std::size_t i = 0; i < fields; ++i) columns_[i].out = tensors.data(i);
-  BatchTarget target = {};
-  target.columns = columns_.data();
-  target.num_columns = static_cast<std::uint32_t>(fields);
-  target.dones = reinterpret_cast<float*>(tensors.data(fields));
-  target.truncations = reinterpret_cast<float*>(tensors.data(fields + 1));
-  if (options_.gamma) {
-    target.gamma = *options_.gamma;
-    target.indices = reinterpret_cast<std::int64_t*>(tensors.data(fields + 2));
-    target.discounts = reinterpret_cast<float*>(tensors.data(fields + 3));
-  }
-  fill(target);
+  fill(tensors);
   return batch;
 }
 
-py::tuple Buffer::state() {
-  const RowsView view = storage_->view();
-  const std::size_t nbytes = view.size(kLane) * view.pitch;
-  py::bytes rows = py::reinterpret_steal<py::bytes>(
-      PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(nbytes)));
-  if (!rows) throw py::error_already_set();
-  storage_->copy_rows(kLane, {reinterpret_cast<std::byte*>(PyBytes_AS_STRING(rows.ptr())), nbytes});
-  return py::make_tuple(view.end(kLane), storage_->lanes().control().draws, rows);
+void Buffer::add_columns(const Plan& plan, const BatchTensors& tensors, bool each_step,
+                         std::uint32_t n_step, std::vector<Column>& columns) const {
+  const RowLayout& layout = storage_->layout();
+  for (std::size_t f = 0; f < layout.fields().size(); ++f) {
+    const Field& field = layout.fields()[f];
+    if (plan.specs[f].each_step != each_step) continue;
+    if (field.role == Role::kReward && n_step > 1) continue;  // a sum, not a copy
+    columns.push_back({.row_offset = field.offset,
+                       .nbytes = field.nbytes,
+                       .out = tensors.data(f),
+                       .source = source_of(field, layout),
+                       .frames = field.frames,
+                       .block_offset = field.block_offset});
+  }
 }
 
-void Buffer::restore(std::uint64_t pushed, std::uint64_t draws, const py::bytes& rows) {
-  const auto* data = reinterpret_cast<const std::byte*>(PyBytes_AS_STRING(rows.ptr()));
-  storage_->restore(kLane, pushed, {data, static_cast<std::size_t>(PyBytes_GET_SIZE(rows.ptr()))});
+BatchTarget Buffer::target_of(const Plan& plan, const BatchTensors& tensors, std::uint32_t n_step,
+                              std::vector<Column>& columns) const {
+  columns.clear();
+  add_columns(plan, tensors, true, n_step, columns);
+  BatchTarget target = {};
+  target.columns = columns.data();
+  target.num_columns = static_cast<std::uint32_t>(columns.size());
+  target.n_step = n_step;
+  if (n_step > 1) {
+    target.reward_offset = storage_->layout().fields()[plan.reward].offset;
+    target.rewards = reinterpret_cast<float*>(tensors.data(plan.reward));
+  }
+  target.dones = reinterpret_cast<float*>(tensors.data(plan.dones));
+  target.truncations = reinterpret_cast<float*>(tensors.data(plan.dones + 1));
+  if (options_.gamma) {
+    target.gamma = *options_.gamma;
+    target.indices = reinterpret_cast<std::int64_t*>(tensors.data(plan.dones + 2));
+    target.discounts = reinterpret_cast<float*>(tensors.data(plan.dones + 3));
+  }
+  return target;
+}
+
+py::tuple Buffer::state() {
+  const std::vector<SavedLane> lanes = storage_->lanes().save();
+  std::uint64_t count = 0;
+  for (const SavedLane& lane : lanes) count += lane.pushed - lane.first;
+  const py::bytes rows = make_bytes(count * storage_->layout().pitch());
+  const std::vector<std::byte> blocks = storage_->save(span_of(rows));
+  const auto* first = reinterpret_cast<const char*>(lanes.data());
+  return py::make_tuple(py::bytes(first, lanes.size() * sizeof(SavedLane)),
+                        storage_->lanes().control().draws, rows,
+                        py::bytes(reinterpret_cast<const char*>(blocks.data()), blocks.size()));
+}
+
+void Buffer::restore(const py::bytes& lanes, std::uint64_t draws, const py::bytes& rows,
+                     const py::bytes& blocks) {
+  const std::span<const std::byte> bytes = span_of(lanes);
+  std::vector<SavedLane> saved(bytes.size() / sizeof(SavedLane));
+  std::memcpy(saved.data(), bytes.data(), saved.size() * sizeof(SavedLane));
+  storage_->restore(saved, span_of(rows), span_of(blocks));
   storage_->lanes().set_draws(draws);
 }
 

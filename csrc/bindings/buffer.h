@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "bindings/row_reader.h"
@@ -18,12 +19,16 @@ namespace velora {
 
 /// What a buffer is besides its fields.
 struct BufferOptions {
-  std::uint64_t capacity;
+  std::uint64_t lane_capacity;
+  std::uint32_t num_lanes;
   std::uint64_t seed;
+  /// Over how many steps a sampled row looks ahead.
+  std::uint32_t n_step;
   /// What a step's next value is worth. Buffers that have it return indices and discounts.
-  std::optional<float> gamma;
-  /// A full buffer drops its oldest row; without it, it refuses new ones.
+  std::optional<double> gamma;
+  /// A full lane drops its oldest row; without it, it refuses new ones.
   bool overwrite;
+  ObservationStorage observations;
   /// The CUDA device for rows and batches; nothing for the host.
   std::optional<int> device;
 };
@@ -40,36 +45,63 @@ class Buffer {
   Buffer(std::vector<Field> fields, const pybind11::dict& trees, const BufferOptions& options,
          pybind11::object check_type);
 
-  /// Appends one experience. Throws ValueError for data that does not fit, BufferError when full.
-  void push(pybind11::handle experience);
-  /// Appends rows given as attribute -> array with a leading dimension, oldest first. Returns how
-  /// many. Throws as push does.
-  std::size_t extend(const pybind11::dict& columns);
+  /// Appends one experience to a lane; null where there is only one. Throws ValueError for data
+  /// that does not fit, BufferError when full.
+  void push(pybind11::handle experience, pybind11::handle lane);
+  /// Appends rows given as attribute -> array with a leading dimension, oldest first. `lanes` is
+  /// an array with the lane of each row, or None: the same number for all lanes, time step by time
+  /// step. Throws as push does.
+  void extend(const pybind11::dict& columns, pybind11::handle lanes);
 
-  std::size_t size() const { return storage_->view().size(kLane); }
+  std::size_t size() const { return storage_->view().size(); }
   /// Draws distinct rows. Returns the fields, then dones and truncations, then indices and
   /// discounts where gamma is set. Throws ValueError when there are fewer than `batch_size`.
   pybind11::tuple sample(pybind11::handle batch_size);
-  /// The same for `count` rows from position `start` on, oldest first.
+  /// The same for `count` rows, looking no further than one step, from position `start` on in time
+  /// order.
   pybind11::tuple take(std::size_t start, std::size_t count);
+  /// Draws sequences with distinct starts. Returns what sample() does, step by step, then mask and
+  /// is_first. Of the fields in `first_fields` there is the first step alone. `length` is at least
+  /// 1, and neither it nor `burn_in` exceeds a lane. Throws ValueError when there are too few
+  /// starts, or for an unknown boundary.
+  pybind11::tuple sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
+                                   const std::string& boundary,
+                                   const std::vector<std::size_t>& first_fields);
   void clear() { storage_->clear(); }
+  /// Whether all lanes hold as many rows.
+  bool is_even() const { return options_.num_lanes == 1 || storage_->view().even_size != 0; }
 
-  std::size_t row_nbytes() const { return storage_->layout().pitch(); }
+  bool is_compact() const { return storage_->layout().compact(); }
   std::size_t nbytes() const { return storage_->nbytes(); }
 
-  /// (pushed, draws, rows): with the schema, all that the buffer is.
+  /// (lanes, draws, rows, blocks): with the schema, all that the buffer is.
   pybind11::tuple state();
   /// Throws ValueError when the rows do not fit this buffer.
-  void restore(std::uint64_t pushed, std::uint64_t draws, const pybind11::bytes& rows);
+  void restore(const pybind11::bytes& lanes, std::uint64_t draws, const pybind11::bytes& rows,
+               const pybind11::bytes& blocks);
 
  private:
-  static constexpr std::uint32_t kLane = 0;
-
   class ReaderLease;
-  /// A batch of `rows` rows that `fill(target)` writes.
+  /// The tensors of one kind of batch: one for each field, and then those about time.
+  struct Plan {
+    std::vector<TensorSpec> specs;
+    std::size_t reward = 0;
+    std::size_t dones = 0;  // where those about time begin
+  };
+
+  Plan plan_batch() const;
+  /// A batch that `fill(tensors)` writes.
   template <typename Fill>
-  pybind11::tuple make_batch(std::size_t rows, const Fill& fill);
-  void require_room(std::size_t rows) const;
+  pybind11::tuple make_batch(const Plan& plan, BatchExtent extent, const Fill& fill);
+  /// The fields that come for each step, or for the first alone.
+  void add_columns(const Plan& plan, const BatchTensors& tensors, bool each_step,
+                   std::uint32_t n_step, std::vector<Column>& columns) const;
+  /// `columns` is the memory for the target's.
+  BatchTarget target_of(const Plan& plan, const BatchTensors& tensors, std::uint32_t n_step,
+                        std::vector<Column>& columns) const;
+  std::uint32_t read_lane(pybind11::handle lane) const;
+  std::vector<std::uint32_t> read_lanes(pybind11::handle lanes, std::size_t rows) const;
+  void require_room(const LaneOrder& lanes, std::size_t rows) const;
   void require_rows(std::size_t count) const;
   void learn_type(pybind11::handle type);
 
@@ -79,10 +111,11 @@ class Buffer {
   pybind11::object check_type_;
   pybind11::object known_type_;
   bool known_type_is_plain_ = false;  // looking up its fields runs no code
-  std::vector<TensorSpec> specs_;
+  Plan plan_;
   std::vector<std::unique_ptr<RowReader>> idle_readers_;
   std::shared_ptr<SlabPool> slabs_;
   std::vector<Column> columns_;
+  std::vector<Column> first_columns_;
 };
 
 }  // namespace velora

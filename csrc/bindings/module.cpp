@@ -64,29 +64,39 @@ PYBIND11_MODULE(_core, m) {
 
   py::class_<velora::Buffer>(m, "Buffer", "The rows of one buffer and what is drawn from them.")
       .def(py::init([](std::vector<velora::Field> fields, const py::dict& trees,
-                       std::uint64_t capacity, std::uint64_t seed, std::optional<float> gamma,
-                       bool overwrite, py::object check_type, std::optional<int> device) {
-             const velora::BufferOptions options = {.capacity = capacity,
-                                                    .seed = seed,
-                                                    .gamma = gamma,
-                                                    .overwrite = overwrite,
-                                                    .device = device};
+                       std::uint64_t lane_capacity, std::uint32_t num_lanes, std::uint64_t seed,
+                       std::uint32_t n_step, std::optional<double> gamma, bool overwrite,
+                       bool compact, std::uint32_t frame_stack, py::object check_type,
+                       std::optional<int> device) {
+             const velora::BufferOptions options = {
+                 .lane_capacity = lane_capacity,
+                 .num_lanes = num_lanes,
+                 .seed = seed,
+                 .n_step = n_step,
+                 .gamma = gamma,
+                 .overwrite = overwrite,
+                 .observations = {.compact = compact, .frame_stack = frame_stack},
+                 .device = device};
              return std::make_unique<velora::Buffer>(std::move(fields), trees, options,
                                                      std::move(check_type));
            }),
-           py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("capacity"), py::arg("seed"),
-           py::arg("gamma"), py::arg("overwrite"), py::arg("check_type"),
+           py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("lane_capacity"),
+           py::arg("num_lanes"), py::arg("seed"), py::arg("n_step"), py::arg("gamma"),
+           py::arg("overwrite"), py::arg("compact"), py::arg("frame_stack"), py::arg("check_type"),
            py::arg("device") = py::none())
       .def("__len__", &velora::Buffer::size)
       .def_property_readonly("push", &velora::make_push_method, "Appends one experience.")
-      .def("extend", &velora::Buffer::extend, py::arg("columns"))
+      .def("extend", &velora::Buffer::extend, py::arg("columns"), py::arg("lanes") = py::none())
       .def("sample", &velora::Buffer::sample, py::arg("batch_size"))
+      .def("sample_sequences", &velora::Buffer::sample_sequences, py::arg("batch_size"),
+           py::arg("length"), py::arg("burn_in"), py::arg("boundary"), py::arg("first_fields"))
       .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))
       .def("clear", &velora::Buffer::clear)
+      .def("is_even", &velora::Buffer::is_even)
       .def("state", &velora::Buffer::state)
-      .def("restore", &velora::Buffer::restore, py::arg("pushed"), py::arg("draws"),
-           py::arg("rows"))
-      .def_property_readonly("row_nbytes", &velora::Buffer::row_nbytes)
+      .def("restore", &velora::Buffer::restore, py::arg("lanes"), py::arg("draws"),
+           py::arg("rows"), py::arg("blocks"))
+      .def_property_readonly("is_compact", &velora::Buffer::is_compact)
       .def_property_readonly("nbytes", &velora::Buffer::nbytes);
 
   m.def(

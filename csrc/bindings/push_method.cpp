@@ -14,9 +14,26 @@ namespace {
 
 constexpr const char* kCapsule = "velora.Buffer";
 
-PyObject* push(PyObject* capsule, PyObject* experience) {
+/// push(experience, lane=None), with arguments as METH_FASTCALL | METH_KEYWORDS hands them over.
+PyObject* push(PyObject* capsule, PyObject* const* arguments, Py_ssize_t positional,
+               PyObject* keywords) {
   try {
-    static_cast<Buffer*>(PyCapsule_GetPointer(capsule, kCapsule))->push(experience);
+    const Py_ssize_t named = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+    PyObject* values[2] = {};  // experience, lane
+    for (Py_ssize_t i = 0; i < positional && i < 2; ++i) values[i] = arguments[i];
+    bool known = positional <= 2;
+    for (Py_ssize_t i = 0; i < named; ++i) {
+      PyObject* name = PyTuple_GET_ITEM(keywords, i);
+      const int place = PyUnicode_CompareWithASCIIString(name, "experience") == 0 ? 0
+                        : PyUnicode_CompareWithASCIIString(name, "lane") == 0     ? 1
+                                                                                  : 2;
+      known = known && place < 2 && values[place] == nullptr;
+      if (known) values[place] = arguments[positional + i];
+    }
+    if (!known || values[0] == nullptr) {
+      throw py::type_error("push: expected (experience, lane=None), got other arguments");
+    }
+    static_cast<Buffer*>(PyCapsule_GetPointer(capsule, kCapsule))->push(values[0], values[1]);
     Py_RETURN_NONE;
   } catch (...) {
     set_python_error();
@@ -24,7 +41,9 @@ PyObject* push(PyObject* capsule, PyObject* experience) {
   }
 }
 
-PyMethodDef push_definition = {"push", push, METH_O, "Appends one experience."};
+PyMethodDef push_definition = {
+    "push", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(push)),
+    METH_FASTCALL | METH_KEYWORDS, "Appends one experience."};
 
 void let_go(PyObject* capsule) { Py_DECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule))); }
 

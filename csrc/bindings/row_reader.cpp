@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cstring>
 #include <new>
 #include <string>
 #include <utility>
@@ -15,28 +14,17 @@ namespace py = pybind11;
 namespace velora {
 namespace {
 
-constexpr std::byte kNever{0};
 const std::string kDoneName = "done";
 const std::string kTruncatedName = "truncated";
-const Field kFlag = {.name = "",
-                     .role = Role::kExtra,
-                     .dtype = DType::kBool,
-                     .shape = {1},
-                     .offset = 0,
-                     .nbytes = 1};
+const Field kFlag = {
+    .name = "", .role = Role::kExtra, .dtype = DType::kBool, .shape = {1}, .nbytes = 1};
 
 // Attribute look-ups compare interned names by address.
 py::object intern(const std::string& text) {
   return py::reinterpret_steal<py::object>(PyUnicode_InternFromString(text.c_str()));
 }
 
-std::string shape_of(const Field& field) {
-  std::string text = "(";
-  for (std::size_t d = 0; d < field.shape.size(); ++d) {
-    text += std::to_string(field.shape[d]) + (d + 1 < field.shape.size() ? ", " : "");
-  }
-  return text + (field.shape.size() == 1 ? ",)" : ")");
-}
+std::string shape_of(const Field& field) { return shape_text(field.shape); }
 
 /// Does one row of this shape fit the field? A scalar is a vector of one, and (1, F) is one row
 /// of F.
@@ -80,7 +68,8 @@ RowReader::RowReader(const RowLayout& layout, const py::dict& trees)
     : layout_(layout),
       done_key_(intern(kDoneName)),
       truncated_key_(intern(kTruncatedName)),
-      leaves_(layout.fields().size()) {
+      leaves_(layout.fields().size()),
+      field_rows_(layout.fields().size()) {
   for (const auto& [name, tree] : trees) {
     const auto text = py::cast<std::string>(name);
     attributes_.push_back({.name = intern(text), .tree = parse(tree, text)});
@@ -134,7 +123,13 @@ void RowReader::read_row(PyObject* source, bool plain) {
     }
     truncated_.rows = nullptr;
   }
+  finish();
+}
+
+void RowReader::finish() {
   require_unchanged();
+  for (std::size_t f = 0; f < leaves_.size(); ++f) field_rows_[f] = leaves_[f].rows;
+  source_ = {.fields = field_rows_.data(), .done = done_.rows, .truncated = truncated_.rows};
 }
 
 void RowReader::require_unchanged() const {
@@ -177,7 +172,7 @@ std::size_t RowReader::read_rows(const py::dict& source) {
   } else {
     truncated_.rows = nullptr;
   }
-  require_unchanged();
+  finish();
   return count_;
 }
 
@@ -269,17 +264,6 @@ void RowReader::check_shape(const std::string& path, PyObject* value, const Fiel
     throw ValueError(path + ": expected " + std::to_string(count_) + " rows, got " +
                      describe(value));
   }
-}
-
-void RowReader::write(std::size_t i, std::byte* row) const {
-  const std::vector<Field>& fields = layout_.fields();
-  for (std::size_t f = 0; f < fields.size(); ++f) {
-    std::memcpy(row + fields[f].offset, leaves_[f].rows + i * fields[f].nbytes, fields[f].nbytes);
-  }
-  const std::byte done = done_.rows[i];
-  const std::byte truncated = truncated_.rows != nullptr ? truncated_.rows[i] : kNever;
-  row[layout_.flags_offset()] = (done != kNever ? std::byte{kDone} : kNever) |
-                                (truncated != kNever ? std::byte{kTruncated} : kNever);
 }
 
 void RowReader::release() {

@@ -10,13 +10,14 @@
 
 #include "bindings/tensor_view.h"
 #include "core/row_layout.h"
+#include "core/row_source.h"
 
 namespace velora {
 
 /// Reads Experiences and batches from Python and lays them out as rows.
 ///
 /// Reading is all or nothing: `read` checks and converts everything, and throws before anything is
-/// stored; `write` only copies and cannot fail. In between, this object holds on to the arrays.
+/// stored. Until release() this object holds on to the arrays.
 class RowReader {
  public:
   /// `trees` maps each attribute to read to its pytree, whose leaves are indices into the
@@ -29,8 +30,8 @@ class RowReader {
   /// Reads rows that are stacked along a leading dimension, the same for all fields. `source`
   /// maps attribute to value. A missing `truncated` means never. Returns the number of rows.
   std::size_t read_rows(const pybind11::dict& source);
-  /// Copies row `i` of what was read.
-  void write(std::size_t i, std::byte* row) const;
+  /// What was read, as long as this holds on to it.
+  const RowSource& source() const { return source_; }
   /// Lets go of the arrays.
   void release();
 
@@ -54,6 +55,7 @@ class RowReader {
     const std::byte* rows = nullptr;
   };
 
+  void finish();
   void require_unchanged() const;
   static Node parse(pybind11::handle tree, const std::string& path);
   void visit(const Node& node, PyObject* value);
@@ -68,6 +70,8 @@ class RowReader {
   std::deque<Leaf> leaves_;  // one for each field of the layout; Leaf does not move
   Leaf done_;
   Leaf truncated_;
+  std::vector<const std::byte*> field_rows_;
+  RowSource source_{};
   bool stacked_ = false;
   bool code_ran_ = false;
   std::size_t count_ = 0;

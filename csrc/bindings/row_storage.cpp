@@ -1,12 +1,11 @@
 #include "bindings/row_storage.h"
 
 #include <utility>
-#include <vector>
 
 #include "bindings/cuda_library.h"
 #include "bindings/tensor_view.h"
 #include "core/device_store.h"
-#include "core/draw.h"
+#include "core/errors.h"
 #include "core/store.h"
 
 namespace velora {
@@ -24,45 +23,35 @@ class HostRows final : public RowStorage {
   RowsView view() const override { return store_.view(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
 
-  void append(std::uint32_t lane, const RowReader& reader, std::size_t first,
-              std::size_t last) override {
-    for (std::size_t i = first; i < last; ++i) {
-      reader.write(i, store_.next_row(lane));
-      store_.commit(lane);
-    }
+  void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
+    store_.append(lanes, source, count);
   }
-  void skip(std::uint32_t lane, std::uint64_t count) override { store_.skip(lane, count); }
   void clear() override { store_.clear(); }
-
-  void sample(std::uint32_t lane, std::size_t count, const BatchTarget& target) override {
-    const RowsView view = store_.view();
-    draw_.resize(count);
-    ids_.resize(count);
-    draw_distinct(store_.lanes().next_draw(), view.size(lane), draw_, draw_scratch_);
-    const std::uint64_t oldest = view.begin(lane);
-    for (std::size_t i = 0; i < count; ++i) ids_[i] = {lane, oldest + draw_[i]};
-    gather(view, ids_, target);
+  void sample(std::size_t count, const BatchTarget& target) override {
+    sampler_.sample(store_, count, target);
   }
-  void take(RowId first, std::size_t count, const BatchTarget& target) override {
-    ids_.resize(count);
-    for (std::size_t i = 0; i < count; ++i) ids_[i] = {first.lane, first.serial + i};
-    gather(store_.view(), ids_, target);
+  void take(std::uint64_t start, std::size_t count, const BatchTarget& target) override {
+    sampler_.take(store_, start, count, target);
   }
-  void copy_rows(std::uint32_t lane, std::span<std::byte> rows) override {
-    store_.copy_rows(lane, rows);
+  std::uint64_t count_sequences(const SequenceSpec& spec) override {
+    return Sampler::count_sequences(store_, spec);
   }
-  void restore(std::uint32_t lane, std::uint64_t pushed, std::span<const std::byte> rows) override {
-    store_.restore(lane, pushed, rows);
+  void sample_sequences(const SequenceSpec& spec, std::size_t count,
+                        const SequenceTarget& target) override {
+    sampler_.sample_sequences(store_, spec, count, target);
+  }
+  std::vector<std::byte> save(std::span<std::byte> rows) override { return store_.save(rows); }
+  void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
+               std::span<const std::byte> blocks) override {
+    store_.restore(lanes, rows, blocks);
   }
 
  private:
   Store store_;
-  std::vector<std::uint64_t> draw_;
-  std::vector<RowId> ids_;
-  DrawScratch draw_scratch_;
+  Sampler sampler_;
 };
 
-/// Everything goes to torch's current stream.
+/// Everything goes to torch's current stream. Rows are whole, and sequences are not drawn.
 class CudaRows final : public RowStorage {
  public:
   CudaRows(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
@@ -76,31 +65,40 @@ class CudaRows final : public RowStorage {
   RowsView view() const override { return store_.view(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
 
-  void append(std::uint32_t lane, const RowReader& reader, std::size_t first,
-              std::size_t last) override {
-    void* stream = current_stream(device_);
-    for (std::size_t i = first; i < last; ++i) {
-      reader.write(i, store_.next_row(stream));
-      store_.commit(lane);
-    }
+  void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
+    store_.append(lanes, source, count, current_stream(device_));
   }
-  void skip(std::uint32_t lane, std::uint64_t count) override { store_.skip(lane, count); }
   void clear() override { store_.clear(); }
-
-  void sample(std::uint32_t lane, std::size_t count, const BatchTarget& target) override {
-    store_.sample(lane, count, target, current_stream(device_));
+  void sample(std::size_t count, const BatchTarget& target) override {
+    store_.sample(count, target, current_stream(device_));
   }
-  void take(RowId first, std::size_t count, const BatchTarget& target) override {
-    store_.take(first, count, target, current_stream(device_));
+  void take(std::uint64_t start, std::size_t count, const BatchTarget& target) override {
+    store_.take(start, count, target, current_stream(device_));
   }
-  void copy_rows(std::uint32_t lane, std::span<std::byte> rows) override {
-    store_.copy_rows(lane, rows, current_stream(device_));
+  std::uint64_t count_sequences(const SequenceSpec& spec) override { return refuse(spec); }
+  void sample_sequences(const SequenceSpec& spec, std::size_t count,
+                        const SequenceTarget& target) override {
+    static_cast<void>(count);
+    static_cast<void>(target);
+    refuse(spec);
   }
-  void restore(std::uint32_t lane, std::uint64_t pushed, std::span<const std::byte> rows) override {
-    store_.restore(lane, pushed, rows, current_stream(device_));
+  std::vector<std::byte> save(std::span<std::byte> rows) override {
+    store_.save(rows, current_stream(device_));
+    return {};
+  }
+  void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
+               std::span<const std::byte> blocks) override {
+    if (!blocks.empty()) throw ValueError("blocks: expected none on a CUDA device");
+    store_.restore(lanes, rows, current_stream(device_));
   }
 
  private:
+  [[noreturn]] static std::uint64_t refuse(const SequenceSpec& spec) {
+    throw DeviceError("sample_sequences: sequences of " + std::to_string(spec.length) +
+                      " steps cannot be drawn from rows on a CUDA device; make the buffer with "
+                      "device='cpu' and move its batches");
+  }
+
   int device_;
   DeviceStore store_;
 };
@@ -110,10 +108,13 @@ class CudaRows final : public RowStorage {
 std::unique_ptr<RowStorage> make_row_storage(RowLayout layout, std::uint64_t lane_capacity,
                                              std::uint32_t num_lanes, std::uint64_t seed,
                                              std::optional<int> device) {
-  if (device) {
-    return std::make_unique<CudaRows>(std::move(layout), lane_capacity, num_lanes, seed, *device);
+  if (!device) {
+    return std::make_unique<HostRows>(std::move(layout), lane_capacity, num_lanes, seed);
   }
-  return std::make_unique<HostRows>(std::move(layout), lane_capacity, num_lanes, seed);
+  if (layout.compact()) {
+    throw ValueError("compact: expected False for rows on a CUDA device, got True");
+  }
+  return std::make_unique<CudaRows>(std::move(layout), lane_capacity, num_lanes, seed, *device);
 }
 
 }  // namespace velora

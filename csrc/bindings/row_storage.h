@@ -5,11 +5,13 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <vector>
 
-#include "bindings/row_reader.h"
 #include "core/gather.h"
 #include "core/lanes.h"
 #include "core/row_layout.h"
+#include "core/row_source.h"
+#include "core/sampler.h"
 
 namespace velora {
 
@@ -29,19 +31,21 @@ class RowStorage {
   virtual RowsView view() const = 0;
   virtual std::size_t nbytes() const = 0;
 
-  /// Appends rows [first, last) of what was read.
-  virtual void append(std::uint32_t lane, const RowReader& reader, std::size_t first,
-                      std::size_t last) = 0;
-  virtual void skip(std::uint32_t lane, std::uint64_t count) = 0;
+  /// As Store::append.
+  virtual void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) = 0;
   virtual void clear() = 0;
   /// Writes `count` distinct rows, which there are, to `target`: those of the lanes' next draw.
   /// To count it is up to the caller.
-  virtual void sample(std::uint32_t lane, std::size_t count, const BatchTarget& target) = 0;
-  /// Writes the `count` live rows from `first` on to `target`.
-  virtual void take(RowId first, std::size_t count, const BatchTarget& target) = 0;
-  virtual void copy_rows(std::uint32_t lane, std::span<std::byte> rows) = 0;
-  virtual void restore(std::uint32_t lane, std::uint64_t pushed,
-                       std::span<const std::byte> rows) = 0;
+  virtual void sample(std::size_t count, const BatchTarget& target) = 0;
+  /// Writes the `count` live rows from position `start` on in time order.
+  virtual void take(std::uint64_t start, std::size_t count, const BatchTarget& target) = 0;
+  virtual std::uint64_t count_sequences(const SequenceSpec& spec) = 0;
+  virtual void sample_sequences(const SequenceSpec& spec, std::size_t count,
+                                const SequenceTarget& target) = 0;
+  /// As Store::save and Store::restore.
+  virtual std::vector<std::byte> save(std::span<std::byte> rows) = 0;
+  virtual void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
+                       std::span<const std::byte> blocks) = 0;
 };
 
 /// In host memory, or on a CUDA device where one is given. Throws ValueError, MemoryError and

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/errors.h"
+#include "core/round_up.h"
 
 namespace py = pybind11;
 
@@ -190,24 +191,6 @@ std::string describe(PyObject* value) {
   }
 }
 
-std::size_t positive_size(py::handle value, const char* name) {
-  const auto index = py::reinterpret_steal<py::object>(
-      PyBool_Check(value.ptr()) != 0 ? nullptr : PyNumber_Index(value.ptr()));
-  if (!index) {
-    PyErr_Clear();
-    throw py::type_error(std::string(name) + ": expected an int, got " + describe(value.ptr()));
-  }
-  const long long size = PyLong_AsLongLong(index.ptr());
-  const bool overflow = size == -1 && PyErr_Occurred() != nullptr;
-  PyErr_Clear();
-  if (overflow || size < 1) {
-    throw ValueError(std::string(name) + ": expected at least 1" +
-                     (overflow ? " and at most 2**63 - 1" : "") + ", got " +
-                     std::string(py::str(index)));
-  }
-  return static_cast<std::size_t>(size);
-}
-
 void BorrowedArray::reset() {
   if (has_buffer_) PyBuffer_Release(&buffer_);
   has_buffer_ = false;
@@ -354,15 +337,14 @@ namespace {
 /// The DLPack header of one tensor, at the front of its batch's slab.
 struct TensorHeader {
   DLManagedTensorVersioned managed;
-  std::int64_t shape[kMaxDims];
-  std::int64_t strides[kMaxDims];
+  std::int64_t shape[kMaxDims + 1];  // one more for the steps of sequences
+  std::int64_t strides[kMaxDims + 1];
 };
 
 constexpr std::size_t kTensorAlignment = 64;
+constexpr std::size_t kMaxRows = std::size_t{1} << 48;
 
-std::size_t align(std::size_t offset) {
-  return (offset + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
-}
+std::size_t align(std::size_t offset) { return round_up(offset, kTensorAlignment); }
 
 void release_tensor(DLManagedTensorVersioned* managed) {
   static_cast<Slab*>(managed->manager_ctx)->release();
@@ -399,18 +381,23 @@ void* current_stream(int device) {
   return stream;
 }
 
-BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, std::int64_t rows,
+BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, BatchExtent extent,
                            std::optional<int> device)
-    : specs_(specs), rows_(rows), device_(device) {
+    : specs_(specs), extent_(extent), device_(device) {
+  if (extent.rows > kMaxRows / extent.steps) {
+    throw MemoryError("batch_size: " + std::to_string(extent.rows) + " sequences of " +
+                      std::to_string(extent.steps) + " steps do not fit into memory");
+  }
   const std::size_t headers = align(specs.size() * sizeof(TensorHeader));
   std::size_t offset = device ? 0 : headers;
   offsets_.reserve(specs.size());
   for (const TensorSpec& spec : specs) {
     offsets_.push_back(offset);
-    if (spec.row_bytes > (SIZE_MAX / 2 - offset) / static_cast<std::size_t>(rows)) {
+    const std::size_t rows = extent.rows * (spec.each_step ? extent.steps : 1);
+    if (spec.row_bytes > (SIZE_MAX / 2 - offset) / rows) {
       throw MemoryError("batch_size: " + std::to_string(rows) + " rows do not fit into memory");
     }
-    offset = align(offset + static_cast<std::size_t>(rows) * spec.row_bytes);
+    offset = align(offset + rows * spec.row_bytes);
   }
   if (!device) {
     slab_ = pool.acquire(offset);
@@ -434,10 +421,13 @@ BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs,
 py::object BatchTensors::tensor(std::size_t i) {
   const TensorSpec& spec = specs_[i];
   auto* header = reinterpret_cast<TensorHeader*>(slab_->data()) + i;
-  const auto ndim = static_cast<std::int32_t>(spec.row_shape.size()) + 1;
+  std::int32_t ndim = 0;
+  header->shape[ndim++] = static_cast<std::int64_t>(extent_.rows);
+  const bool has_steps = extent_.is_sequences && spec.each_step;
+  if (has_steps) header->shape[ndim++] = static_cast<std::int64_t>(extent_.steps);
+  for (const std::int64_t size : spec.row_shape) header->shape[ndim++] = size;
   std::int64_t stride = 1;
   for (int d = ndim - 1; d >= 0; --d) {
-    header->shape[d] = d == 0 ? rows_ : spec.row_shape[static_cast<std::size_t>(d) - 1];
     header->strides[d] = stride;
     stride *= header->shape[d];
   }

@@ -66,15 +66,19 @@ class BorrowedArray {
 /// What kind of value a Python object is, in words, for errors: "float64 of shape (3,)".
 std::string describe(PyObject* value);
 
-/// A size given from Python: an int, or what counts as one, of at least 1. Throws TypeError (as a
-/// Python error) for anything else, ValueError when it is smaller or beyond 64 bits.
-std::size_t positive_size(pybind11::handle value, const char* name);
-
 /// One tensor of a batch: an element type, the shape of one row, and its place in a batch.
 struct TensorSpec {
   DType dtype;
   std::vector<std::int64_t> row_shape;
   std::size_t row_bytes;
+  bool each_step = true;  // in a batch of sequences; otherwise one row for each sequence
+};
+
+/// How many rows a batch has, or how many sequences of how many steps.
+struct BatchExtent {
+  std::size_t rows;
+  std::size_t steps = 1;
+  bool is_sequences = false;
 };
 
 /// The memory of all tensors of one batch, and the tensors that look into it.
@@ -84,9 +88,9 @@ struct TensorSpec {
 /// torch's allocator holds the rest.
 class BatchTensors {
  public:
-  /// Takes a slab with room for `rows` rows of each spec. `specs` must outlive this object.
-  /// `device` is a CUDA device, or nothing for the host.
-  BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, std::int64_t rows,
+  /// Takes a slab with room for all rows of each spec. `specs` must outlive this object.
+  /// `device` is a CUDA device, or nothing for the host. Throws MemoryError.
+  BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, BatchExtent extent,
                std::optional<int> device);
   ~BatchTensors() { slab_->release(); }
   BatchTensors(const BatchTensors&) = delete;
@@ -94,12 +98,13 @@ class BatchTensors {
 
   /// Where the i-th part lies: in host memory, or on the device.
   std::byte* data(std::size_t i) const { return memory_ + offsets_[i]; }
-  /// A new torch.Tensor (rows, *row_shape) over the i-th part. Call once for each part.
+  /// A new torch.Tensor (rows, *row_shape), or (rows, steps, *row_shape), over the i-th part. Call
+  /// once for each part.
   pybind11::object tensor(std::size_t i);
 
  private:
   const std::vector<TensorSpec>& specs_;
-  std::int64_t rows_;
+  BatchExtent extent_;
   std::optional<int> device_;
   Slab* slab_;
   std::byte* memory_;

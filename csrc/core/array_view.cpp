@@ -69,9 +69,15 @@ bool ArrayView::is_contiguous() const {
 }
 
 std::string ArrayView::shape_string() const {
+  return shape_text({shape, static_cast<std::size_t>(ndim)});
+}
+
+std::string shape_text(std::span<const std::int64_t> shape) {
   std::string text = "(";
-  for (int d = 0; d < ndim; ++d) text += std::to_string(shape[d]) + (d + 1 < ndim ? ", " : "");
-  return text + (ndim == 1 ? ",)" : ")");
+  for (std::size_t d = 0; d < shape.size(); ++d) {
+    text += std::to_string(shape[d]) + (d + 1 < shape.size() ? ", " : "");
+  }
+  return text + (shape.size() == 1 ? ",)" : ")");
 }
 
 Misfit copy_elements(const ArrayView& in, DType to, std::byte* out) {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "core/dtype.h"
@@ -28,6 +29,9 @@ struct ArrayView {
   /// "(3, 84, 84)"
   std::string shape_string() const;
 };
+
+/// A shape as Python writes it: "(3, 84, 84)".
+std::string shape_text(std::span<const std::int64_t> shape);
 
 /// Copies the elements of `in`, in row-major order, to contiguous memory as dtype `to`, and stops
 /// at the first that does not fit. `to` is not kFloat64. `out` then holds rubbish.

@@ -6,7 +6,7 @@
 
 #include "core/draw.h"
 #include "core/gather.h"
-#include "core/lanes.h"
+#include "core/rows_view.h"
 #include "core/macros.h"
 
 // What a launch computes, for any runtime: a CUDA grid runs it, and so does a loop on the host.
@@ -26,6 +26,7 @@ struct DeviceColumn {
   std::uint64_t first_word;  // counted through all columns before it
   std::byte* out;
   std::uint32_t word_log2;  // words of 1, 2, 4, 8 or 16 bytes
+  bool next;                // of the row that the step leads to
 };
 
 /// What has to be known to write a batch on a device. Passed to launches by value.
@@ -73,16 +74,16 @@ struct SampleParams {
 
   GatherParams gather;
   DrawKey key;
-  std::uint32_t lane;
   std::byte* draw_space;  // device memory; only beyond kMaxBlockDraw
 };
 /// Every CUDA device gives a block this much without being asked.
 static_assert(DrawSpace::nbytes(SampleParams::kMaxBlockDraw) <= std::size_t{48} << 10);
 
-/// The batch of consecutive rows.
+/// The batch of rows in time order, or of one row.
 struct TakeParams {
   GatherParams gather;
-  RowId first;
+  RowId only;           // of RowId::kNoLane: as many rows as there are to gather, from ...
+  std::uint64_t start;  // ... this position on, of lanes that all hold as many rows
 };
 
 namespace device {
@@ -94,12 +95,12 @@ VELORA_HD inline void copy_word(std::byte* out, const std::byte* in, std::uint64
               __builtin_assume_aligned(in + i * kWord, kWord), kWord);
 }
 
-/// Copies word `word` of the row into place `i` of the batch. `column` is one at or before the
-/// word's, and is left at it.
+/// Copies word `word` of the row, or of the one that its step leads to, into place `i` of the
+/// batch. `column` is one at or before the word's, and is left at it.
 VELORA_HD inline void copy_row_word(const DeviceColumn*& column, const std::byte* row,
-                                    std::uint64_t i, std::uint64_t word) {
+                                    const std::byte* last, std::uint64_t i, std::uint64_t word) {
   while (word - column->first_word >= column->nbytes >> column->word_log2) ++column;
-  const std::byte* in = row + column->row_offset;
+  const std::byte* in = (column->next ? last : row) + column->row_offset;
   std::byte* out = column->out + i * column->nbytes;
   const std::uint64_t place = word - column->first_word;
   switch (column->word_log2) {
@@ -128,13 +129,21 @@ VELORA_HD inline void gather_part(const GatherParams& params, const IdOf& id_of,
   for (std::uint64_t i = rank / team; i < params.count; i += teams) {
     const RowId id = id_of(i);
     const std::byte* row = params.view.row(id);
+    const std::byte* last = row;
+    Lookahead ahead = {.last = id, .reward = 0.0, .power = params.target.gamma};
+    if (params.target.n_step > 1) {
+      ahead = look_ahead(params.view, id, params.target);
+      last = params.view.row(ahead.last);
+    }
     const DeviceColumn* column = columns;
     const std::uint32_t first = rank % team;
     for (std::uint64_t word = first; word < params.words; word += team) {
-      copy_row_word(column, row, i, word);
+      copy_row_word(column, row, last, i, word);
     }
     if (first == 0) {
-      emit_step(params.target, i, id, static_cast<std::uint8_t>(row[params.view.flags_offset]));
+      if (params.target.n_step > 1) params.target.rewards[i] = static_cast<float>(ahead.reward);
+      emit_step(params.target, i, id, static_cast<std::uint8_t>(row[params.view.flags_offset]),
+                static_cast<std::uint8_t>(last[params.view.flags_offset]), ahead.power);
     }
   }
 }
@@ -169,10 +178,8 @@ template <typename Group>
 VELORA_HD inline void sample(const Group& group, const SampleParams& params,
                              const DrawSpace& space) {
   const RowsView& view = params.gather.view;
-  draw(group, params.key, view.size(params.lane), static_cast<std::uint32_t>(params.gather.count),
-       space);
-  const std::uint64_t oldest = view.begin(params.lane);
-  const auto id_of = [&](std::uint64_t i) { return RowId{params.lane, oldest + space.drawn[i]}; };
+  draw(group, params.key, view.size(), static_cast<std::uint32_t>(params.gather.count), space);
+  const auto id_of = [&](std::uint64_t i) { return view.locate(space.drawn[i]); };
   group.spread([&](std::uint32_t rank, std::uint32_t size) {
     gather_part(params.gather, id_of, rank, size);
   });
@@ -181,8 +188,9 @@ VELORA_HD inline void sample(const Group& group, const SampleParams& params,
 VELORA_NO_EXEC_CHECK
 template <typename Group>
 VELORA_HD inline void take(const Group& group, const TakeParams& params) {
+  const RowsView& view = params.gather.view;
   const auto id_of = [&](std::uint64_t i) {
-    return RowId{params.first.lane, params.first.serial + i};
+    return params.only.lane != RowId::kNoLane ? params.only : view.in_time_order(params.start + i);
   };
   group.spread([&](std::uint32_t rank, std::uint32_t size) {
     gather_part(params.gather, id_of, rank, size);

@@ -52,7 +52,7 @@ class DeviceRuntime {
 
 /// Changes with every change of DeviceRuntime or of what it is handed: a runtime of another build
 /// is recognised, not called.
-inline constexpr std::uint32_t kDeviceInterface = 1;
+inline constexpr std::uint32_t kDeviceInterface = 2;
 
 /// Something that a runtime gave and gets back.
 template <void (DeviceRuntime::*kFree)(void*) noexcept>

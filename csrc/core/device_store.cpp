@@ -4,22 +4,20 @@
 #include <bit>
 #include <cstring>
 #include <exception>
-#include <limits>
 #include <string>
 #include <utility>
 
+#include "core/draw.h"
 #include "core/errors.h"
-#include "core/store.h"
+#include "core/round_up.h"
+#include "core/time_order.h"
 
 namespace velora {
 namespace {
 
 constexpr std::size_t kDeviceAlignment = 256;
-constexpr std::uint64_t kMaxDraw = std::numeric_limits<std::uint32_t>::max() / 16;
 
-std::size_t align(std::size_t bytes) {
-  return (bytes + kDeviceAlignment - 1) / kDeviceAlignment * kDeviceAlignment;
-}
+std::size_t align(std::size_t bytes) { return round_up(bytes, kDeviceAlignment); }
 
 Memory allocate_head(const RowExtent& extent) {
   extent.check();
@@ -43,10 +41,29 @@ std::uint64_t describe_columns(const BatchTarget& target, DeviceColumn* out) {
               .nbytes = column.nbytes,
               .first_word = words,
               .out = column.out,
-              .word_log2 = word_log2(column)};
+              .word_log2 = word_log2(column),
+              .next = column.source == Source::kNext};
     words += column.nbytes >> out[c].word_log2;
   }
   return words;
+}
+
+/// The same target, `rows` places further on. `columns` is memory for its columns.
+BatchTarget advance(const BatchTarget& target, std::uint64_t rows, std::vector<Column>& columns) {
+  const auto move = [rows](auto*& part) {
+    if (part != nullptr) part += rows;
+  };
+  columns.assign(target.columns, target.columns + target.num_columns);
+  for (Column& column : columns) column.out += rows * column.nbytes;
+  BatchTarget moved = target;
+  moved.columns = columns.data();
+  move(moved.rewards);
+  move(moved.dones);
+  move(moved.truncations);
+  move(moved.discounts);
+  move(moved.first);
+  move(moved.indices);
+  return moved;
 }
 
 }  // namespace
@@ -90,7 +107,23 @@ std::byte* DeviceStore::next_row(void* stream) {
   return buffer_.next();
 }
 
-void DeviceStore::commit(std::uint32_t lane) {
+void DeviceStore::append(const LaneOrder& lanes, const RowSource& source, std::size_t count,
+                         void* stream) {
+  std::uint32_t lane = lanes.before_first();
+  for (std::size_t i = 0; i < count; ++i) {
+    lane = lanes.next(i, lane);
+    std::byte* row = next_row(stream);
+    for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
+      const Field& field = layout_.fields()[f];
+      std::memcpy(row + field.offset, source.fields[f] + i * field.nbytes, field.nbytes);
+    }
+    const std::uint8_t flags = lanes_.next_flags(lane, source.flags(i));
+    row[layout_.flags_offset()] = std::byte{flags};
+    commit(lane, flags);
+  }
+}
+
+void DeviceStore::commit(std::uint32_t lane, std::uint8_t flags) {
   const std::uint64_t serial = lanes_.states()[lane].pushed;
   const std::byte* row = buffer_.next();
   Run* last = runs_.empty() ? nullptr : &runs_.back();
@@ -101,12 +134,7 @@ void DeviceStore::commit(std::uint32_t lane) {
     runs_.push_back({.lane = lane, .serial = serial, .count = 1, .rows = row});
   }
   buffer_.advance(layout_.pitch());
-  lanes_.commit(lane);
-  changed_ = true;
-}
-
-void DeviceStore::skip(std::uint32_t lane, std::uint64_t count) {
-  lanes_.skip(lane, count);
+  lanes_.commit(lane, flags);
   changed_ = true;
 }
 
@@ -152,8 +180,7 @@ void DeviceStore::flush(void* stream) {
 
 void DeviceStore::gather_params(const BatchTarget& target, std::uint64_t count, void* stream,
                                 GatherParams* out) {
-  out->view = view();
-  out->view.lanes = reinterpret_cast<const LaneState*>(memory_.data());
+  out->view = lanes_.view(rows(), layout_, reinterpret_cast<const LaneState*>(memory_.data()));
   out->target = target;
   out->target.columns = nullptr;
   out->count = count;
@@ -181,9 +208,8 @@ std::byte* DeviceStore::draw_space(std::uint32_t count) {
   return draw_spaces_.back().data();
 }
 
-void DeviceStore::sample(std::uint32_t lane, std::uint64_t count, const BatchTarget& target,
-                         void* stream) {
-  const std::uint64_t most = std::min(view().size(lane), kMaxDraw);
+void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* stream) {
+  const std::uint64_t most = std::min(view().size(), kMaxDraw);
   if (count > most) {
     throw ValueError("batch_size: expected at most " + std::to_string(most) + ", got " +
                      std::to_string(count));
@@ -194,7 +220,6 @@ void DeviceStore::sample(std::uint32_t lane, std::uint64_t count, const BatchTar
   SampleParams params = {};
   gather_params(target, count, stream, &params.gather);
   params.key = lanes_.next_draw();
-  params.lane = lane;
   if (count > SampleParams::kMaxBlockDraw) {
     params.draw_space = draw_space(static_cast<std::uint32_t>(count));
   }
@@ -203,40 +228,65 @@ void DeviceStore::sample(std::uint32_t lane, std::uint64_t count, const BatchTar
   mark(read_.get(), stream);
 }
 
-void DeviceStore::take(RowId first, std::uint64_t count, const BatchTarget& target, void* stream) {
+void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
+                       void* stream) {
   if (count == 0) return;
   flush(stream);
   join(stream);
   TakeParams params = {};
-  gather_params(target, count, stream, &params.gather);
-  params.first = first;
+  if (const RowsView view = this->view(); view.num_lanes == 1 || view.even_size != 0) {
+    gather_params(target, count, stream, &params.gather);
+    params.only = {RowId::kNoLane, 0};
+    params.start = start;
+    launch_take(params, stream);
+    return;
+  }
+  std::vector<RowId> ids;
+  std::vector<Column> columns;
+  find_in_time_order(view(), start, count, ids);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    gather_params(advance(target, i, columns), 1, stream, &params.gather);
+    params.only = ids[i];
+    launch_take(params, stream);
+  }
+}
+
+void DeviceStore::launch_take(const TakeParams& params, void* stream) {
   runtime_->launch_take(params, stream);
   runtime_->record(read_.get(), stream);
   mark(read_.get(), stream);
 }
 
-void DeviceStore::restore(std::uint32_t lane, std::uint64_t pushed, std::span<const std::byte> rows,
+void DeviceStore::restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
                           void* stream) {
   const std::size_t pitch = layout_.pitch();
-  const std::uint64_t count = count_rows(rows, pitch);
   flush(stream);  // what waits has serials that are about to name other rows
-  lanes_.rewind(lane, pushed, count);
+  lanes_.restore(lanes, rows.size());
   changed_ = true;
-  for (std::uint64_t i = 0; i < count; ++i) {
-    std::memcpy(next_row(stream), rows.data() + i * pitch, pitch);
-    commit(lane);
+  const std::byte* in = rows.data();
+  for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {
+    for (std::uint64_t serial = lanes[lane].first; serial < lanes[lane].pushed; ++serial) {
+      std::memcpy(next_row(stream), in, pitch);
+      commit(lane, static_cast<std::uint8_t>(in[layout_.flags_offset()]));
+      in += pitch;
+    }
   }
 }
 
-void DeviceStore::copy_rows(std::uint32_t lane, std::span<std::byte> rows, void* stream) {
+void DeviceStore::save(std::span<std::byte> rows, void* stream) {
   flush(stream);
   join(stream);
   const std::size_t pitch = layout_.pitch();
-  const RowId begin = {lane, view().begin(lane)};
-  each_piece(begin, view().end(lane), [&](std::byte* device, RowId first, std::uint64_t count) {
-    runtime_->copy_to_host(rows.data() + (first.serial - begin.serial) * pitch, device,
-                           count * pitch, stream);
-  });
+  std::byte* out = rows.data();
+  for (std::uint32_t lane = 0; lane < extent_.num_lanes; ++lane) {
+    const RowId begin = {lane, view().begin(lane)};
+    const std::uint64_t end = view().end(lane);
+    each_piece(begin, end, [&](std::byte* device, RowId first, std::uint64_t count) {
+      runtime_->copy_to_host(out + (first.serial - begin.serial) * pitch, device, count * pitch,
+                             stream);
+    });
+    out += (end - begin.serial) * pitch;
+  }
   runtime_->synchronize(stream);
 }
 

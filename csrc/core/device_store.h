@@ -11,6 +11,7 @@
 #include "core/lanes.h"
 #include "core/memory.h"
 #include "core/row_layout.h"
+#include "core/row_source.h"
 
 namespace velora {
 
@@ -50,32 +51,35 @@ class DeviceStore {
     return rows > SIZE_MAX - rows_offset_ ? SIZE_MAX : rows_offset_ + rows;
   }
 
-  /// Host memory for the next row of any lane.
-  std::byte* next_row(void* stream);
-  /// Makes the row in next_row() the newest of `lane`.
-  void commit(std::uint32_t lane);
-  void skip(std::uint32_t lane, std::uint64_t count);
+  /// As Store::append. Of more rows than half the write buffer holds, some may be there when this
+  /// throws.
+  void append(const LaneOrder& lanes, const RowSource& source, std::size_t count, void* stream);
   void clear();
 
-  /// Sends what was committed since the last flush: for each lane that was written without
+  /// Sends what was appended since the last flush: for each lane that was written without
   /// interruption one copy, two where its ring wraps, and one of the lane states.
   void flush(void* stream);
 
-  /// Writes `count` distinct rows of `lane` to `target`, in one launch: those of the lanes' next
-  /// draw, which the caller counts when it has the batch. `target` is device memory, but its list
-  /// of columns, at most one for each field, is the host's.
+  /// Writes `count` distinct rows to `target`, in one launch: those of the lanes' next draw, which
+  /// the caller counts when it has the batch. `target` is device memory, but its list of columns,
+  /// at most one for each field, is the host's.
   /// Throws ValueError when there are fewer rows.
-  void sample(std::uint32_t lane, std::uint64_t count, const BatchTarget& target, void* stream);
-  /// The same with the `count` live rows from `first` on.
-  void take(RowId first, std::uint64_t count, const BatchTarget& target, void* stream);
+  void sample(std::uint64_t count, const BatchTarget& target, void* stream);
+  /// The same with the `count` live rows from position `start` on in time order: in one launch
+  /// where all lanes hold as many rows, in one for each row otherwise.
+  void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target, void* stream);
 
+  /// As Store::save; waits for the stream.
+  void save(std::span<std::byte> rows, void* stream);
   /// As Store::restore.
-  void restore(std::uint32_t lane, std::uint64_t pushed, std::span<const std::byte> rows,
-               void* stream);
-  /// As Store::copy_rows; waits for the stream.
-  void copy_rows(std::uint32_t lane, std::span<std::byte> rows, void* stream);
+  void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows, void* stream);
 
  private:
+  /// Host memory for the next row of any lane.
+  std::byte* next_row(void* stream);
+  /// Makes the row in next_row(), whose flags are these, the newest of `lane`.
+  void commit(std::uint32_t lane, std::uint8_t flags);
+
   /// Consecutive rows of a lane that lie one after the other in the write buffer.
   struct Run {
     std::uint32_t lane;
@@ -88,13 +92,14 @@ class DeviceStore {
   template <typename Copy>
   void each_piece(RowId first, std::uint64_t end, const Copy& copy) const;
   std::byte* rows() const { return memory_.data() + rows_offset_; }
-  std::size_t states_bytes() const { return extent_.num_lanes * sizeof(LaneState); }
+  std::size_t states_bytes() const { return Lanes::states_bytes(extent_.num_lanes); }
   std::size_t columns_bytes() const { return layout_.fields().size() * sizeof(DeviceColumn); }
 
   void join(void* stream);
   void mark(void* event, void* stream);
   void gather_params(const BatchTarget& target, std::uint64_t count, void* stream,
                      GatherParams* out);
+  void launch_take(const TakeParams& params, void* stream);
   std::byte* draw_space(std::uint32_t count);
 
   RowLayout layout_;

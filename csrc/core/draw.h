@@ -70,6 +70,9 @@ VELORA_HD inline void propose(std::uint32_t element, DrawKey key, std::uint64_t 
   }
 }
 
+/// No draw has more elements: the tables of a larger one would outgrow 32-bit places.
+inline constexpr std::uint64_t kMaxDraw = std::uint64_t{1} << 28;
+
 /// Working memory of draw_distinct, kept between draws.
 struct DrawScratch {
   std::vector<std::uint32_t> short_keys;  // where all values fit into 32 bits
@@ -78,7 +81,7 @@ struct DrawScratch {
 
 /// Fills `out` with distinct values in [0, bound), in the order of the elements. Expected cost
 /// O(count) while count is at most half of bound, O(count log count) up to count == bound.
-/// Throws ValueError when out.size() > bound.
+/// Throws ValueError when out.size() > bound or kMaxDraw.
 void draw_distinct(DrawKey key, std::uint64_t bound, std::span<std::uint64_t> out,
                    DrawScratch& scratch);
 

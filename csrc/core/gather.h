@@ -2,45 +2,95 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
-#include "core/lanes.h"
 #include "core/macros.h"
+#include "core/rows_view.h"
 
 namespace velora {
 
-/// One field of a batch: `nbytes` from `row_offset` of each row, packed one after the other.
+class CompactRows;
+
+/// Where a batch finds a field: in the row that was drawn, or where that step leads to. Fields of
+/// compact rows may have to be put together from frames.
+enum class Source : std::uint8_t { kRow, kNext, kFrames, kNextFrames };
+
+/// One field of a batch: `nbytes` for each row, packed one after the other.
 struct Column {
   std::uint64_t row_offset;
   std::uint64_t nbytes;
   std::byte* out;
+  Source source = Source::kRow;
+  std::uint32_t frames = 1;        // of kFrames and kNextFrames
+  std::uint64_t block_offset = 0;  // of kFrames and kNextFrames
 };
 
 /// Where the parts of a batch go. Null pointers are parts that nobody asked for.
 struct BatchTarget {
   const Column* columns;
   std::uint32_t num_columns;
-  float gamma;
-  float* dones;           // (B, 1): 1 where the step ended its episode for good
-  float* truncations;     // (B, 1): 1 where the step was cut off
-  float* discounts;       // (B, 1): what multiplies the value of the next state
-  std::int64_t* indices;  // (B,): packed RowIds
+  /// How many steps a row sums up, at most: those that its episode has from there on.
+  std::uint32_t n_step = 1;
+  double gamma;
+  std::uint64_t reward_offset;  // of n_step > 1
+  float* rewards;               // (B, 1): sums; null: rewards are a column
+  float* dones;                 // (B, 1): 1 where the step ended its episode for good
+  float* truncations;           // (B, 1): 1 where the step was cut off
+  float* discounts;             // (B, 1): what multiplies the value of the next state
+  float* first;                 // (B, 1): 1 where the row is the first of its episode
+  std::int64_t* indices;        // (B,): packed RowIds, -1 for padding
 };
 
-/// Writes what one row says about time into place `i` of the batch.
+/// What n steps from a row on come to.
+struct Lookahead {
+  RowId last;     // the last of these steps, whose next state is the one to bootstrap from
+  double reward;  // sum of gamma**i * reward over the steps
+  double power;   // gamma**k for k steps
+};
+
+/// Walks from a live row as far as its episode goes on, at most n_step rows.
+VELORA_HD inline Lookahead look_ahead(const RowsView& view, RowId id, const BatchTarget& target) {
+  Lookahead ahead = {.last = id, .reward = 0.0, .power = 1.0};
+  for (std::uint32_t k = 1;; ++k) {
+    float reward = 0.0f;
+    std::memcpy(&reward, view.row(ahead.last) + target.reward_offset, sizeof(reward));
+    ahead.reward += ahead.power * static_cast<double>(reward);
+    ahead.power *= target.gamma;
+    if (k == target.n_step || !view.continues(ahead.last)) return ahead;
+    ++ahead.last.serial;
+  }
+}
+
+/// Writes what the rows say about time into place `i` of the batch: the step from row `id` on,
+/// which begins with the flags `flags` and ends with the flags `last_flags` and a future that is
+/// worth `power`.
 VELORA_HD inline void emit_step(const BatchTarget& target, std::uint64_t i, RowId id,
-                                std::uint8_t flags) {
-  const bool done = (flags & kDone) != 0;
+                                std::uint8_t flags, std::uint8_t last_flags, double power) {
+  const bool done = (last_flags & kDone) != 0;
   if (target.dones != nullptr) target.dones[i] = done ? 1.0f : 0.0f;
   if (target.truncations != nullptr) {
-    target.truncations[i] = (flags & kTruncated) != 0 ? 1.0f : 0.0f;
+    target.truncations[i] = (last_flags & kTruncated) != 0 ? 1.0f : 0.0f;
   }
-  if (target.discounts != nullptr) target.discounts[i] = done ? 0.0f : target.gamma;
+  if (target.discounts != nullptr) target.discounts[i] = done ? 0.0f : static_cast<float>(power);
+  if (target.first != nullptr) target.first[i] = (flags & kFirst) != 0 ? 1.0f : 0.0f;
   if (target.indices != nullptr) target.indices[i] = static_cast<std::int64_t>(id.packed());
 }
 
-/// Copies the live rows `ids` into a batch, in that order. Reads rows ahead of their use, so that
-/// a batch costs about one memory latency and not one for each row.
-void gather(const RowsView& view, std::span<const RowId> ids, const BatchTarget& target);
+/// Writes place `i` of padding.
+VELORA_HD inline void emit_padding(const BatchTarget& target, std::uint64_t i) {
+  if (target.rewards != nullptr) target.rewards[i] = 0.0f;
+  if (target.dones != nullptr) target.dones[i] = 0.0f;
+  if (target.truncations != nullptr) target.truncations[i] = 0.0f;
+  if (target.discounts != nullptr) target.discounts[i] = 0.0f;
+  if (target.first != nullptr) target.first[i] = 0.0f;
+  if (target.indices != nullptr) target.indices[i] = -1;
+}
+
+/// Copies the live rows `ids` into a batch, in that order; an id of RowId::kNoLane is padding, for
+/// which `zero_row` has a row of zeros. `compact` is null where rows are whole. Reads rows ahead
+/// of their use, so that a batch costs about one memory latency and not one for each row.
+void gather(const RowsView& view, const CompactRows* compact, const std::byte* zero_row,
+            std::span<const RowId> ids, const BatchTarget& target);
 
 }  // namespace velora

@@ -8,8 +8,10 @@
 namespace velora {
 namespace {
 
-constexpr std::uint64_t kMagic = 0x61726f6c6576;  // "velora", little endian
-constexpr std::uint32_t kVersion = 1;
+CountTree sizes_behind(const LaneState* states, std::uint32_t num_lanes) {
+  auto* memory = const_cast<LaneState*>(states + num_lanes);
+  return CountTree::in(reinterpret_cast<std::uint64_t*>(memory), num_lanes);
+}
 
 }  // namespace
 
@@ -25,7 +27,7 @@ void RowExtent::check() const {
 }
 
 std::size_t RowExtent::nbytes() const {
-  const std::uint64_t rows = lane_capacity * num_lanes;  // at most 2**56
+  const std::uint64_t rows = lane_slots() * num_lanes;  // at most 2**57
   return rows > SIZE_MAX / pitch ? SIZE_MAX : rows * pitch;
 }
 
@@ -36,38 +38,80 @@ std::string RowExtent::describe() const {
 
 Lanes::Lanes(std::byte* memory, const RowExtent& extent, std::uint64_t seed)
     : control_(reinterpret_cast<ControlBlock*>(memory)),
-      states_(reinterpret_cast<LaneState*>(memory + sizeof(ControlBlock))) {
-  *control_ = {.magic = kMagic,
-               .lane_capacity = extent.lane_capacity,
+      states_(reinterpret_cast<LaneState*>(memory + sizeof(ControlBlock))),
+      sizes_(sizes_behind(states_, extent.num_lanes)) {
+  *control_ = {.lane_capacity = extent.lane_capacity,
+               .lane_slots = extent.lane_slots(),
                .pitch = extent.pitch,
                .seed = seed,
                .draws = 0,
-               .num_lanes = extent.num_lanes,
-               .version = kVersion};
+               .largest = 0,
+               .num_lanes = extent.num_lanes};
 }
 
-void Lanes::skip(std::uint32_t lane, std::uint64_t count) {
-  LaneState& state = states_[lane];
-  // What lies between is not written: clear it, so that no stale row looks alive.
-  state.pushed += count;
-  state.cleared = state.pushed;
-  state.turn = state.pushed - state.pushed % control_->lane_capacity;
+RowsView Lanes::view(const std::byte* rows, const RowLayout& layout,
+                     const LaneState* states) const {
+  const bool even = sizes_.total() == control_->largest * control_->num_lanes;
+  return {.rows = rows,
+          .pitch = control_->pitch,
+          .flags_offset = layout.flags_offset(),
+          .lane_capacity = control_->lane_capacity,
+          .lane_slots = control_->lane_slots,
+          .lanes = states,
+          .num_lanes = num_lanes(),
+          .sizes = sizes_behind(states, num_lanes()),
+          .even_size = even ? control_->largest : 0};
 }
 
 void Lanes::clear() {
-  for (std::uint32_t lane = 0; lane < control_->num_lanes; ++lane) {
+  for (std::uint32_t lane = 0; lane < num_lanes(); ++lane) {
+    sizes_.add(lane, -static_cast<std::int64_t>(sizes_.at(lane)));
     states_[lane].cleared = states_[lane].pushed;
   }
+  control_->largest = 0;
 }
 
-void Lanes::rewind(std::uint32_t lane, std::uint64_t pushed, std::uint64_t count) {
-  const std::uint64_t most = std::min(control_->lane_capacity, pushed);
-  if (count > most || pushed > RowId::kMaxSerial / 2) {
-    throw ValueError("rows: expected at most " + std::to_string(most) + " of the " +
-                     std::to_string(pushed) + " pushed, got " + std::to_string(count));
+std::vector<SavedLane> Lanes::save() const {
+  std::vector<SavedLane> saved;
+  for (std::uint32_t lane = 0; lane < num_lanes(); ++lane) {
+    const LaneState& state = states_[lane];
+    const std::uint64_t slots = control_->lane_slots;
+    const std::uint64_t oldest = state.pushed > slots ? state.pushed - slots : 0;
+    saved.push_back({.first = std::max(oldest, state.cleared),
+                     .pushed = state.pushed,
+                     .episode = state.episode});
   }
-  states_[lane] = {.pushed = 0, .cleared = 0, .turn = 0};
-  skip(lane, pushed - count);
+  return saved;
+}
+
+void Lanes::restore(std::span<const SavedLane> lanes, std::size_t nbytes) {
+  if (lanes.size() != num_lanes()) {
+    throw ValueError("lanes: expected " + std::to_string(num_lanes()) + ", got " +
+                     std::to_string(lanes.size()));
+  }
+  std::uint64_t rows = 0;
+  for (const SavedLane& lane : lanes) {
+    if (lane.first > lane.pushed || lane.pushed - lane.first > control_->lane_slots ||
+        lane.pushed > RowId::kMaxSerial || lane.episode > lane.pushed) {
+      throw ValueError("lanes: expected at most " + std::to_string(control_->lane_slots) +
+                       " rows in each, got serials " + std::to_string(lane.first) + " to " +
+                       std::to_string(lane.pushed));
+    }
+    rows += lane.pushed - lane.first;
+  }
+  if (nbytes % control_->pitch != 0 || nbytes / control_->pitch != rows) {
+    throw ValueError("rows: expected " + std::to_string(rows) + " whole rows of " +
+                     std::to_string(control_->pitch) + " bytes, got " + std::to_string(nbytes) +
+                     " bytes");
+  }
+  clear();
+  for (std::uint32_t lane = 0; lane < num_lanes(); ++lane) {
+    const std::uint64_t first = lanes[lane].first;
+    states_[lane] = {.pushed = first,
+                     .cleared = first,
+                     .turn = first - first % control_->lane_slots,
+                     .episode = std::min(lanes[lane].episode, first)};
+  }
 }
 
 }  // namespace velora

@@ -1,18 +1,34 @@
 #include "core/store.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
 
+#include "core/block_copy.h"
 #include "core/errors.h"
+#include "core/round_up.h"
 
 namespace velora {
 namespace {
 
 constexpr std::size_t kPage = 4096;
+// Rows written together: enough places on their way from memory, few enough for the first-level
+// cache.
+constexpr std::size_t kBlock = 16;
+constexpr std::size_t kCacheLine = 64;
+constexpr std::size_t kPrefetchBytes = 512;
 
 std::size_t head_bytes(std::uint32_t num_lanes) {
-  return (Lanes::nbytes(num_lanes) + kPage - 1) / kPage * kPage;
+  return round_up(Lanes::nbytes(num_lanes), kPage);
+}
+
+/// A row's stack is read through the rows before it.
+RowExtent extent_of(const RowLayout& layout, std::uint64_t lane_capacity, std::uint32_t num_lanes) {
+  return {.lane_capacity = lane_capacity,
+          .num_lanes = num_lanes,
+          .pitch = layout.pitch(),
+          .spare_slots = layout.frame_stack() - 1};
 }
 
 Memory allocate(const RowExtent& extent) {
@@ -29,34 +45,135 @@ Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_la
              std::uint64_t seed)
     : layout_(std::move(layout)),
       rows_offset_(head_bytes(num_lanes)),
-      memory_(allocate({lane_capacity, num_lanes, layout_.pitch()})),
-      lanes_(memory_.data(), {lane_capacity, num_lanes, layout_.pitch()}, seed) {}
+      memory_(allocate(extent_of(layout_, lane_capacity, num_lanes))),
+      lanes_(memory_.data(), extent_of(layout_, lane_capacity, num_lanes), seed),
+      compact_(layout_.compact() ? std::make_unique<CompactRows>(layout_) : nullptr),
+      zero_row_(layout_.pitch()) {}
 
-void Store::restore(std::uint32_t lane, std::uint64_t pushed, std::span<const std::byte> rows) {
-  const std::uint64_t pitch = layout_.pitch();
-  const std::uint64_t count = count_rows(rows, pitch);
-  lanes_.rewind(lane, pushed, count);
-  for (std::uint64_t i = 0; i < count; ++i) {
-    std::memcpy(next_row(lane), rows.data() + i * pitch, pitch);
-    commit(lane);
+std::size_t Store::nbytes() const {
+  return memory_.size() + (compact_ ? compact_->blocks().nbytes() : 0);
+}
+
+void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
+  if (compact_) {
+    append_compact(lanes, source, count);
+  } else {
+    append_whole(lanes, source, count);
   }
 }
 
-void Store::copy_rows(std::uint32_t lane, std::span<std::byte> rows) const {
+void Store::commit(std::uint32_t lane, std::uint8_t flags) {
+  const std::uint64_t episode = lanes_.states()[lane].episode;
+  lanes_.commit(lane, flags);
+  if (windows_.empty()) return;
   const RowsView view = this->view();
-  std::byte* out = rows.data();
-  for (std::uint64_t serial = view.begin(lane); serial < view.end(lane); ++serial) {
-    std::memcpy(out, view.row({lane, serial}), view.pitch);
-    out += view.pitch;
+  for (Windows& windows : windows_) windows.update(view, lane, episode);
+}
+
+void Store::append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
+  const std::size_t pitch = layout_.pitch();
+  std::byte* rows[kBlock];
+  std::uint32_t lane = lanes.before_first();
+  for (std::size_t first = 0; first < count; first += kBlock) {
+    const std::size_t size = std::min(kBlock, count - first);
+    // Two rows of a block can have one place, where a lane is short: each field is written in
+    // their order, so the newer one stays.
+    for (std::size_t i = 0; i < size; ++i) {
+      lane = lanes.next(first + i, lane);
+      rows[i] = next_row(lane);
+      for (std::size_t offset = 0; offset < std::min(pitch, kPrefetchBytes); offset += kCacheLine) {
+        __builtin_prefetch(rows[i] + offset, 1, 0);
+      }
+      const std::uint8_t flags = lanes_.next_flags(lane, source.flags(first + i));
+      rows[i][layout_.flags_offset()] = std::byte{flags};
+      commit(lane, flags);
+    }
+    const std::vector<Field>& fields = layout_.fields();
+    for (std::size_t f = 0; f < fields.size(); ++f) {
+      const Field& field = fields[f];
+      const std::byte* values = source.fields[f] + first * field.nbytes;
+      copy_block(
+          size, field.nbytes, [&](std::size_t i) { return rows[i] + field.offset; },
+          [&](std::size_t i) { return values + i * field.nbytes; });
+    }
   }
 }
 
-std::uint64_t count_rows(std::span<const std::byte> rows, std::size_t pitch) {
-  if (rows.size() % pitch != 0) {
-    throw ValueError("rows: expected whole rows of " + std::to_string(pitch) + " bytes, got " +
-                     std::to_string(rows.size()) + " bytes");
+void Store::append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
+  compact_->reserve(count);
+  std::uint32_t lane = lanes.before_first();
+  for (std::size_t i = 0; i < count; ++i) {
+    lane = lanes.next(i, lane);
+    std::byte* row = next_row(lane);
+    compact_->write(view(), lane, row, source, i);
+    for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
+      const Field& field = layout_.fields()[f];
+      if (field.role == Role::kState || field.role == Role::kNextState) continue;
+      std::memcpy(row + field.offset, source.fields[f] + i * field.nbytes, field.nbytes);
+    }
+    const std::uint8_t flags = lanes_.next_flags(lane, source.flags(i));
+    row[layout_.flags_offset()] = std::byte{flags};
+    commit(lane, flags);
   }
-  return rows.size() / pitch;
+}
+
+void Store::clear() {
+  lanes_.clear();
+  if (compact_) compact_->clear();
+  for (Windows& windows : windows_) windows.clear();
+}
+
+const Windows& Store::windows(std::uint64_t length, bool crosses) {
+  const auto known = std::find_if(windows_.begin(), windows_.end(), [&](const Windows& windows) {
+    return windows.length() == length && windows.crosses() == crosses;
+  });
+  if (known != windows_.end()) {
+    std::rotate(known, known + 1, windows_.end());
+  } else {
+    windows_.emplace_back(view(), length, crosses);
+    if (windows_.size() > kMaxWindows) windows_.erase(windows_.begin());
+  }
+  return windows_.back();
+}
+
+std::vector<std::byte> Store::save(std::span<std::byte> rows) const {
+  const RowsView view = this->view();
+  std::vector<std::uint32_t> numbers;
+  std::byte* out = rows.data();
+  for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
+    for (std::uint64_t serial = view.present(lane); serial < view.end(lane); ++serial) {
+      std::memcpy(out, view.row({lane, serial}), view.pitch);
+      if (compact_) compact_->renumber(out, numbers);
+      out += view.pitch;
+    }
+  }
+  std::vector<std::byte> blocks(numbers.size() * layout_.block_bytes());
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    std::memcpy(blocks.data() + i * layout_.block_bytes(), compact_->blocks().at(numbers[i]),
+                layout_.block_bytes());
+  }
+  return blocks;
+}
+
+void Store::restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
+                    std::span<const std::byte> blocks) {
+  const std::size_t pitch = layout_.pitch();
+  const std::size_t num_blocks = compact_ ? blocks.size() / layout_.block_bytes() : 0;
+  if (blocks.size() != num_blocks * layout_.block_bytes()) {
+    throw ValueError("blocks: expected whole ones of " + std::to_string(layout_.block_bytes()) +
+                     " bytes, got " + std::to_string(blocks.size()) + " bytes");
+  }
+  lanes_.restore(lanes, rows.size());
+  windows_.clear();
+  if (compact_) compact_->restore(blocks.data(), num_blocks);
+  const std::byte* row = rows.data();
+  for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {
+    for (std::uint64_t serial = lanes[lane].first; serial < lanes[lane].pushed; ++serial) {
+      std::memcpy(next_row(lane), row, pitch);
+      lanes_.commit(lane, static_cast<std::uint8_t>(row[layout_.flags_offset()]));
+      row += pitch;
+    }
+  }
 }
 
 }  // namespace velora

@@ -2,19 +2,24 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <vector>
 
+#include "core/compact_rows.h"
 #include "core/lanes.h"
 #include "core/memory.h"
 #include "core/row_layout.h"
+#include "core/row_source.h"
+#include "core/windows.h"
 
 namespace velora {
 
-/// Rows in host memory. Owns one mapping: control block, lane states, rows. A lane is a ring with
-/// a single writer.
+/// Rows in host memory. Owns one mapping: control block, lane states, rows; and beside it the
+/// blocks of compact rows. A lane is a ring with a single writer.
 ///
-/// Writing is two steps, so that a failed push changes nothing: fill `next_row`, then `commit`.
-/// Every operation is O(1). Not synchronised: callers serialise writers and readers.
+/// append() costs O(rows); what it costs does not grow with what is stored. Not synchronised:
+/// callers serialise writers and readers.
 class Store {
  public:
   /// Throws ValueError for a capacity or lane count out of range, MemoryError when the rows do
@@ -25,34 +30,48 @@ class Store {
   Lanes& lanes() { return lanes_; }
   const Lanes& lanes() const { return lanes_; }
   RowsView view() const { return lanes_.view(rows(), layout_); }
-  /// Bytes of the mapping.
-  std::size_t nbytes() const { return memory_.size(); }
+  /// Null where rows are whole.
+  const CompactRows* compact() const { return compact_.get(); }
+  /// A row of zeros.
+  const std::byte* zero_row() const { return zero_row_.data(); }
+  /// Bytes of the mapping and the blocks.
+  std::size_t nbytes() const;
 
-  /// The memory of the lane's next row. Holds its oldest row where the ring is full, so write
-  /// only what cannot fail any more.
+  /// Appends rows [0, count) to their lanes, in that order: all, or none when this throws
+  /// MemoryError.
+  void append(const LaneOrder& lanes, const RowSource& source, std::size_t count);
+  void clear();
+
+  /// The windows of that kind, kept up to date from the first call on, which looks through all
+  /// rows. The kinds asked for last are kept.
+  const Windows& windows(std::uint64_t length, bool crosses);
+
+  /// Copies the rows that lanes().save() lists to `rows`, which has room for them. Returns the
+  /// blocks that their links, renumbered, lead to.
+  std::vector<std::byte> save(std::span<std::byte> rows) const;
+  /// Puts back what was saved. Throws ValueError when it does not fit, and then nothing has
+  /// changed, or MemoryError.
+  void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
+               std::span<const std::byte> blocks);
+
+ private:
+  static constexpr std::size_t kMaxWindows = 4;
+
+  std::byte* rows() const { return memory_.data() + rows_offset_; }
   std::byte* next_row(std::uint32_t lane) {
     return rows() + lanes_.next_place(lane) * layout_.pitch();
   }
-  void commit(std::uint32_t lane) { lanes_.commit(lane); }
-  void skip(std::uint32_t lane, std::uint64_t count) { lanes_.skip(lane, count); }
-  void clear() { lanes_.clear(); }
-
-  /// Puts rows back as the newest of `lane`, the last with serial `pushed - 1`.
-  /// Throws ValueError when they do not fit.
-  void restore(std::uint32_t lane, std::uint64_t pushed, std::span<const std::byte> rows);
-  /// Copies the live rows of `lane`, oldest first; `rows` has size(lane) * pitch bytes.
-  void copy_rows(std::uint32_t lane, std::span<std::byte> rows) const;
-
- private:
-  std::byte* rows() const { return memory_.data() + rows_offset_; }
+  void append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count);
+  void append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count);
+  void commit(std::uint32_t lane, std::uint8_t flags);
 
   RowLayout layout_;
   std::size_t rows_offset_;
   Memory memory_;
   Lanes lanes_;
+  std::unique_ptr<CompactRows> compact_;
+  std::vector<std::byte> zero_row_;
+  std::vector<Windows> windows_;  // the one asked for last stands last
 };
-
-/// How many rows `rows` holds. Throws ValueError when that is no whole number.
-std::uint64_t count_rows(std::span<const std::byte> rows, std::size_t pitch);
 
 }  // namespace velora

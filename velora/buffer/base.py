@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 
 from velora import _core
+from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
-from velora.buffer.schema import Schema, columns_of
-from velora.utils import set_device
+from velora.buffer.placement import check_device, cuda_index
+from velora.buffer.schema import Schema, batch_of_arrays, columns_of
 
 MAX_CAPACITY = 2**40
+MAX_ENVS = 2**16
+# Observations from this size on are stored once where the buffer may choose.
+COMPACT_BYTES = 4096
 _NATIVE = ("_first", "_core", "_push")  # what a pickle has in another form
 
 
 class Buffer(Sequence[Any]):
     """A sequence of experiences in the native core, oldest first.
+
+    Each environment has a lane of its own: a ring of `capacity // num_envs` experiences in time
+    order. As a sequence, the buffer begins with the oldest experience of each lane, goes on with
+    the second of each, and so on: lanes that are filled evenly are read step by step.
 
     The first `push` or `extend` fixes the schema and allocates; pages become resident as they are
     written. One thread may use a buffer while others do too: each call is atomic.
@@ -29,79 +38,116 @@ class Buffer(Sequence[Any]):
         capacity: int,
         device: torch.device | str | None,
         *,
-        seed: int,
-        gamma: float | None,
+        num_envs: int,
         overwrite: bool,
+        seed: int = 0,
+        gamma: float | None = None,
+        n_step: int = 1,
+        compact: bool | Literal["auto"] = False,
+        frame_stack: int = 1,
     ) -> None:
-        self._capacity = _check_capacity(capacity)
-        self._device = _check_device(device)
+        capacity = check_int("capacity", capacity, 1, MAX_CAPACITY)
+        self._num_envs = check_int("num_envs", num_envs, 1, MAX_ENVS)
+        self._lane_capacity = capacity // self._num_envs
+        if self._lane_capacity == 0:
+            raise ValueError(
+                f"capacity: expected at least one experience for each of {num_envs} environments, "
+                f"got {capacity}"
+            )
+        self._device = check_device(device)
         # Asked once: asking a torch.device takes longer than a push.
         self._comes_by_copy = self._device.type not in ("cpu", "cuda")
+        self._overwrite = overwrite
         self._seed = seed
         self._gamma = gamma
-        self._overwrite = overwrite
+        self._n_step = n_step
+        self._compact = compact
+        self._frame_stack = frame_stack
         self._schema: Schema | None = None
         self._core: _core.Buffer | None = None
 
     @property
     def capacity(self) -> int:
-        """How many experiences the buffer can hold."""
-        return self._capacity
+        """How many experiences the buffer can hold: as many for each environment."""
+        return self._lane_capacity * self._num_envs
+
+    @property
+    def num_envs(self) -> int:
+        """How many environments the buffer keeps apart."""
+        return self._num_envs
 
     @property
     def device(self) -> torch.device:
         """Where batches come back."""
         return self._device
 
-    def push(self, experience: Any) -> None:
+    def push(self, experience: Any, lane: int | None = None) -> None:
         """Appends one experience.
 
         Args:
             experience: An `Experience`, or a dataclass with its fields. The first one fixes
                 shapes and dtypes: float64 and Python floats are stored as float32, Python ints
                 as int64, everything else as it is. Rewards are always float32.
+            lane: The environment that it comes from, 0 to `num_envs - 1`; needed where there are
+                several.
 
         Raises:
-            TypeError: If `experience` is not such a dataclass.
+            TypeError: If `experience` is not such a dataclass, or `lane` not an int.
             ValueError: If a field is missing, unknown, of another shape, or has a value that its
-                dtype cannot hold. The buffer is then as before.
+                dtype cannot hold; if there is no such lane. The buffer is then as before.
             MemoryError: If `capacity` rows of the first experience exceed this machine.
             BufferError: If a `RolloutBuffer` is full.
         """
-        self._push(experience)
+        self._push(experience, lane)
 
-    def _push(self, experience: Any) -> None:
+    def _push(self, experience: Any, lane: int | None = None) -> None:
         # Only until there is a core: then `_adopt` puts its native push in this method's place.
         schema = Schema.from_experience(experience)
         core = self._build(schema)
-        core.push(experience)
+        core.push(experience, lane)
         if not self._adopt(schema, core):
-            self._push(experience)
+            self._push(experience, lane)
 
-    def extend(self, batch: BatchExperience) -> None:
-        """Appends the steps of a batch in their order, all or none.
+    def extend(
+        self, batch: BatchExperience | None = None, /, *, lanes: Any = None, **arrays: Any
+    ) -> None:
+        """Appends steps, all or none: one of each environment, or k of each.
+
+            buffer.extend(
+                states=obs, actions=actions, rewards=rewards, next_states=next_obs, dones=dones
+            )
 
         Args:
-            batch: Arrays with a leading dimension of k steps, oldest first: states `(k, F)`,
-                rewards and flags `(k,)` or `(k, 1)`. Extra fields come from `extras`. Of more
-                steps than fit, a `ReplayBuffer` keeps the newest.
+            batch: Arrays with a leading dimension of k * num_envs rows, step by step: row
+                `t * num_envs + e` is step t of environment e. States `(k * num_envs, F)`, rewards
+                and flags `(k * num_envs,)` or `(k * num_envs, 1)`. Extra fields come from
+                `extras`. Of more steps than fit, a `ReplayBuffer` keeps the newest.
+            lanes: The environment of each row, ints `(rows,)`, where environments do not step
+                together: any number of rows, in time order for each environment.
+            **arrays: The same parts by name, in place of a batch: `states`, `actions`, `rewards`,
+                `next_states`, `dones`, `truncations` if any, and extra fields by their names.
 
         Raises:
-            TypeError: If `batch` is not a `BatchExperience`.
-            ValueError: If the parts disagree in length, or as in `push`.
+            TypeError: If `batch` is not a `BatchExperience`, or there are arrays beside it.
+            ValueError: If the parts disagree in length, rows do not fill the lanes evenly, there
+                is no such lane, or as in `push`.
             BufferError: If a `RolloutBuffer` has less room.
         """
-        columns = columns_of(batch)
+        if batch is not None and arrays:
+            raise TypeError(f"{next(iter(arrays))}: expected a batch or arrays, got both")
+        columns = columns_of(batch_of_arrays(arrays) if arrays else batch)
+        if isinstance(lanes, (list, tuple, range)):
+            lanes = np.asarray(lanes)
         if self._core is None:
             schema = Schema.from_columns(columns)
             core = self._build(schema)
-            core.extend(columns)
+            core.extend(columns, lanes)
             if self._adopt(schema, core):
                 return
         assert self._core is not None
         assert self._schema is not None
         self._schema.check_columns(columns)
-        self._core.extend(columns)
+        self._core.extend(columns, lanes)
 
     def __len__(self) -> int:
         return 0 if self._core is None else len(self._core)
@@ -128,8 +174,9 @@ class Buffer(Sequence[Any]):
         return self._schema.experience(self._schema.batch(self._core.take(place, 1)), 0)
 
     def __repr__(self) -> str:
+        envs = f", num_envs={self._num_envs}" if self._num_envs > 1 else ""
         return (
-            f"{type(self).__name__}(capacity={self._capacity}, device='{self._device}', "
+            f"{type(self).__name__}(capacity={self.capacity}, device='{self._device}'{envs}, "
             f"len={len(self)})"
         )
 
@@ -164,63 +211,24 @@ class Buffer(Sequence[Any]):
         return self._core is core
 
     def _build(self, schema: Schema) -> _core.Buffer:
+        device = cuda_index(self._device) if self._device.type == "cuda" else None
+        compact = self._compact
+        if compact == "auto":
+            large = schema.observation_bytes >= COMPACT_BYTES or self._frame_stack > 1
+            compact = large and device is None
         return schema.build_core(
-            capacity=self._capacity,
+            lane_capacity=self._lane_capacity,
+            num_lanes=self._num_envs,
             seed=self._seed,
+            n_step=self._n_step,
             gamma=self._gamma,
             overwrite=self._overwrite,
-            device=_cuda_index(self._device) if self._device.type == "cuda" else None,
+            compact=compact,
+            frame_stack=self._frame_stack,
+            device=device,
         )
 
     def _deliver(self, tensors: tuple[torch.Tensor, ...]) -> BatchExperience:
         assert self._schema is not None
         batch = self._schema.batch(tensors)
         return batch.to(self._device) if self._comes_by_copy else batch
-
-
-def _check_device(device: torch.device | str | None) -> torch.device:
-    try:
-        chosen = set_device("cpu" if device is None else device)
-    except RuntimeError as error:
-        raise _missing_cuda(error) from None
-    if chosen.type == "meta":
-        raise ValueError("device: expected one with memory, got meta")
-    if chosen.type == "cuda":
-        _core.require_cuda(_cuda_index(chosen))
-    return chosen
-
-
-def _cuda_index(device: torch.device) -> int:
-    return torch.cuda.current_device() if device.index is None else device.index
-
-
-def _missing_cuda(error: RuntimeError) -> RuntimeError:
-    """What is missing and what to do about it, where that is more than torch's error says."""
-    try:
-        _core.require_cuda(0)
-    except RuntimeError as reason:
-        return reason
-    if torch.cuda.is_available():
-        return error
-    return RuntimeError(
-        f"device: cannot use cuda: torch {torch.__version__} has no CUDA; install a build of torch "
-        "with CUDA, or pass device='cpu'"
-    )
-
-
-def _check_capacity(capacity: int) -> int:
-    number = check_int("capacity", capacity)
-    if not 1 <= number <= MAX_CAPACITY:
-        raise ValueError(f"capacity: expected 1 to {MAX_CAPACITY} (2**40), got {number}")
-    return number
-
-
-def check_int(name: str, value: int) -> int:
-    """An argument that must be an int, or what counts as one; a bool does not.
-
-    Raises:
-        TypeError: If it is something else.
-    """
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    return operator.index(value)

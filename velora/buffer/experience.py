@@ -65,12 +65,14 @@ class Experience:
 class BatchExperience:
     """Steps stacked along a leading batch dimension B, as they come out of a buffer.
 
-    Where observations are dicts or tuples, so are `states` and `next_states`.
+    Where observations are dicts or tuples, so are `states` and `next_states`. A batch of sequences
+    has a second dimension L, of time: states `(B, L, F)`, rewards `(B, L, 1)`, indices `(B, L)`.
 
     Attributes:
         states: `(B, F)`, or `(B, C, H, W)` for images.
         actions: `(B, A)`; `(B, 1)` for a single number.
-        rewards: `(B, 1)`, float32.
+        rewards: `(B, 1)`, float32; the discounted sum over n steps where a buffer looks n steps
+            ahead. What follows is then that of the last of these steps.
         next_states: As `states`.
         dones: `(B, 1)`, float32: 1 where the episode terminated.
         truncations: `(B, 1)`, float32: 1 where the episode was cut off.
@@ -78,7 +80,10 @@ class BatchExperience:
         weights: `(B, 1)`: importance weights; None where sampling is uniform.
         discounts: `(B, 1)`, float32: what multiplies the value of `next_states`, so that
             `rewards + discounts * next_values` is the target. `ReplayBuffer` only.
-        mask: None for batches of single steps.
+        mask: `(B, L, 1)`, float32: 1 where a step of a sequence counts, 0 where it warms up a
+            network or is padding. None for batches of single steps.
+        is_first: `(B, L, 1)`, float32: 1 where a step is the first of its episode. None for
+            batches of single steps.
         extras: The fields that a subclass of `Experience` added, by name.
     """
 
@@ -92,6 +97,7 @@ class BatchExperience:
     weights: Any = None
     discounts: Any = None
     mask: Any = None
+    is_first: Any = None
     extras: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -101,7 +107,7 @@ class BatchExperience:
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __len__(self) -> int:
-        """The number of steps B."""
+        """The number of steps, or of sequences, B."""
         return len(self.rewards)
 
     def __getitem__(self, index: int | slice | torch.Tensor) -> BatchExperience:

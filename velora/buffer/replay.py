@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from numbers import Real
+from typing import Literal
 
 import torch
 
-from velora.buffer.base import Buffer, check_int
+from velora.buffer.base import Buffer
+from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
+
+MAX_N_STEP = 2**31 - 1
+MAX_FRAME_STACK = 64
 
 
 class ReplayBuffer(Buffer):
-    """Keeps the newest `capacity` experiences and draws uniform batches from them.
+    """Keeps the newest experiences of each environment and draws uniform batches from them.
 
     Draws are without replacement and repeatable: the same seed, pushes and draws give the same
     batches on every device.
 
     Args:
-        capacity: How many experiences to hold, 1 to 2**40. When full, the oldest go first.
+        capacity: How many experiences to hold, 1 to 2**40, `capacity // num_envs` for each
+            environment. When full, the oldest go first.
         device: Where batches come back; None is the CPU.
-        gamma: The discount factor in [0, 1] behind `batch.discounts`.
+        num_envs: How many environments step side by side, 1 to 65,536. Each has a lane of its own,
+            so that episodes never mix.
+        n_step: How many steps a sampled experience sums up (Sutton 1988): `rewards` are then
+            `r_0 + gamma * r_1 + ...` over n steps, or as many as the episode has from there on,
+            and `next_states`, `dones`, `truncations` and `discounts` are those after the last.
+        gamma: The discount factor in [0, 1] behind `batch.discounts` and n-step rewards.
+        frame_stack: States are stacks of so many frames along their first dimension, as Atari
+            wrappers make them, and each frame is to be stored once. At most 64.
+        compact: Store each observation once: a next state is found in the experience after it.
+            Batches are the same, bit for bit: what is not found there is stored beside it. "auto"
+            does so for observations of 4 KB and more, and for stacked frames.
         seed: Seed of the draws, 0 to 2**64 - 1. None takes one from torch's global generator, so
             that `torch.manual_seed` makes a run repeatable.
 
     Raises:
-        TypeError: If `capacity` or `seed` is not an int, or `gamma` not a number.
+        TypeError: If a number is not an int, or `gamma` not a number.
         RuntimeError: If this machine has no such device.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or stacked or compact observations are asked
+            for on a CUDA device, where rows are stored whole.
     """
 
     def __init__(
@@ -34,16 +52,59 @@ class ReplayBuffer(Buffer):
         capacity: int,
         device: torch.device | str | None = None,
         *,
+        num_envs: int = 1,
+        n_step: int = 1,
         gamma: float = 0.99,
+        frame_stack: int = 1,
+        compact: bool | Literal["auto"] = "auto",
         seed: int | None = None,
     ) -> None:
         if not isinstance(gamma, Real):
             raise TypeError(f"gamma: expected a number, got {type(gamma).__name__}")
         if not 0.0 <= gamma <= 1.0:
             raise ValueError(f"gamma: expected a number from 0 to 1, got {gamma}")
+        if not isinstance(compact, bool) and compact != "auto":
+            raise ValueError(f"compact: expected True, False or 'auto', got {compact!r}")
+        frame_stack = check_int("frame_stack", frame_stack, 1, MAX_FRAME_STACK)
+        if frame_stack > 1 and compact is False:
+            raise ValueError(
+                f"compact: expected True or 'auto' with frame_stack={frame_stack}, got False"
+            )
         super().__init__(
-            capacity, device, seed=_check_seed(seed), gamma=float(gamma), overwrite=True
+            capacity,
+            device,
+            num_envs=num_envs,
+            overwrite=True,
+            seed=_check_seed(seed),
+            gamma=float(gamma),
+            n_step=check_int("n_step", n_step, 1, MAX_N_STEP),
+            compact=compact,
+            frame_stack=frame_stack,
         )
+        if self._device.type == "cuda" and (compact is True or frame_stack > 1):
+            name = "frame_stack" if frame_stack > 1 else "compact"
+            raise ValueError(f"{name}: expected whole rows on a CUDA device; use device='cpu'")
+
+    @property
+    def n_step(self) -> int:
+        """How many steps a sampled experience sums up."""
+        return self._n_step
+
+    @property
+    def gamma(self) -> float:
+        """The discount factor."""
+        assert self._gamma is not None
+        return self._gamma
+
+    @property
+    def frame_stack(self) -> int:
+        """How many frames a state is a stack of."""
+        return self._frame_stack
+
+    @property
+    def compact(self) -> bool | Literal["auto"]:
+        """Whether observations are stored once; "auto" until the first experience decides it."""
+        return self._compact if self._core is None else self._core.is_compact
 
     def sample(self, batch_size: int) -> BatchExperience:
         """Draws distinct experiences, each set of them equally likely.
@@ -60,19 +121,95 @@ class ReplayBuffer(Buffer):
             ValueError: If it is less than 1 or more than there is.
         """
         if self._core is None:
-            if (number := check_int("batch_size", batch_size)) < 1:
-                raise ValueError(f"batch_size: expected at least 1, got {number}")
+            number = check_int("batch_size", batch_size, 1)
             raise ValueError(
                 "batch_size: expected at most 0, the number of experiences in the buffer, got "
                 f"{number}"
             )
         return self._deliver(self._core.sample(batch_size))
 
+    def sample_sequences(
+        self,
+        batch_size: int,
+        length: int,
+        burn_in: int = 0,
+        *,
+        boundary: Literal["pad", "within", "cross"] = "pad",
+        first_only: Sequence[str] = ("hidden",),
+    ) -> BatchExperience:
+        """Draws sequences of consecutive steps for recurrent networks.
+
+        Sequences start at distinct steps, each set of starts equally likely. They are L = burn_in +
+        length steps long. Those that have fewer begin at time 0 and are padded with zeros at their
+        end. `batch.mask` is 1 for the steps to train on, `batch.is_first` for the first step of an
+        episode, where a recurrent state is to be reset.
+
+        Args:
+            batch_size: How many sequences B.
+            length: How many steps to train on.
+            burn_in: How many steps before them to warm up the recurrent state, as far as the
+                episode has them (Kapturowski et al. 2019).
+            boundary: What happens at the end of an episode. "pad": a sequence stops there, and may
+                start at any step. "within": it starts only where `length` steps of the episode
+                follow. "cross": it goes on with the next episode of the same environment, and
+                starts only where `length` steps follow.
+            first_only: Extra fields to return for the first step alone, `(B, ...)`: the recurrent
+                state that the experience was made with. Names that experiences lack are ignored.
+
+        Returns:
+            A batch of `(B, L, F)` tensors on the buffer's device, with `truncations`, `indices`
+            (-1 for padding), `discounts`, `mask` and `is_first`. Rewards and discounts are those of
+            single steps, whatever `n_step` is.
+
+        Raises:
+            TypeError: If a number is not an int.
+            ValueError: If a number is out of range, `length` or `burn_in` exceeds what an
+                environment's lane holds, `boundary` is none of these, or there are fewer than
+                `batch_size` starts.
+            RuntimeError: If the buffer's rows are on a CUDA device.
+        """
+        batch_size = check_int("batch_size", batch_size, 1)
+        length = check_int("length", length, 1)
+        burn_in = check_int("burn_in", burn_in, 0)
+        for name, steps in (("length", length), ("burn_in", burn_in)):
+            if steps > self._lane_capacity:
+                raise ValueError(
+                    f"{name}: expected at most {self._lane_capacity} steps, which is what the "
+                    f"buffer holds of an environment, got {steps}"
+                )
+        if boundary not in ("pad", "within", "cross"):
+            raise ValueError(f"boundary: expected 'pad', 'within' or 'cross', got {boundary!r}")
+        names = _check_names(first_only)
+        if self._core is None:
+            raise ValueError(
+                "batch_size: expected at most 0, the number of sequences in the buffer, got "
+                f"{batch_size}"
+            )
+        assert self._schema is not None
+        first_fields = [
+            place
+            for name in self._schema.extra_names
+            if name in names
+            for place in self._schema.leaf_places(name)
+        ]
+        return self._deliver(
+            self._core.sample_sequences(batch_size, length, burn_in, boundary, first_fields)
+        )
+
+
+def _check_names(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(
+            f"first_only: expected a sequence of field names, got {type(names).__name__}"
+        )
+    names = tuple(names)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"first_only: expected field names, got {type(name).__name__}")
+    return names
+
 
 def _check_seed(seed: int | None) -> int:
     if seed is None:
         return int(torch.randint(2**63 - 1, (), device="cpu").item())
-    number = check_int("seed", seed)
-    if not 0 <= number < 2**64:
-        raise ValueError(f"seed: expected 0 to 2**64 - 1, got {number}")
-    return number
+    return check_int("seed", seed, 0, 2**64 - 1)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from velora import returns
-from velora.buffer.base import Buffer, check_int
+from velora.buffer.base import Buffer
+from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 
 
@@ -19,20 +20,27 @@ class RolloutBuffer(Buffer):
     It never overwrites: when it is full, `sample` it and then `empty` it.
 
     Args:
-        capacity: How many experiences to hold, 1 to 2**40.
+        capacity: How many experiences to hold, 1 to 2**40, `capacity // num_envs` for each
+            environment.
         device: Where batches come back; None is the CPU.
+        num_envs: How many environments step side by side, 1 to 65,536.
 
     Raises:
-        TypeError: If `capacity` is not an int.
-        ValueError: If `capacity` is out of range.
+        TypeError: If `capacity` or `num_envs` is not an int.
+        ValueError: If either is out of range.
         RuntimeError: If this machine has no such device.
     """
 
-    def __init__(self, capacity: int, device: torch.device | str | None = None) -> None:
-        super().__init__(capacity, device, seed=0, gamma=None, overwrite=False)
+    def __init__(
+        self, capacity: int, device: torch.device | str | None = None, *, num_envs: int = 1
+    ) -> None:
+        super().__init__(capacity, device, num_envs=num_envs, overwrite=False)
 
     def sample(self) -> BatchExperience:
         """All experiences, oldest first, as one batch on the buffer's device.
+
+        With several environments, all of them at one step come before any at the next: T steps
+        of N environments are T * N rows, and `reshape(T, N, ...)` takes them apart.
 
         Raises:
             BufferError: If the buffer is empty.
@@ -49,20 +57,21 @@ class RolloutBuffer(Buffer):
         gamma: float = 0.99,
         lam: float = 0.95,
     ) -> tuple[Tensor, Tensor]:
-        """Generalised advantage estimates for what `sample` gives, T steps in time order.
+        """Generalised advantage estimates for what `sample` gives: T * N rows, for T steps of N
+        environments.
 
         Args:
-            values: The critic's values of `sample().states`, `(T, 1)` or `(T,)`.
+            values: The critic's values of `sample().states`, `(T * N, 1)` or `(T * N,)`.
             next_values: Its values of `sample().next_states`, of the same shape.
             gamma: Discount, in [0, 1].
             lam: Decay of the estimator, in [0, 1].
 
         Returns:
-            `(advantages, returns)`, `(T, 1)` each, with the device and dtype of `values`. No
+            `(advantages, returns)`, `(T * N, 1)` each, with the device and dtype of `values`. No
             gradient flows through them.
 
         Raises:
-            BufferError: If the buffer is empty.
+            BufferError: If the buffer is empty, or environments have different numbers of steps.
             TypeError: If values are not tensors.
             ValueError: If a shape or number does not fit.
 
@@ -76,16 +85,23 @@ class RolloutBuffer(Buffer):
             raise TypeError(f"{name}: expected a tensor, got {type(wrong).__name__}")
         # On the host, where the estimator runs; a rollout is small beside the critic's work.
         steps = self.sample().to("cpu")
-        advantages, targets = returns.gae(
+        columns = (
             steps.rewards.to(values.dtype),
             _column("values", values, len(steps)).cpu(),
             _column("next_values", next_values, len(steps)).cpu(),
             steps.dones,
             steps.truncations,
-            gamma=gamma,
-            lam=lam,
         )
-        return advantages.to(values.device), targets.to(values.device)
+        assert self._core is not None
+        if not self._core.is_even():
+            raise BufferError(
+                "compute_returns: expected as many steps of each environment, got "
+                f"{len(steps)} steps that are spread unevenly over {self._num_envs}"
+            )
+        by_time = [column.reshape(-1, self._num_envs) for column in columns]
+        both = returns.gae(*by_time, gamma=gamma, lam=lam)
+        advantages, targets = (part.reshape(-1, 1).to(values.device) for part in both)
+        return advantages, targets
 
     def minibatches(
         self, batch_size: int, epochs: int = 1, *, drop_last: bool = False, **columns: Tensor
@@ -110,9 +126,8 @@ class RolloutBuffer(Buffer):
             TypeError: If `batch_size` or `epochs` is not an int, or a column not a tensor.
             ValueError: If either is less than 1, or a column is not of length T.
         """
-        for name, number in (("batch_size", batch_size), ("epochs", epochs)):
-            if check_int(name, number) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {number}")
+        check_int("batch_size", batch_size, 1)
+        check_int("epochs", epochs, 1)
         steps = self.sample()
         for name, column in columns.items():
             if not isinstance(column, Tensor):

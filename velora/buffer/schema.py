@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from velora import _core
@@ -24,6 +26,7 @@ _STACKED = {
     "truncated": "truncations",
 }
 _STEP = ("state", "action", "reward", "next_state")
+_PARTS = tuple(_STACKED.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,12 @@ class Leaf:
     dtype: str
     shape: tuple[int, ...]
     given: tuple[int, ...] | type
+
+    @property
+    def nbytes(self) -> int:
+        """Of one row."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return math.prod(self.shape) * dtype.itemsize
 
     def restore(self, row: Tensor) -> Any:
         """Turns the stored row into the form in which it was pushed."""
@@ -122,16 +131,21 @@ class Schema:
     def build_core(
         self,
         *,
-        capacity: int,
+        lane_capacity: int,
+        num_lanes: int,
         seed: int,
+        n_step: int,
         gamma: float | None,
         overwrite: bool,
+        compact: bool,
+        frame_stack: int,
         device: int | None,
     ) -> _core.Buffer:
         """A native buffer for rows of this schema, on the CUDA device of that number if any.
 
         Raises:
-            MemoryError: If `capacity` rows do not fit into this machine, or onto the device.
+            MemoryError: If so many rows do not fit into this machine, or onto the device.
+            ValueError: If states are no stacks of `frame_stack` frames.
         """
         leaves = tree.leaves(self.trees)
         places = iter(range(len(leaves)))
@@ -141,13 +155,31 @@ class Schema:
         return _core.Buffer(
             fields=[_core.Field(x.name, x.role, x.dtype, list(x.shape)) for x in leaves],
             trees=trees,
-            capacity=capacity,
+            lane_capacity=lane_capacity,
+            num_lanes=num_lanes,
             seed=seed,
+            n_step=n_step,
             gamma=gamma,
             overwrite=overwrite,
+            compact=compact,
+            frame_stack=frame_stack,
             check_type=self.check_type,
             device=device,
         )
+
+    @property
+    def observation_bytes(self) -> int:
+        """The size of one state."""
+        return sum(leaf.nbytes for leaf in tree.leaves(self.trees["state"]))
+
+    def leaf_places(self, name: str) -> list[int]:
+        """Where the leaves of one attribute stand among all of them."""
+        places = iter(range(len(tree.leaves(self.trees))))
+        numbered = {
+            other: tree.map_leaves(lambda _: next(places), nest)
+            for other, nest in self.trees.items()
+        }
+        return tree.leaves(numbered[name])
 
     @cached_property
     def extra_names(self) -> list[str]:
@@ -164,6 +196,7 @@ class Schema:
         names = self.extra_names
         end = 4 + len(names)
         sampled = len(parts) > end + 2
+        sequences = len(parts) > end + 4
         return BatchExperience(
             parts[0],
             parts[1],
@@ -174,7 +207,8 @@ class Schema:
             parts[end + 2] if sampled else None,
             None,
             parts[end + 3] if sampled else None,
-            None,
+            parts[end + 4] if sequences else None,
+            parts[end + 5] if sequences else None,
             dict(zip(names, parts[4:end], strict=True)) if names else {},
         )
 
@@ -192,7 +226,24 @@ class Schema:
         return _construct(self.experience_type or _declare(tuple(self.extra_names)), restored)
 
 
-def columns_of(batch: BatchExperience) -> dict[str, Any]:
+def batch_of_arrays(arrays: dict[str, Any]) -> BatchExperience:
+    """The batch whose parts these are: its fields, and extra fields by their own names.
+
+    Raises:
+        ValueError: If a part is missing, or is one that only a sampled batch has.
+    """
+    for name in _PARTS:
+        if name not in arrays and name != "truncations":
+            raise ValueError(f"{name}: expected a batch of this field, got none")
+    for name in (item.name for item in dataclasses.fields(BatchExperience)):
+        if name in arrays and name not in _PARTS:
+            raise ValueError(f"{name}: expected parts of steps, got one that sampling adds")
+    parts = {name: value for name, value in arrays.items() if name in _PARTS}
+    extras = {name: value for name, value in arrays.items() if name not in _PARTS}
+    return BatchExperience(**parts, extras=extras)
+
+
+def columns_of(batch: BatchExperience | None) -> dict[str, Any]:
     """Attribute -> stacked arrays of a batch.
 
     Raises:

@@ -1,5 +1,16 @@
 """Gymnasium environments and buffers, put together."""
 
+from velora.gym.collect import Collector, collect
+from velora.gym.statistics import CollectStatistics
+from velora.gym.transitions import Transitions, autoreset_mode, transitions
 from velora.gym.wrappers import add_core_env_wrappers
 
-__all__ = ["add_core_env_wrappers"]
+__all__ = [
+    "CollectStatistics",
+    "Collector",
+    "Transitions",
+    "add_core_env_wrappers",
+    "autoreset_mode",
+    "collect",
+    "transitions",
+]

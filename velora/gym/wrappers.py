@@ -6,10 +6,13 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import NumpyToTorch, RecordEpisodeStatistics
 from gymnasium.wrappers.vector import NumpyToTorch as VectorNumpyToTorch
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorRecordEpisodeStatistics
 
+from velora.gym.final_observations import StackFinalObservations
+from velora.gym.transitions import autoreset_mode
 from velora.utils import set_device
 
 
@@ -21,7 +24,8 @@ def add_core_env_wrappers(
 
     `info["episode"]` then holds return, length and time of each finished episode. Observations are
     tensors on `device`, and actions may be. A vector environment's rewards and flags are tensors
-    too; a single one's stay Python numbers.
+    too; a single one's stay Python numbers. The `info["final_obs"]` of a vector environment that
+    resets within a step is one tensor `(N, ...)`, or a nest of them.
 
     Args:
         env: A Gymnasium environment or vector environment, wrapped or not.
@@ -57,8 +61,15 @@ def add_core_env_wrappers(
     if _find(env, statistics) is None:
         wrapped = statistics(wrapped)
     if converter is None:
+        if isinstance(env, gym.vector.VectorEnv) and _resets_at_once(env):
+            wrapped = StackFinalObservations(wrapped)
         wrapped = conversion(wrapped, device=device)
     return wrapped
+
+
+def _resets_at_once(env: gym.vector.VectorEnv[Any, Any, Any]) -> bool:
+    declares = "autoreset_mode" in env.metadata
+    return declares and autoreset_mode(env) is AutoresetMode.SAME_STEP
 
 
 def _find(env: Any, kind: type[Any]) -> Any:

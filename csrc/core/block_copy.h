@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace velora {
+
+/// Copies `nbytes` from in(i) to out(i) for each i < count. Lengths up to 128 bytes, which nearly
+/// all fields have, are copied in a loop that knows the length: no loop over words, no call.
+namespace block_copy {
+
+/// kWords words, the last of them overlapping the one before.
+template <std::size_t kWordBytes, std::size_t kWords, typename Out, typename In>
+void words(std::size_t count, std::size_t nbytes, const Out& out, const In& in) {
+  for (std::size_t i = 0; i < count; ++i) {
+    std::byte* to = out(i);
+    const std::byte* from = in(i);
+    for (std::size_t w = 0; w + 1 < kWords; ++w) {
+      std::memcpy(to + w * kWordBytes, from + w * kWordBytes, kWordBytes);
+    }
+    std::memcpy(to + nbytes - kWordBytes, from + nbytes - kWordBytes, kWordBytes);
+  }
+}
+
+template <typename Out, typename In>
+void bytes(std::size_t count, std::size_t nbytes, const Out& out, const In& in) {
+  for (std::size_t i = 0; i < count; ++i) std::memcpy(out(i), in(i), nbytes);
+}
+
+}  // namespace block_copy
+
+template <typename Out, typename In>
+void copy_block(std::size_t count, std::size_t nbytes, const Out& out, const In& in) {
+  namespace copy = block_copy;
+  if (nbytes < 16) {
+    if (nbytes == 4) return copy::words<4, 1>(count, nbytes, out, in);
+    if (nbytes == 8) return copy::words<8, 1>(count, nbytes, out, in);
+    if (nbytes > 8) return copy::words<8, 2>(count, nbytes, out, in);
+    return copy::bytes(count, nbytes, out, in);
+  }
+  switch ((nbytes + 15) / 16) {
+    case 1:
+      return copy::words<16, 1>(count, nbytes, out, in);
+    case 2:
+      return copy::words<16, 2>(count, nbytes, out, in);
+    case 3:
+      return copy::words<16, 3>(count, nbytes, out, in);
+    case 4:
+      return copy::words<16, 4>(count, nbytes, out, in);
+    case 5:
+      return copy::words<16, 5>(count, nbytes, out, in);
+    case 6:
+      return copy::words<16, 6>(count, nbytes, out, in);
+    case 7:
+      return copy::words<16, 7>(count, nbytes, out, in);
+    case 8:
+      return copy::words<16, 8>(count, nbytes, out, in);
+    default:
+      return copy::bytes(count, nbytes, out, in);
+  }
+}
+
+}  // namespace velora

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "core/block_store.h"
+#include "core/row_layout.h"
+#include "core/row_source.h"
+#include "core/rows_view.h"
+
+namespace velora {
+
+/// Where one frame of an observation lies: in a row, or in a block.
+struct FramePlace {
+  const std::byte* base;
+  std::int32_t frame;  // its number in the block's stack; negative: `base` is a row
+
+  const std::byte* of(std::size_t row_offset, std::size_t block_offset,
+                      std::size_t frame_bytes) const {
+    return frame < 0 ? base + row_offset
+                     : base + block_offset + static_cast<std::size_t>(frame) * frame_bytes;
+  }
+};
+
+/// The observations of compact rows, each stored once.
+///
+/// A row has the newest frame of its state and two links. `head` leads to a block with the older
+/// frames, unless they are those that the row before it ends with. `next` leads to a block with its
+/// next state, unless that is the state of the row after it. Both are decided by comparing bytes
+/// when the later row is pushed, so nothing is ever lost, whatever is pushed. The newest row of a
+/// lane always has a next block. Blocks are freed when their row is overwritten.
+///
+/// A row is read through at most frame_stack - 1 rows before it, so each ring has as many places
+/// more than its capacity. Not synchronised.
+class CompactRows {
+ public:
+  explicit CompactRows(const RowLayout& layout);
+
+  /// Makes sure that so many rows can be written. Throws MemoryError.
+  void reserve(std::size_t rows) { blocks_.reserve(2 * rows); }
+  /// Writes the observations of source row `i` to `row`, the lane's next, which is not committed
+  /// yet. Precondition: reserve() was told of it.
+  void write(const RowsView& view, std::uint32_t lane, std::byte* row, const RowSource& source,
+             std::size_t i);
+  void clear() { blocks_.clear(); }
+
+  /// The frames of a row's state and of its next state, oldest first: frame_stack of each.
+  /// Precondition: the row is alive.
+  void find_state(const RowsView& view, RowId id, FramePlace* frames) const;
+  void find_next_state(const RowsView& view, RowId id, FramePlace* frames) const;
+
+  std::uint32_t frame_stack() const { return frame_stack_; }
+  const BlockStore& blocks() const { return blocks_; }
+  /// Numbers the blocks of a copied row from blocks.size() on, and adds their present numbers.
+  void renumber(std::byte* row_copy, std::vector<std::uint32_t>& blocks) const;
+  /// Takes `count` blocks back that were numbered so. Precondition: there are no others.
+  void restore(const std::byte* blocks, std::size_t count);
+
+ private:
+  static constexpr std::uint32_t kNone = UINT32_MAX;
+  struct Links {
+    std::uint32_t next;
+    std::uint32_t head;
+  };
+  /// A leaf of the observation, which is a field of the state and one of the next state.
+  struct Leaf {
+    std::size_t state;  // field
+    std::size_t next;   // field
+    std::size_t nbytes;
+    std::size_t frame_bytes;
+    std::size_t row_offset;
+    std::size_t block_offset;
+    std::uint32_t frames;
+  };
+
+  Links links(const std::byte* row) const;
+  void set_links(std::byte* row, Links links) const;
+  bool is_state(std::uint32_t block, const RowSource& source, std::size_t i) const;
+  bool goes_on(const RowsView& view, RowId previous, const RowSource& source, std::size_t i) const;
+  void release(std::uint32_t block) {
+    if (block != kNone) blocks_.release(block);
+  }
+
+  std::size_t links_offset_;
+  std::uint32_t frame_stack_;
+  std::vector<Leaf> leaves_;
+  BlockStore blocks_;
+};
+
+}  // namespace velora

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/draw.h"
+#include "core/gather.h"
+#include "core/store.h"
+
+namespace velora {
+
+/// Where a sequence must not go on: past the end of its episode, in which case it is padded; or it
+/// may not even begin where it would (kWithin); or only past the newest row (kCross).
+enum class SequenceBoundary : std::uint8_t { kPad, kWithin, kCross };
+
+struct SequenceSpec {
+  std::uint64_t length;   // steps to train on
+  std::uint64_t burn_in;  // steps before them, as far as they are there
+  SequenceBoundary boundary;
+};
+
+/// Where the parts of a batch of sequences go, B of L = burn_in + length steps each.
+struct SequenceTarget {
+  BatchTarget steps;    // B * L rows, sequence by sequence
+  float* mask;          // (B, L, 1): 1 for the steps to train on
+  BatchTarget firsts;  // B rows: the first step of each sequence
+};
+
+/// Draws rows from a Store and gathers them. The memory that it works in is kept between calls.
+/// Not synchronised.
+class Sampler {
+ public:
+  /// Writes `count` distinct rows: those of the lanes' next draw, which the caller counts when it
+  /// has the batch. Precondition: there are so many.
+  void sample(const Store& store, std::size_t count, const BatchTarget& target);
+  /// Writes the `count` live rows from position `start` on in time order.
+  void take(const Store& store, std::uint64_t start, std::size_t count, const BatchTarget& target);
+
+  /// How many places a sequence can start at.
+  static std::uint64_t count_sequences(Store& store, const SequenceSpec& spec);
+  /// Writes `count` sequences with distinct starts, as sample() does.
+  void sample_sequences(Store& store, const SequenceSpec& spec, std::size_t count,
+                        const SequenceTarget& target);
+
+ private:
+  std::span<const std::uint64_t> draw(const Store& store, std::size_t count, std::uint64_t bound);
+  void add_sequence(const RowsView& view, const SequenceSpec& spec, RowId start, float* mask);
+
+  std::vector<std::uint64_t> drawn_;
+  std::vector<RowId> ids_;
+  std::vector<RowId> firsts_;
+  DrawScratch scratch_;
+};
+
+}  // namespace velora

@@ -1,0 +1,31 @@
+"""Arguments that are numbers."""
+
+from __future__ import annotations
+
+import operator
+
+
+def check_int(name: str, value: int, least: int | None = None, most: int | None = None) -> int:
+    """An argument that must be an int in a range, or what counts as one; a bool does not.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If it is out of range.
+    """
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    number = operator.index(value)
+    if least is not None and most is not None and not least <= number <= most:
+        raise ValueError(f"{name}: expected {_text(least)} to {_text(most)}, got {number}")
+    if least is not None and number < least:
+        raise ValueError(f"{name}: expected at least {least}, got {number}")
+    return number
+
+
+def _text(number: int) -> str:
+    """Large numbers about a power of two say which."""
+    if number >= 2**31 and (number + 1) & number == 0:
+        return f"2**{number.bit_length()} - 1"
+    if number >= 2**31 and (number - 1) & number == 0:
+        return f"{number} (2**{number.bit_length() - 1})"
+    return str(number)

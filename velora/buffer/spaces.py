@@ -1,0 +1,113 @@
+"""Buffers that know from an environment's spaces what they will hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from velora.buffer import tree
+from velora.buffer.base import Buffer
+from velora.buffer.experience import BatchExperience
+from velora.buffer.schema import Schema, columns_of
+
+_AnyBuffer = TypeVar("_AnyBuffer", bound=Buffer)
+
+
+def from_env(
+    kind: type[_AnyBuffer],
+    env: Any,
+    capacity: int,
+    device: torch.device | str | None = None,
+    *,
+    extras: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> _AnyBuffer:
+    """A buffer for the transitions of an environment: `num_envs` and schema come from it.
+
+    Memory is allocated at once, so that what does not fit shows before the first step.
+
+    Args:
+        kind: `ReplayBuffer` or `RolloutBuffer`.
+        env: A Gymnasium environment or vector environment, wrapped or not.
+        capacity: As for `kind`.
+        device: As for `kind`.
+        extras: What a policy adds to each step, by name: an example of one environment's, a
+            number, an array or a nest, `{"log_prob": 0.0, "hidden": torch.zeros(64)}`.
+        **options: More arguments of `kind`.
+
+    Raises:
+        TypeError: If `env` is not a Gymnasium environment, or has a space of other things than
+            arrays: Text, Sequence, Graph.
+        ValueError: If a space has a dtype that no buffer stores, or no elements; if an extra field
+            has the name of another; or as for `kind`.
+        MemoryError: If `capacity` rows exceed this machine.
+    """
+    schema = schema_of_env(env, extras)
+    buffer = kind(capacity, device, num_envs=num_envs_of(env), **options)
+    buffer._adopt(schema, buffer._build(schema))
+    return buffer
+
+
+def schema_of_env(env: Any, extras: Mapping[str, Any] | None = None) -> Schema:
+    """The schema that the first transition of an environment would fix.
+
+    Raises:
+        TypeError: If `env` is not a Gymnasium environment, or a space is not one of arrays.
+        ValueError: If a space has a dtype that no buffer stores, or no elements, or an extra field
+            has the name of another.
+    """
+    _, observation_space, action_space = _spaces(env)
+    # From one step, so that the schema is inferred in the one way in which it is.
+    states = _example("observation_space", observation_space)
+    step = BatchExperience(
+        states,
+        _example("action_space", action_space),
+        np.zeros(1, np.float32),
+        states,
+        np.zeros(1, np.bool_),
+        extras=tree.map_leaves(_batch_of_one, dict(extras or {})),
+    )
+    return Schema.from_columns(columns_of(step))
+
+
+def num_envs_of(env: Any) -> int:
+    """How many environments there are: N of a vector environment, 1 of another.
+
+    Raises:
+        TypeError: If `env` is not a Gymnasium environment.
+    """
+    return _spaces(env)[0]
+
+
+def _spaces(env: Any) -> tuple[int, Any, Any]:
+    """The number of environments, and the spaces of one."""
+    import gymnasium as gym  # not at the top: buffers are useful without environments
+
+    if isinstance(env, gym.vector.VectorEnv):
+        return int(env.num_envs), env.single_observation_space, env.single_action_space
+    if isinstance(env, gym.Env):
+        return 1, env.observation_space, env.action_space
+    raise TypeError(f"env: expected a Gymnasium Env or VectorEnv, got {type(env).__name__}")
+
+
+def _example(name: str, space: Any) -> Any:
+    """A batch of one element of a space, as a vector environment batches them."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Dict):
+        return {key: _example(f"{name}[{key!r}]", child) for key, child in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_example(f"{name}[{i}]", child) for i, child in enumerate(space.spaces))
+    if isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary | spaces.MultiDiscrete):
+        return np.zeros((1, *(space.shape or ())), space.dtype)
+    raise TypeError(
+        f"{name}: expected a Box, Discrete, MultiBinary, MultiDiscrete, or a Dict or Tuple of "
+        f"these, got {space}"
+    )
+
+
+def _batch_of_one(example: Any) -> Any:
+    return example[None] if hasattr(example, "ndim") else np.asarray(example)[None]
