@@ -69,9 +69,24 @@ test-cpp-asan: .venv/run.stamp ## Run the C++ tests under AddressSanitizer and U
 	@$(CMAKE) --build build/cpp-asan
 	@$(BIN)/ctest --test-dir build/cpp-asan --output-on-failure
 
-.PHONY: bench
-bench: build/installed.stamp ## Time everything against its peers
+.PHONY: bench bench-peers
+bench: build/installed.stamp ## Time everything against what is written by hand
 	@$(BIN)/python -m benchmarks
+
+# Peers have an environment of their own, so that .venv stays what velora needs. Behind it comes
+# .venv, for velora as it is installed there.
+build/peers/installed.stamp: benchmarks/peers-requirements.txt | .venv/run.stamp
+	@rm -rf build/peers
+	@$(BIN)/python -m venv build/peers
+	@echo "velora: installing benchmarks/peers-requirements.txt into build/peers"
+	@build/peers/bin/pip install -qq --disable-pip-version-check -r $<
+	@$(BIN)/python -c 'from sysconfig import get_path; \
+	  print("import site; site.addsitedir(%r)" % get_path("purelib"))' \
+	  > $$(echo build/peers/lib/python3*/site-packages)/velora.pth
+	@touch $@
+
+bench-peers: build/installed.stamp build/peers/installed.stamp ## Time everything against other libraries too
+	@build/peers/bin/python -m benchmarks
 
 # Checking it
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks import contenders
 from benchmarks.callgrind import Counts, run_under_callgrind
 from benchmarks.compiler import compile_library
-from benchmarks.contenders import Contender, Operation
+from benchmarks.contenders import Contender, Operation, Operations
 from benchmarks.workloads import VECTORS
 
 SOURCE = Path(__file__).parent / "callgrind.cpp"
@@ -73,14 +73,19 @@ def _count(name: str) -> None:
 
 
 def _operations(contender: Contender) -> dict[str, Operation]:
-    operations = {
+    operations: dict[str, Operations | None] = {
         "nothing (the loop itself)": bool,
         "push": contender.push(),
         "construct and push": contender.construct_and_push(),
+        "extend 256": contender.extend(256),
         "sample 1": contender.sample(1),
         "sample 256": contender.sample(256),
+        "n-step 256 x 3": contender.sample_n_step(256, 3),
+        "sequences 32 x 64": contender.sample_sequences(32, 64, "within"),
     }
-    return {work: run for work, run in operations.items() if run is not None}
+    # Of several ways the contender's own.
+    chosen = {w: run[""] if isinstance(run, Mapping) else run for w, run in operations.items()}
+    return {work: run for work, run in chosen.items() if run is not None}
 
 
 def _print_counts(work: str, counts: Counts, top: int, console: Console) -> None:
@@ -110,7 +115,7 @@ def _without_arguments(name: str) -> str:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.count_instructions",
-        description="Count the instructions of a push and a sample under callgrind.",
+        description="Count the instructions of pushes and samples under callgrind.",
     )
     parser.add_argument("--contender", choices=contenders.NAMES, default="velora")
     parser.add_argument("--top", type=int, default=20, help="how many functions to list")

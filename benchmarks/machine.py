@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("velora", "torch", "numpy")
+PACKAGES = ("velora", "torch", "numpy", "torchrl", "tensordict")
 
 
 def describe_machine() -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.timing import Plan, Timing, quartiles
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Aim, Workload
 
 REFERENCE = "velora"
 
@@ -24,30 +25,40 @@ class Result:
     workload: Workload
     timings: dict[str, Timing]
 
-    def ratio(self, name: str) -> tuple[float, float, float] | None:
-        """How many times as long as velora: first quartile, median, third quartile of all rounds.
+    def ratio(self, name: str, to: str = REFERENCE) -> tuple[float, float, float] | None:
+        """How many times as long as another: first quartile, median, third quartile of all rounds.
 
-        None where velora was not timed.
+        None where one of them was not timed.
         """
-        if REFERENCE not in self.timings:
+        if name not in self.timings or to not in self.timings:
             return None
-        ratios = self.timings[name].ratios_to(self.timings[REFERENCE])
+        ratios = self.timings[name].ratios_to(self.timings[to])
         low, high = quartiles(ratios)
         return low, statistics.median(ratios), high
 
     def aims(self) -> list[tuple[str, bool]]:
         """Each aim in words, and whether it was met."""
-        found = []
-        limit = self.workload.aim_us
-        if limit is not None and REFERENCE in self.timings:
-            median = self.timings[REFERENCE].median_us
-            found.append((f"{REFERENCE} at most {limit:g} us: {median:.2f}", median <= limit))
-        for name, least in self.workload.aim_ratios.items():
-            ratio = self.ratio(name) if name in self.timings else None
-            if ratio is not None:
-                text = f"{name} at least {least:g} x {REFERENCE}: {ratio[1]:.1f}"
-                found.append((text, ratio[1] >= least))
-        return found
+        found = [self._try_aim(aim) for aim in self.workload.aims]
+        return [outcome for outcome in found if outcome is not None]
+
+    def _try_aim(self, aim: Aim) -> tuple[str, bool] | None:
+        if aim.times is not None:
+            ratio = self.ratio(aim.contender, aim.times)
+            value, unit = None if ratio is None else ratio[1], f"x {aim.times}"
+        else:
+            timing = self.timings.get(aim.contender)
+            value, unit = None if timing is None else timing.median_us, "us"
+        if value is None:
+            return None
+        words, met = [], True
+        for limit, word, fits in (
+            (aim.at_most, "at most", operator.le),
+            (aim.at_least, "at least", operator.ge),
+        ):
+            if limit is not None:
+                words.append(f"{word} {limit:g} {unit}")
+                met = met and fits(value, limit)
+        return f"{aim.contender} {' and '.join(words)}: {value:.2f}", met
 
 
 def print_table(results: list[Result], plan: Plan, console: Console) -> None:
@@ -70,13 +81,14 @@ def print_table(results: list[Result], plan: Plan, console: Console) -> None:
             console.print(f"{result.workload.name}: {text}, {mark}")
 
 
-def write_json(results: list[Result], plan: Plan, path: Path) -> None:
-    """Writes everything that was measured, with what it was measured on."""
+def write_json(results: list[Result], left_out: dict[str, str], plan: Plan, path: Path) -> None:
+    """Writes everything that was measured, with what it was measured on and what was missing."""
     document = {
         "date": machine.now(),
         "machine": machine.describe_machine(),
         "versions": machine.describe_versions(),
         "settings": {"threads": 1, **asdict(plan)},
+        "left_out": left_out,
         "results": [_as_json(result) for result in results],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +130,7 @@ def _as_json(result: Result) -> dict[str, object]:
         "work": workload.name,
         "rows": workload.rows.name,
         "capacity": workload.rows.capacity,
-        "batch_size": workload.batch_size or None,
+        "arguments": workload.arguments,
         "contenders": contenders,
         "aims": [{"aim": text, "met": met} for text, met in result.aims()],
     }

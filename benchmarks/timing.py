@@ -92,11 +92,20 @@ def time_in_turns(operations: Mapping[str, Operation], plan: Plan) -> dict[str, 
 
 
 def _calls_in_block(plan: Plan, run: Operation) -> int:
-    """How many calls fill a block. Finding out warms the operation up."""
+    """How many calls fill a block. Finding out warms the operation up.
+
+    Not from a single look: a first call takes memory that later ones have, and where it alone
+    filled half a block, every block would be one call, and that after others had the caches.
+    """
+    run()
     calls = 1
-    while (call_us := _time_block(plan, run, calls)) * calls < plan.block_us / 2:
+    while (call_us := _least_of_three(plan, run, calls)) * calls < plan.block_us / 2:
         calls *= 2
     return max(1, round(plan.block_us / call_us))
+
+
+def _least_of_three(plan: Plan, run: Operation, calls: int) -> float:
+    return min(_time_block(plan, run, calls) for _ in range(3))
 
 
 def _time_block(plan: Plan, run: Operation, calls: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import reference
 import torch
-from helpers import PolicyExperience, map_nest, stack
+from helpers import AnyBuffer, PolicyExperience, map_nest, stack
 from reference_time import Boundary, Id, LanesModel
 from torch import Tensor
 
@@ -70,6 +71,10 @@ def pattern(text: str, start: int = 0) -> list[Experience]:
         numbered(start + i, done=letter in "db", truncated=letter in "tb")
         for i, letter in enumerate(text)
     ]
+
+
+def steps(*stamps: int) -> list[Experience]:
+    return [numbered(i) for i in stamps]
 
 
 # Environments
@@ -256,6 +261,35 @@ def record(
         for variant in variants
     ]
     return Recording(buffers, [make(Random(random.random())) for _ in range(num_envs)])
+
+
+# Buffers with something in them
+
+
+def actions(buffer: AnyBuffer) -> list[int]:
+    return [int(experience.action) for experience in buffer]
+
+
+def unequal(seed: int = 0) -> tuple[ReplayBuffer, Model]:
+    """Five lanes of ten: full and wrapped, of three rows, empty, of one, full."""
+    buffer = ReplayBuffer(50, num_envs=5, seed=seed)
+    model: Model = LanesModel(50, 5)
+    stamps = itertools.count()
+    for lane, count in enumerate([23, 3, 0, 1, 10]):
+        for i in itertools.islice(stamps, count):
+            buffer.push(numbered(i), lane=lane)
+            model.push(numbered(i), lane)
+    return buffer, model
+
+
+def buffer_of(text: str, capacity: int | None = None, **options: Any) -> tuple[ReplayBuffer, Model]:
+    """One lane with this pattern of ends in it, rows numbered from 0."""
+    buffer = ReplayBuffer(capacity or len(text), seed=1, **options)
+    model: Model = LanesModel(capacity or len(text), 1)
+    for step in pattern(text):
+        buffer.push(step)
+        model.push(step)
+    return buffer, model
 
 
 # How often: everything that can be drawn is equally likely

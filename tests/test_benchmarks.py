@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -17,9 +21,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_benchmarks(*arguments: str, module: str = "benchmarks") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -50,15 +54,70 @@ def test_quick_run_writes_what_was_measured_and_on_what(
     assert document["settings"]["threads"] == 1
     assert {"date", "machine", "versions"} <= document.keys()
     assert document["versions"]["torch"]
-    work = {result["work"] for result in document["results"]}
-    assert {"push", "construct and push", "sample 32", "sample 256", "sample 4096"} <= work
-    for result in document["results"]:
-        contenders = result["contenders"]
-        assert {"velora", "torch columns", "numpy columns"} <= contenders.keys()
+    results = {result["work"]: result["contenders"] for result in document["results"]}
+    for work in ("push", "construct and push", "sample 32", "sample 256", "sample 4096"):
+        assert {"velora", "torch columns", "numpy columns"} <= results[work].keys()
+    for contenders in results.values():
+        assert len(contenders) > 1
         for figures in contenders.values():
             low, high = figures["quartiles_us"]
             assert 0 < figures["min_us"] <= low <= figures["median_us"] <= high
             assert figures["times_velora"] > 0
+
+
+def test_quick_run_times_each_capability_in_all_its_ways(
+    quick: tuple[str, dict[str, Any]],
+) -> None:
+    table, document = quick
+    results = {result["work"]: result["contenders"].keys() for result in document["results"]}
+    assert {"velora", "velora, one step"} <= results["n-step 256 x 3"]
+    assert "velora" in results["sequences 32 x 64 within"]
+    assert "velora" in results["sequences 32 x 64 pad"]
+    episodes = {"velora, episodes of 10", "velora, episodes of 10,000"}
+    assert episodes <= results["sequences 32 x 64 cross"]
+    assert {"velora", "velora, arrays", "numpy columns"} <= results["extend 256"]
+    ways = {"velora, frame_stack=4", "velora, compact=False"}
+    assert ways <= results["sample 32 images"]
+    assert "velora at most 2 x velora, one step" in table
+
+
+def test_contender_whose_library_is_missing_is_listed_with_the_reason(
+    quick: tuple[str, dict[str, Any]],
+) -> None:
+    table, document = quick
+    if importlib.util.find_spec("torchrl") is not None:
+        pytest.skip("torchrl is installed")
+    assert "torchrl is left out: No module named" in table
+    assert document["left_out"].keys() <= {"torchrl", "floor"}
+    assert "No module named" in document["left_out"]["torchrl"]
+
+
+def test_stacks_of_one_episode_move_on_by_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    workloads = importlib.import_module("benchmarks.workloads")
+    rows = replace(workloads.IMAGES, state_shape=(4, 2, 2), capacity=2_000)
+    contents = rows.make_contents()
+    ends = (contents.dones + contents.truncations)[:, 0] > 0
+    assert 0 < ends.sum() < 50
+    follows = ~ends[:-1]
+    np.testing.assert_array_equal(contents.states[1:][follows], contents.next_states[:-1][follows])
+    np.testing.assert_array_equal(contents.states[:, 1:], contents.next_states[:, :-1])
+    firsts = contents.states[1:][~follows]
+    np.testing.assert_array_equal(firsts, np.repeat(firsts[:, :1], 4, axis=1))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_of_stacked_frames_is_that_of_the_frames_and_little_more(tmp_path: Path) -> None:
+    path = tmp_path / "memory.json"
+    run = run_benchmarks(
+        "--rows", "2000", "--ways", "frame_stack=4", "--json", str(path), module="benchmarks.memory"
+    )
+    assert run.returncode == 0, run.stderr
+    assert "frame_stack=4 at most 7.3 GB" in run.stdout
+    (result,) = json.loads(path.read_text(encoding="utf-8"))["results"].values()
+    assert result["rows"] == 2000
+    # A few MB more or less are the process's own.
+    assert 0.8 < result["full"] / (2000 * 84 * 84) < 1.5
 
 
 def test_only_and_capacity_select_work_and_size(tmp_path: Path) -> None:

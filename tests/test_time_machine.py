@@ -290,7 +290,7 @@ class TimeMachine(RuleBasedStateMachine):
 
 
 TestTimeMachine = TimeMachine.TestCase
-TestTimeMachine.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestTimeMachine.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 
 
 @pytest.mark.parametrize("part", ["rewards", "states", "next_states", "discounts", "dones"])

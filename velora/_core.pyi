@@ -26,23 +26,37 @@ class Buffer:
         *,
         fields: collections.abc.Sequence[Field],
         trees: dict,
-        capacity: typing.SupportsInt | typing.SupportsIndex,
+        lane_capacity: typing.SupportsInt | typing.SupportsIndex,
+        num_lanes: typing.SupportsInt | typing.SupportsIndex,
         seed: typing.SupportsInt | typing.SupportsIndex,
+        n_step: typing.SupportsInt | typing.SupportsIndex,
         gamma: typing.SupportsFloat | typing.SupportsIndex | None,
         overwrite: bool,
+        compact: bool,
+        frame_stack: typing.SupportsInt | typing.SupportsIndex,
         check_type: typing.Any,
         device: typing.SupportsInt | typing.SupportsIndex | None = None,
     ) -> None: ...
     def __len__(self: Buffer) -> int: ...
     def clear(self: Buffer) -> None: ...
-    def extend(self: Buffer, columns: dict) -> int: ...
+    def extend(self: Buffer, columns: dict, lanes: typing.Any = None) -> None: ...
+    def is_even(self: Buffer) -> bool: ...
     def restore(
         self: Buffer,
-        pushed: typing.SupportsInt | typing.SupportsIndex,
+        lanes: bytes,
         draws: typing.SupportsInt | typing.SupportsIndex,
         rows: bytes,
+        blocks: bytes,
     ) -> None: ...
     def sample(self: Buffer, batch_size: typing.Any) -> tuple: ...
+    def sample_sequences(
+        self: Buffer,
+        batch_size: typing.SupportsInt | typing.SupportsIndex,
+        length: typing.SupportsInt | typing.SupportsIndex,
+        burn_in: typing.SupportsInt | typing.SupportsIndex,
+        boundary: str,
+        first_fields: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> tuple: ...
     def state(self: Buffer) -> tuple: ...
     def take(
         self: Buffer,
@@ -50,12 +64,12 @@ class Buffer:
         count: typing.SupportsInt | typing.SupportsIndex,
     ) -> tuple: ...
     @property
+    def is_compact(self) -> bool: ...
+    @property
     def nbytes(self) -> int: ...
     @property
     def push(self) -> typing.Any:
         """Appends one experience."""
-    @property
-    def row_nbytes(self) -> int: ...
 
 def inspect(value: typing.Any, field: str) -> tuple[str, tuple]:
     """The dtype and shape that a value is read with. Raises ValueError for what is no array."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 
-from benchmarks.contenders.base import Contender, Operation, Unavailable
+from benchmarks.contenders.base import Contender, Operation, Operations, Unavailable
 
-__all__ = ["NAMES", "Contender", "Operation", "Unavailable", "load"]
+__all__ = ["NAMES", "Contender", "Operation", "Operations", "Unavailable", "load"]
 
 # In the order in which they take turns. The name is that of the file.
-NAMES = ("velora", "torch_columns", "numpy_columns", "floor")
+NAMES = ("velora", "torch_columns", "numpy_columns", "torchrl", "floor")
 
 
 def load(name: str) -> Contender:

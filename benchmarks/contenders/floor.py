@@ -1,8 +1,9 @@
-"""The floor: a compiled loop that moves the bytes of a batch and does nothing else."""
+"""The floor: compiled loops that move the bytes and do nothing else."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -11,15 +12,31 @@ import numpy as np
 
 from benchmarks.compiler import NoCompiler, compile_library
 from benchmarks.contenders.base import Contender, Operation, Unavailable
-from benchmarks.workloads import Array, Contents
+from benchmarks.workloads import Array, Boundary, Contents
 
 SOURCE = Path(__file__).parent.parent / "floor.cpp"
 CACHE_LINE = 64
 NUM_PLACES = 1 << 20
 
 
-class Job(ctypes.Structure):
-    """The struct of the same name in floor.cpp."""
+# The structs of the same names in floor.cpp.
+
+
+class Columns(ctypes.Structure):
+    """One array for each field."""
+
+    _fields_: ClassVar = [
+        ("states", ctypes.c_void_p),
+        ("actions", ctypes.c_void_p),
+        ("rewards", ctypes.c_void_p),
+        ("next_states", ctypes.c_void_p),
+        ("dones", ctypes.c_void_p),
+        ("truncations", ctypes.c_void_p),
+    ]
+
+
+class GatherJob(ctypes.Structure):
+    """Random rows into outputs."""
 
     _fields_: ClassVar = [
         ("rows", ctypes.c_void_p),
@@ -27,16 +44,39 @@ class Job(ctypes.Structure):
         ("num_places", ctypes.c_size_t),
         ("cursor", ctypes.c_size_t),
         ("count", ctypes.c_size_t),
-        ("states", ctypes.c_void_p),
-        ("actions", ctypes.c_void_p),
-        ("rewards", ctypes.c_void_p),
-        ("next_states", ctypes.c_void_p),
-        ("dones", ctypes.c_void_p),
+        ("outputs", Columns),
+    ]
+
+
+class RunsJob(ctypes.Structure):
+    """Runs of rows into one packed output or into outputs."""
+
+    _fields_: ClassVar = [
+        ("rows", ctypes.c_void_p),
+        ("places", ctypes.c_void_p),
+        ("num_places", ctypes.c_size_t),
+        ("cursor", ctypes.c_size_t),
+        ("count", ctypes.c_size_t),
+        ("length", ctypes.c_size_t),
+        ("packed", ctypes.c_void_p),
+        ("outputs", Columns),
+    ]
+
+
+class ScatterJob(ctypes.Structure):
+    """Inputs into the next place of each ring."""
+
+    _fields_: ClassVar = [
+        ("rows", ctypes.c_void_p),
+        ("num_rings", ctypes.c_size_t),
+        ("ring_rows", ctypes.c_size_t),
+        ("slot", ctypes.c_size_t),
+        ("inputs", Columns),
     ]
 
 
 class Floor(Contender):
-    """Copies rows from places drawn beforehand into outputs that are used again and again."""
+    """Copies rows to and from places drawn beforehand, into memory that is used again and again."""
 
     name = "floor"
 
@@ -50,7 +90,8 @@ class Floor(Contender):
         except NoCompiler as error:
             raise Unavailable(str(error)) from error
         self._library.pitch.restype = ctypes.c_size_t
-        self._library.gather.restype = None
+        for function in ("gather", "copy_runs", "split_runs", "scatter"):
+            getattr(self._library, function).restype = None
         self._rows = _aligned(rows.capacity, self._library.pitch())
         start = 0
         # In the order of the row: the flag stands before the next state.
@@ -64,23 +105,78 @@ class Floor(Contender):
             data = column.reshape(rows.capacity, -1).view(np.uint8)
             self._rows[:, start : start + data.shape[1]] = data
             start += data.shape[1]
-        rng = np.random.default_rng(0)
-        self._places = rng.integers(rows.capacity, size=NUM_PLACES, dtype=np.uint32)
-        self._layout = rows
+        self._contents = contents
+        # What the pointers of the jobs point to.
+        self._keep: list[object] = []
+
+    def extend(self, num_envs: int) -> Operation:
+        """One row for each ring. The rings lie one after another."""
+        contents = self._contents
+        inputs = [column[:num_envs].copy() for column in contents.columns()[:-1]]
+        flags = (contents.dones, contents.truncations)
+        inputs += [(column[:num_envs] > 0).view(np.uint8) for column in flags]
+        job = ScatterJob(
+            self._rows.ctypes.data,
+            num_envs,
+            contents.rows.capacity // num_envs,
+            0,
+            Columns(*(column.ctypes.data for column in inputs)),
+        )
+        self._keep.append(inputs)
+        return partial(self._library.scatter, ctypes.pointer(job))
 
     def sample(self, batch_size: int) -> Operation:
         """The gather, and the call through ctypes: a third of a microsecond."""
-        state, action, number = self._layout.state_nbytes, self._layout.action_nbytes, 4
-        self._outputs = [_aligned(batch_size, n) for n in (state, action, number, state, number)]
-        self._job = Job(
+        places = self._draw(self._contents.rows.capacity)
+        job = GatherJob(
             self._rows.ctypes.data,
-            self._places.ctypes.data,
+            places.ctypes.data,
             NUM_PLACES,
             0,
             batch_size,
-            *(output.ctypes.data for output in self._outputs),
+            self._outputs(batch_size),
         )
-        return partial(self._library.gather, ctypes.pointer(self._job))
+        return partial(self._library.gather, ctypes.pointer(job))
+
+    def sample_sequences(
+        self, batch_size: int, length: int, boundary: Boundary
+    ) -> Mapping[str, Operation]:
+        """Rows as they lie, by memcpy, and taken apart into fields. Knows no episodes."""
+        del boundary
+        packed = _aligned(batch_size * length, self._rows.shape[1])
+        self._keep.append(packed)
+        places = self._draw(self._contents.rows.capacity - length + 1)
+        job = RunsJob(
+            self._rows.ctypes.data,
+            places.ctypes.data,
+            NUM_PLACES,
+            0,
+            batch_size,
+            length,
+            packed.ctypes.data,
+            self._outputs(batch_size * length),
+        )
+        return {
+            "": partial(self._library.copy_runs, ctypes.pointer(job)),
+            "into fields": partial(self._library.split_runs, ctypes.pointer(job)),
+        }
+
+    def sample_of_episodes(
+        self, batch_size: int, length: int, boundary: Boundary
+    ) -> Mapping[str, Operation]:
+        """The same: it knows no episodes."""
+        return self.sample_sequences(batch_size, length, boundary)
+
+    def _draw(self, end: int) -> Array:
+        places = np.random.default_rng(0).integers(end, size=NUM_PLACES, dtype=np.uint32)
+        self._keep.append(places)
+        return places
+
+    def _outputs(self, rows: int) -> Columns:
+        state, action = self._contents.rows.state_nbytes, self._contents.rows.action_nbytes
+        outputs = [_aligned(rows, nbytes) for nbytes in (state, action, 4, state, 4)]
+        self._keep.append(outputs)
+        return Columns(*(output.ctypes.data for output in outputs), None)
 
 
 def _aligned(rows: int, row_nbytes: int) -> Array:

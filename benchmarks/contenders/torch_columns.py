@@ -20,6 +20,7 @@ class TorchColumns(Contender):
         """Copies each field into a tensor `(C, ...)`."""
         columns = [torch.from_numpy(column).clone() for column in contents.columns()]
         self._states, self._actions, self._rewards, self._next_states, self._dones = columns
+        self._truncations = torch.from_numpy(contents.truncations).clone()
         self._capacity = contents.rows.capacity
         self._cursor = 0
 
@@ -29,6 +30,28 @@ class TorchColumns(Contender):
             column[0].clone() for column in (self._states, self._actions, self._next_states)
         )
         return partial(self._push, state, action, 0.5, next_state, False)
+
+    def extend(self, num_envs: int) -> Operation:
+        """One assignment for each field, into tensors `(C // E, E, ...)` for E environments."""
+        steps = self._capacity // num_envs
+        columns = (
+            self._states,
+            self._actions,
+            self._rewards,
+            self._next_states,
+            self._dones,
+            self._truncations,
+        )
+        blocks = [c[: steps * num_envs].view(steps, num_envs, *c.shape[1:]) for c in columns]
+        values = [block[0].clone() for block in blocks]
+        self._step = 0
+
+        def run() -> None:
+            for block, value in zip(blocks, values, strict=True):
+                block[self._step] = value
+            self._step = (self._step + 1) % steps
+
+        return run
 
     def sample(self, batch_size: int) -> Operation:
         """One gather for each field."""

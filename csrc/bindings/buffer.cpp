@@ -142,20 +142,19 @@ std::uint32_t Buffer::read_lane(py::handle lane) const {
   return static_cast<std::uint32_t>(number);
 }
 
-std::vector<std::uint32_t> Buffer::read_lanes(py::handle lanes, std::size_t rows) const {
+std::vector<std::uint32_t> Buffer::read_lanes(py::handle lanes) const {
   BorrowedArray array;
   array.borrow(lanes.ptr(), "lanes");
   const ArrayView& view = array.view();
   const bool whole = view.dtype != DType::kBool && view.dtype < DType::kFloat16;
-  if (!whole || view.ndim != 1 || static_cast<std::size_t>(view.shape[0]) != rows) {
-    throw ValueError("lanes: expected an int for each of " + std::to_string(rows) +
-                     " rows, got " + describe(lanes.ptr()));
+  if (!whole || view.ndim != 1) {
+    throw ValueError("lanes: expected an int for each row, got " + describe(lanes.ptr()));
   }
-  std::vector<std::int64_t> numbers(rows);
+  std::vector<std::int64_t> numbers(static_cast<std::size_t>(view.shape[0]));
   const Misfit misfit =
       copy_elements(view, DType::kInt64, reinterpret_cast<std::byte*>(numbers.data()));
   std::vector<std::uint32_t> result;
-  result.reserve(rows);
+  result.reserve(numbers.size());
   for (const std::int64_t number : numbers) {
     if (misfit != Misfit::kNone || number < 0 || number >= options_.num_lanes) {
       throw ValueError("lanes: expected numbers from 0 to " +
@@ -170,11 +169,12 @@ std::vector<std::uint32_t> Buffer::read_lanes(py::handle lanes, std::size_t rows
 void Buffer::require_room(const LaneOrder& lanes, std::size_t rows) const {
   if (options_.overwrite) return;
   const RowsView view = storage_->view();
-  std::vector<std::uint64_t> added(options_.num_lanes);
+  std::vector<std::uint64_t> added(rows > 1 ? options_.num_lanes : 0);
   std::uint32_t lane = lanes.before_first();
   for (std::size_t i = 0; i < rows; ++i) {
     lane = lanes.next(i, lane);
-    if (++added[lane] <= options_.lane_capacity - view.size(lane)) continue;
+    const std::uint64_t before = rows > 1 ? added[lane]++ : 0;
+    if (before < options_.lane_capacity - view.size(lane)) continue;
     const bool alone = options_.num_lanes == 1;
     throw BufferError((alone ? "the buffer" : "lane " + std::to_string(lane)) +
                       " is full: it holds " + std::to_string(view.size(lane)) + " of " +
@@ -216,17 +216,22 @@ void Buffer::push(py::handle experience, py::handle lane) {
 
 void Buffer::extend(const py::dict& columns, py::handle lanes) {
   ReaderLease reader(*this);
-  LaneOrder order = {.lanes = nullptr, .num_lanes = options_.num_lanes};
+  // Before the rows: reading lanes can run code, and nothing may after the rows were read.
+  const bool in_turn = lanes.is_none();
+  const std::vector<std::uint32_t> numbers =
+      in_turn ? std::vector<std::uint32_t>() : read_lanes(lanes);
   const std::size_t rows = reader->read_rows(columns);
-  std::vector<std::uint32_t> numbers;
-  if (!lanes.is_none()) {
-    numbers = read_lanes(lanes, rows);
-    order.lanes = numbers.data();
-  } else if (rows % options_.num_lanes != 0) {
+  if (in_turn && rows % options_.num_lanes != 0) {
     throw ValueError("batch: expected a multiple of " + std::to_string(options_.num_lanes) +
                      " rows, one for each environment and step, got " + std::to_string(rows) +
                      "; pass lanes= where environments do not step together");
   }
+  if (!in_turn && numbers.size() != rows) {
+    throw ValueError("lanes: expected an int for each of " + std::to_string(rows) + " rows, got " +
+                     std::to_string(numbers.size()));
+  }
+  const LaneOrder order = {.lanes = in_turn ? nullptr : numbers.data(),
+                           .num_lanes = options_.num_lanes};
   require_room(order, rows);
   storage_->append(order, reader->source(), rows);
 }
@@ -279,14 +284,12 @@ py::tuple Buffer::sample_sequences(std::size_t batch_size, std::size_t length, s
   for (const std::size_t field : first_fields) plan.specs.at(field).each_step = false;
   plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // mask
   plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // is_first
-  const BatchExtent extent = {
-      .rows = batch_size, .steps = burn_in + length, .is_sequences = true};
+  const BatchExtent extent = {.rows = batch_size, .steps = burn_in + length, .is_sequences = true};
   return make_batch(plan, extent, [&](const BatchTensors& tensors) {
     require_starts();
-    SequenceTarget target = {
-        .steps = target_of(plan, tensors, 1, columns_),
-        .mask = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 2)),
-        .firsts = {}};
+    SequenceTarget target = {.steps = target_of(plan, tensors, 1, columns_),
+                             .mask = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 2)),
+                             .firsts = {}};
     target.steps.first = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 1));
     first_columns_.clear();
     add_columns(plan, tensors, false, 1, first_columns_);

@@ -100,7 +100,7 @@ class Buffer {
   BatchTarget target_of(const Plan& plan, const BatchTensors& tensors, std::uint32_t n_step,
                         std::vector<Column>& columns) const;
   std::uint32_t read_lane(pybind11::handle lane) const;
-  std::vector<std::uint32_t> read_lanes(pybind11::handle lanes, std::size_t rows) const;
+  std::vector<std::uint32_t> read_lanes(pybind11::handle lanes) const;
   void require_room(const LaneOrder& lanes, std::size_t rows) const;
   void require_rows(std::size_t count) const;
   void learn_type(pybind11::handle type);

@@ -94,8 +94,8 @@ PYBIND11_MODULE(_core, m) {
       .def("clear", &velora::Buffer::clear)
       .def("is_even", &velora::Buffer::is_even)
       .def("state", &velora::Buffer::state)
-      .def("restore", &velora::Buffer::restore, py::arg("lanes"), py::arg("draws"),
-           py::arg("rows"), py::arg("blocks"))
+      .def("restore", &velora::Buffer::restore, py::arg("lanes"), py::arg("draws"), py::arg("rows"),
+           py::arg("blocks"))
       .def_property_readonly("is_compact", &velora::Buffer::is_compact)
       .def_property_readonly("nbytes", &velora::Buffer::nbytes);
 

@@ -41,9 +41,9 @@ PyObject* push(PyObject* capsule, PyObject* const* arguments, Py_ssize_t positio
   }
 }
 
-PyMethodDef push_definition = {
-    "push", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(push)),
-    METH_FASTCALL | METH_KEYWORDS, "Appends one experience."};
+PyMethodDef push_definition = {"push",
+                               reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(push)),
+                               METH_FASTCALL | METH_KEYWORDS, "Appends one experience."};
 
 void let_go(PyObject* capsule) { Py_DECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule))); }
 

@@ -15,7 +15,8 @@ constexpr std::uint64_t kMaxBlocks = UINT32_MAX - 1;
 }  // namespace
 
 BlockStore::BlockStore(std::size_t block_bytes) : block_bytes_(block_bytes) {
-  const std::size_t blocks = std::max<std::size_t>(1, kChunkBytes / std::max<std::size_t>(1, block_bytes));
+  const std::size_t blocks =
+      std::max<std::size_t>(1, kChunkBytes / std::max<std::size_t>(1, block_bytes));
   chunk_log2_ = static_cast<std::uint32_t>(std::bit_width(blocks) - 1);
   chunk_mask_ = (1u << chunk_log2_) - 1;
 }

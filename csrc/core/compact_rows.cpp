@@ -1,6 +1,9 @@
 #include "core/compact_rows.h"
 
 #include <cstring>
+#include <string>
+
+#include "core/errors.h"
 
 namespace velora {
 
@@ -133,6 +136,23 @@ void CompactRows::renumber(std::byte* row_copy, std::vector<std::uint32_t>& bloc
     *link = static_cast<std::uint32_t>(blocks.size() - 1);
   }
   set_links(row_copy, both);
+}
+
+void CompactRows::check(std::span<const std::byte> rows, std::size_t pitch, std::uint64_t capacity,
+                        std::size_t num_blocks) const {
+  const std::size_t count = rows.size() / pitch;
+  bool begun = false;  // with a row whose stack is whole
+  for (std::size_t i = 0; i < count; ++i) {
+    const Links both = links(rows.data() + i * pitch);
+    begun = begun || both.head != kNone || i + 1 >= frame_stack_;
+    const bool known = (both.next == kNone || both.next < num_blocks) &&
+                       (both.head == kNone || both.head < num_blocks);
+    const bool leads_on = i + 1 < count || both.next != kNone;
+    const bool alive = count - i <= capacity;
+    if (known && leads_on && (begun || !alive)) continue;
+    throw ValueError("rows: expected links to " + std::to_string(num_blocks) +
+                     " blocks or to rows beside them, got others");
+  }
 }
 
 void CompactRows::restore(const std::byte* blocks, std::size_t count) {

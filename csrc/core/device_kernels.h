@@ -6,8 +6,8 @@
 
 #include "core/draw.h"
 #include "core/gather.h"
-#include "core/rows_view.h"
 #include "core/macros.h"
+#include "core/rows_view.h"
 
 // What a launch computes, for any runtime: a CUDA grid runs it, and so does a loop on the host.
 // Everything is reached through a `Group`, the threads that work on one batch:

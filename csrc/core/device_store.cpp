@@ -260,8 +260,9 @@ void DeviceStore::launch_take(const TakeParams& params, void* stream) {
 void DeviceStore::restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
                           void* stream) {
   const std::size_t pitch = layout_.pitch();
+  lanes_.check(lanes, rows.size());
   flush(stream);  // what waits has serials that are about to name other rows
-  lanes_.restore(lanes, rows.size());
+  lanes_.restore(lanes);
   changed_ = true;
   const std::byte* in = rows.data();
   for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {

@@ -40,7 +40,8 @@ void resolve_clashes(DrawKey key, std::uint64_t bound, std::span<std::uint64_t> 
 
 void draw_distinct(DrawKey key, std::uint64_t bound, std::span<std::uint64_t> out,
                    DrawScratch& scratch) {
-  static_assert(std::uint64_t{claim_table_size(kMaxDraw)} * (kPlaces / 2) <= std::numeric_limits<std::uint32_t>::max());
+  static_assert(std::uint64_t{claim_table_size(kMaxDraw)} * (kPlaces / 2) <=
+                std::numeric_limits<std::uint32_t>::max());
   const std::uint64_t limit = std::min(bound, kMaxDraw);
   if (out.size() > limit) {
     throw ValueError("batch_size: expected at most " + std::to_string(limit) + ", got " +

@@ -77,20 +77,21 @@ VELORA_HD inline void emit_step(const BatchTarget& target, std::uint64_t i, RowI
   if (target.indices != nullptr) target.indices[i] = static_cast<std::int64_t>(id.packed());
 }
 
-/// Writes place `i` of padding.
-VELORA_HD inline void emit_padding(const BatchTarget& target, std::uint64_t i) {
-  if (target.rewards != nullptr) target.rewards[i] = 0.0f;
-  if (target.dones != nullptr) target.dones[i] = 0.0f;
-  if (target.truncations != nullptr) target.truncations[i] = 0.0f;
-  if (target.discounts != nullptr) target.discounts[i] = 0.0f;
-  if (target.first != nullptr) target.first[i] = 0.0f;
-  if (target.indices != nullptr) target.indices[i] = -1;
-}
+/// Copies the live rows `ids` into places [first, first + ids.size()) of a batch, in that order.
+/// `compact` is null where rows are whole. Reads rows ahead of their use, so that a batch costs
+/// about one memory latency and not one for each row.
+void gather(const RowsView& view, const CompactRows* compact, std::span<const RowId> ids,
+            const BatchTarget& target, std::size_t first = 0);
 
-/// Copies the live rows `ids` into a batch, in that order; an id of RowId::kNoLane is padding, for
-/// which `zero_row` has a row of zeros. `compact` is null where rows are whole. Reads rows ahead
-/// of their use, so that a batch costs about one memory latency and not one for each row.
-void gather(const RowsView& view, const CompactRows* compact, const std::byte* zero_row,
-            std::span<const RowId> ids, const BatchTarget& target);
+/// The same for `count` live rows of one lane, from `id` on, each looking one step ahead: one
+/// contiguous read where rows are whole.
+void gather_run(const RowsView& view, const CompactRows* compact, RowId id, std::size_t count,
+                const BatchTarget& target, std::size_t first);
+
+/// Asks the memory for the rows that gather_run() is going to read.
+void prefetch_run(const RowsView& view, RowId id, std::size_t count);
+
+/// Fills `count` places from `first` on with padding: zeros, and -1 for indices.
+void pad(const BatchTarget& target, std::size_t first, std::size_t count);
 
 }  // namespace velora

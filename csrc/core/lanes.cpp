@@ -84,7 +84,7 @@ std::vector<SavedLane> Lanes::save() const {
   return saved;
 }
 
-void Lanes::restore(std::span<const SavedLane> lanes, std::size_t nbytes) {
+void Lanes::check(std::span<const SavedLane> lanes, std::size_t nbytes) const {
   if (lanes.size() != num_lanes()) {
     throw ValueError("lanes: expected " + std::to_string(num_lanes()) + ", got " +
                      std::to_string(lanes.size()));
@@ -104,6 +104,9 @@ void Lanes::restore(std::span<const SavedLane> lanes, std::size_t nbytes) {
                      std::to_string(control_->pitch) + " bytes, got " + std::to_string(nbytes) +
                      " bytes");
   }
+}
+
+void Lanes::restore(std::span<const SavedLane> lanes) {
   clear();
   for (std::uint32_t lane = 0; lane < num_lanes(); ++lane) {
     const std::uint64_t first = lanes[lane].first;

@@ -44,8 +44,8 @@ struct ControlBlock {
   std::uint64_t lane_slots;
   std::uint64_t pitch;
   std::uint64_t seed;
-  std::uint64_t draws;     // draws made so far: the counter of the random streams
-  std::uint64_t largest;   // no lane holds more live rows
+  std::uint64_t draws;    // draws made so far: the counter of the random streams
+  std::uint64_t largest;  // no lane holds more live rows
   std::uint64_t num_lanes;
 };
 
@@ -106,9 +106,10 @@ class Lanes {
   /// Takes out every row. Serials and episodes go on, so indices from before stay recognisable.
   void clear();
   std::vector<SavedLane> save() const;
-  /// Prepares all lanes for the rows of `lanes`, `nbytes` in all, to be committed again. Throws
-  /// ValueError when there cannot be such rows, and then nothing has changed.
-  void restore(std::span<const SavedLane> lanes, std::size_t nbytes);
+  /// Throws ValueError unless there can be such rows, `nbytes` of them.
+  void check(std::span<const SavedLane> lanes, std::size_t nbytes) const;
+  /// Prepares all lanes for the rows of `lanes`, which pass check(), to be committed again.
+  void restore(std::span<const SavedLane> lanes);
 
   DrawKey next_draw() const { return {.seed = control_->seed, .draw = control_->draws}; }
   void count_draw() { ++control_->draws; }

@@ -61,6 +61,10 @@ RowLayout::RowLayout(std::vector<Field> fields, ObservationStorage observations)
     throw ValueError("frame_stack: expected 1 to " + std::to_string(kMost) +
                      ", and more than 1 with compact rows only, got " + std::to_string(frames));
   }
+  const auto observation = std::find_if(fields_.begin(), fields_.end(), is_observation);
+  if (observations_.compact && observation == fields_.end()) {
+    throw ValueError("compact: expected a state, got rows without one");
+  }
   std::uint32_t most_frames = 1;
   for (Field& field : fields_) {
     field.nbytes = byte_size(field);
@@ -68,10 +72,9 @@ RowLayout::RowLayout(std::vector<Field> fields, ObservationStorage observations)
     most_frames = std::max(most_frames, field.frames);
   }
   if (most_frames != frames) {
-    const auto state = std::find_if(fields_.begin(), fields_.end(), is_observation);
-    throw ValueError(state->name + ": expected a stack of " + std::to_string(frames) +
+    throw ValueError(observation->name + ": expected a stack of " + std::to_string(frames) +
                      " frames along its first dimension (frame_stack=" + std::to_string(frames) +
-                     "), got shape " + shape_text(state->shape));
+                     "), got shape " + shape_text(observation->shape));
   }
   pitch_ = choose_pitch(place_fields());
   if (observations_.compact) place_blocks();
@@ -120,8 +123,7 @@ void RowLayout::place_blocks() {
   auto state = states.begin();
   for (Field& field : fields_) {
     if (field.role != Role::kNextState) continue;
-    if (state == states.end() || (*state)->nbytes != field.nbytes ||
-        (*state)->dtype != field.dtype) {
+    if (state == states.end() || (*state)->shape != field.shape || (*state)->dtype != field.dtype) {
       throw ValueError(field.name + ": expected the shape and dtype of its state");
     }
     field.offset = (*state)->offset;

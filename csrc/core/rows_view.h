@@ -16,7 +16,7 @@ struct RowId {
   static constexpr int kSerialBits = 47;
   static constexpr std::uint64_t kMaxSerial = (std::uint64_t{1} << kSerialBits) - 1;
   static constexpr std::uint32_t kMaxLanes = 1u << 16;
-  /// Of no row: what pads a sequence.
+  /// Of no row.
   static constexpr std::uint32_t kNoLane = UINT32_MAX;
 
   std::uint32_t lane;

@@ -5,6 +5,37 @@
 #include "core/time_order.h"
 
 namespace velora {
+namespace {
+
+// Sequences that are on their way from memory while one is copied.
+constexpr std::size_t kAhead = 1;
+
+struct Sequence {
+  RowId first;
+  std::uint64_t burn_in;  // steps before those to train on
+  std::uint64_t size;     // all steps
+};
+
+/// The sequence whose first step to train on is `start`, as far as there is one.
+Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId start) {
+  const bool crosses = spec.boundary == SequenceBoundary::kCross;
+  const std::uint64_t oldest = view.begin(start.lane);
+  RowId first = start;
+  while (start.serial - first.serial < spec.burn_in && first.serial > oldest &&
+         (crosses || view.continues({first.lane, first.serial - 1}))) {
+    --first.serial;
+  }
+  // Other boundaries draw only starts that have so many.
+  std::uint64_t length = spec.length;
+  if (spec.boundary == SequenceBoundary::kPad) {
+    length = 1;
+    for (RowId row = start; length < spec.length && view.continues(row); ++row.serial) ++length;
+  }
+  const std::uint64_t burn_in = start.serial - first.serial;
+  return {.first = first, .burn_in = burn_in, .size = burn_in + length};
+}
+
+}  // namespace
 
 std::span<const std::uint64_t> Sampler::draw(const Store& store, std::size_t count,
                                              std::uint64_t bound) {
@@ -18,14 +49,18 @@ void Sampler::sample(const Store& store, std::size_t count, const BatchTarget& t
   draw(store, count, view.size());
   ids_.resize(count);
   for (std::size_t i = 0; i < count; ++i) ids_[i] = view.locate(drawn_[i]);
-  gather(view, store.compact(), store.zero_row(), ids_, target);
+  gather(view, store.compact(), ids_, target);
 }
 
 void Sampler::take(const Store& store, std::uint64_t start, std::size_t count,
                    const BatchTarget& target) {
   const RowsView view = store.view();
+  if (view.num_lanes == 1) {
+    gather_run(view, store.compact(), {0, view.begin(0) + start}, count, target, 0);
+    return;
+  }
   find_in_time_order(view, start, count, ids_);
-  gather(view, store.compact(), store.zero_row(), ids_, target);
+  gather(view, store.compact(), ids_, target);
 }
 
 std::uint64_t Sampler::count_sequences(Store& store, const SequenceSpec& spec) {
@@ -37,46 +72,32 @@ void Sampler::sample_sequences(Store& store, const SequenceSpec& spec, std::size
                                const SequenceTarget& target) {
   const RowsView view = store.view();
   const bool crosses = spec.boundary == SequenceBoundary::kCross;
-  const Windows* windows = spec.boundary == SequenceBoundary::kPad
-                               ? nullptr
-                               : &store.windows(spec.length, crosses);
+  const Windows* windows =
+      spec.boundary == SequenceBoundary::kPad ? nullptr : &store.windows(spec.length, crosses);
   draw(store, count, windows == nullptr ? view.size() : windows->size());
   const std::uint64_t steps = spec.burn_in + spec.length;
-  ids_.clear();
-  ids_.reserve(count * steps);
-  firsts_.clear();
+  ids_.resize(count);
   for (std::size_t i = 0; i < count; ++i) {
-    const RowId start = windows == nullptr ? view.locate(drawn_[i]) : windows->locate(view, drawn_[i]);
-    add_sequence(view, spec, start, target.mask + i * steps);
-    firsts_.push_back(ids_[i * steps]);
+    ids_[i] = windows == nullptr ? view.locate(drawn_[i]) : windows->locate(view, drawn_[i]);
   }
-  gather(view, store.compact(), store.zero_row(), ids_, target.steps);
-  if (target.firsts.num_columns > 0) {
-    gather(view, store.compact(), store.zero_row(), firsts_, target.firsts);
+  const auto prefetch = [&](std::size_t i) {
+    if (i >= count) return;
+    const std::uint64_t rows = std::min(spec.length, view.end(ids_[i].lane) - ids_[i].serial);
+    prefetch_run(view, ids_[i], rows);
+  };
+  for (std::size_t i = 0; i < kAhead; ++i) prefetch(i);
+  for (std::size_t i = 0; i < count; ++i) {
+    prefetch(i + kAhead);
+    const Sequence sequence = find_sequence(view, spec, ids_[i]);
+    ids_[i] = sequence.first;
+    const std::size_t place = i * steps;
+    gather_run(view, store.compact(), sequence.first, sequence.size, target.steps, place);
+    pad(target.steps, place + sequence.size, steps - sequence.size);
+    float* mask = target.mask + place;
+    std::fill(mask, mask + steps, 0.0f);
+    std::fill(mask + sequence.burn_in, mask + sequence.size, 1.0f);
   }
-}
-
-void Sampler::add_sequence(const RowsView& view, const SequenceSpec& spec, RowId start,
-                           float* mask) {
-  const bool crosses = spec.boundary == SequenceBoundary::kCross;
-  const std::uint64_t oldest = view.begin(start.lane);
-  RowId row = start;
-  while (start.serial - row.serial < spec.burn_in && row.serial > oldest &&
-         (crosses || view.continues({row.lane, row.serial - 1}))) {
-    --row.serial;
-  }
-  const std::uint64_t steps = spec.burn_in + spec.length;
-  std::uint64_t step = 0;
-  for (const std::uint64_t end = start.serial + spec.length;; ++row.serial) {
-    ids_.push_back(row);
-    mask[step++] = row.serial >= start.serial ? 1.0f : 0.0f;
-    const bool goes_on = crosses ? row.serial + 1 < view.end(row.lane) : view.continues(row);
-    if (row.serial + 1 == end || !goes_on) break;
-  }
-  for (; step < steps; ++step) {
-    ids_.push_back({RowId::kNoLane, 0});
-    mask[step] = 0.0f;
-  }
+  if (target.firsts.num_columns > 0) gather(view, store.compact(), ids_, target.firsts);
 }
 
 }  // namespace velora

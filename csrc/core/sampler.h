@@ -22,8 +22,8 @@ struct SequenceSpec {
 
 /// Where the parts of a batch of sequences go, B of L = burn_in + length steps each.
 struct SequenceTarget {
-  BatchTarget steps;    // B * L rows, sequence by sequence
-  float* mask;          // (B, L, 1): 1 for the steps to train on
+  BatchTarget steps;   // B * L rows, sequence by sequence
+  float* mask;         // (B, L, 1): 1 for the steps to train on
   BatchTarget firsts;  // B rows: the first step of each sequence
 };
 
@@ -34,7 +34,8 @@ class Sampler {
   /// Writes `count` distinct rows: those of the lanes' next draw, which the caller counts when it
   /// has the batch. Precondition: there are so many.
   void sample(const Store& store, std::size_t count, const BatchTarget& target);
-  /// Writes the `count` live rows from position `start` on in time order.
+  /// Writes the `count` live rows from position `start` on in time order, each looking one step
+  /// ahead.
   void take(const Store& store, std::uint64_t start, std::size_t count, const BatchTarget& target);
 
   /// How many places a sequence can start at.
@@ -45,11 +46,9 @@ class Sampler {
 
  private:
   std::span<const std::uint64_t> draw(const Store& store, std::size_t count, std::uint64_t bound);
-  void add_sequence(const RowsView& view, const SequenceSpec& spec, RowId start, float* mask);
 
   std::vector<std::uint64_t> drawn_;
   std::vector<RowId> ids_;
-  std::vector<RowId> firsts_;
   DrawScratch scratch_;
 };
 

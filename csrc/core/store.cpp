@@ -47,8 +47,7 @@ Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_la
       rows_offset_(head_bytes(num_lanes)),
       memory_(allocate(extent_of(layout_, lane_capacity, num_lanes))),
       lanes_(memory_.data(), extent_of(layout_, lane_capacity, num_lanes), seed),
-      compact_(layout_.compact() ? std::make_unique<CompactRows>(layout_) : nullptr),
-      zero_row_(layout_.pitch()) {}
+      compact_(layout_.compact() ? std::make_unique<CompactRows>(layout_) : nullptr) {}
 
 std::size_t Store::nbytes() const {
   return memory_.size() + (compact_ ? compact_->blocks().nbytes() : 0);
@@ -71,29 +70,35 @@ void Store::commit(std::uint32_t lane, std::uint8_t flags) {
 }
 
 void Store::append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
-  const std::size_t pitch = layout_.pitch();
-  std::byte* rows[kBlock];
+  // While the fields of one block are written, the places of the next are on their way. Two rows
+  // can have one place, where a lane is short: each field is written in their order, so the newer
+  // one stays.
+  std::byte* rows[2][kBlock];
   std::uint32_t lane = lanes.before_first();
-  for (std::size_t first = 0; first < count; first += kBlock) {
-    const std::size_t size = std::min(kBlock, count - first);
-    // Two rows of a block can have one place, where a lane is short: each field is written in
-    // their order, so the newer one stays.
-    for (std::size_t i = 0; i < size; ++i) {
-      lane = lanes.next(first + i, lane);
-      rows[i] = next_row(lane);
-      for (std::size_t offset = 0; offset < std::min(pitch, kPrefetchBytes); offset += kCacheLine) {
-        __builtin_prefetch(rows[i] + offset, 1, 0);
+  const auto begin = [&](std::size_t first, std::byte** block) {
+    for (std::size_t i = first; i < std::min(first + kBlock, count); ++i) {
+      lane = lanes.next(i, lane);
+      std::byte* row = next_row(lane);
+      for (std::size_t offset = 0; offset < std::min(layout_.pitch(), kPrefetchBytes);
+           offset += kCacheLine) {
+        __builtin_prefetch(row + offset, 1, 3);
       }
-      const std::uint8_t flags = lanes_.next_flags(lane, source.flags(first + i));
-      rows[i][layout_.flags_offset()] = std::byte{flags};
+      const std::uint8_t flags = lanes_.next_flags(lane, source.flags(i));
+      row[layout_.flags_offset()] = std::byte{flags};
       commit(lane, flags);
+      block[i - first] = row;
     }
-    const std::vector<Field>& fields = layout_.fields();
-    for (std::size_t f = 0; f < fields.size(); ++f) {
-      const Field& field = fields[f];
+  };
+  begin(0, rows[0]);
+  for (std::size_t first = 0, turn = 0; first < count; first += kBlock, turn ^= 1) {
+    std::byte* const* block = rows[turn];
+    if (first + kBlock < count) begin(first + kBlock, rows[turn ^ 1]);
+    for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
+      const Field& field = layout_.fields()[f];
       const std::byte* values = source.fields[f] + first * field.nbytes;
       copy_block(
-          size, field.nbytes, [&](std::size_t i) { return rows[i] + field.offset; },
+          std::min(kBlock, count - first), field.nbytes,
+          [&](std::size_t i) { return block[i] + field.offset; },
           [&](std::size_t i) { return values + i * field.nbytes; });
     }
   }
@@ -158,14 +163,23 @@ std::vector<std::byte> Store::save(std::span<std::byte> rows) const {
 void Store::restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
                     std::span<const std::byte> blocks) {
   const std::size_t pitch = layout_.pitch();
+  lanes_.check(lanes, rows.size());
   const std::size_t num_blocks = compact_ ? blocks.size() / layout_.block_bytes() : 0;
   if (blocks.size() != num_blocks * layout_.block_bytes()) {
     throw ValueError("blocks: expected whole ones of " + std::to_string(layout_.block_bytes()) +
                      " bytes, got " + std::to_string(blocks.size()) + " bytes");
   }
-  lanes_.restore(lanes, rows.size());
+  if (compact_) {
+    std::span<const std::byte> rest = rows;
+    for (const SavedLane& lane : lanes) {
+      const std::size_t nbytes = (lane.pushed - lane.first) * pitch;
+      compact_->check(rest.first(nbytes), pitch, lanes_.control().lane_capacity, num_blocks);
+      rest = rest.subspan(nbytes);
+    }
+    compact_->restore(blocks.data(), num_blocks);
+  }
+  lanes_.restore(lanes);
   windows_.clear();
-  if (compact_) compact_->restore(blocks.data(), num_blocks);
   const std::byte* row = rows.data();
   for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {
     for (std::uint64_t serial = lanes[lane].first; serial < lanes[lane].pushed; ++serial) {

@@ -32,8 +32,6 @@ class Store {
   RowsView view() const { return lanes_.view(rows(), layout_); }
   /// Null where rows are whole.
   const CompactRows* compact() const { return compact_.get(); }
-  /// A row of zeros.
-  const std::byte* zero_row() const { return zero_row_.data(); }
   /// Bytes of the mapping and the blocks.
   std::size_t nbytes() const;
 
@@ -70,7 +68,6 @@ class Store {
   Memory memory_;
   Lanes lanes_;
   std::unique_ptr<CompactRows> compact_;
-  std::vector<std::byte> zero_row_;
   std::vector<Windows> windows_;  // the one asked for last stands last
 };
 

@@ -16,23 +16,28 @@ Windows::Windows(const RowsView& view, std::uint64_t length, bool crosses)
   for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
     std::uint64_t episode = view.begin(lane);
     for (RowId id = {lane, episode}; id.serial < view.end(lane); ++id.serial) {
-      append(view, id, episode);
+      append(view, id, id.serial % view.lane_capacity, episode);
       if ((view.flags(id) & kEnds) != 0) episode = id.serial + 1;
     }
   }
 }
 
-void Windows::append(const RowsView& view, RowId newest, std::uint64_t episode) {
+/// `slot` is the newest row's serial modulo the capacity: a division that is made once.
+void Windows::append(const RowsView& view, RowId newest, std::uint64_t slot,
+                     std::uint64_t episode) {
   const std::uint64_t begin = view.begin(newest.lane);
   const std::uint64_t from = crosses_ ? begin : std::max(begin, episode);
   if (newest.serial + 1 - from < length_) return;
-  set(bit_of(view, {newest.lane, newest.serial + 1 - length_}), true);
+  const std::uint64_t back = length_ - 1;
+  const std::uint64_t first = slot >= back ? slot - back : slot + view.lane_capacity - back;
+  set(newest.lane * view.lane_capacity + first, true);
 }
 
 void Windows::update(const RowsView& view, std::uint32_t lane, std::uint64_t episode) {
   const RowId newest = {lane, view.end(lane) - 1};
-  set(bit_of(view, newest), false);  // the row that it pushed out has the same bit
-  append(view, newest, episode);
+  const std::uint64_t slot = newest.serial % view.lane_capacity;
+  set(lane * view.lane_capacity + slot, false);  // the row that it pushed out has the same bit
+  append(view, newest, slot, episode);
 }
 
 void Windows::clear() {

@@ -43,11 +43,8 @@ class Windows {
   static constexpr std::uint64_t kGroupWords = 8;  // counted together: one cache line
   static constexpr std::uint64_t kGroupBits = kWordBits * kGroupWords;
 
-  static std::uint64_t bit_of(const RowsView& view, RowId first) {
-    return first.lane * view.lane_capacity + first.serial % view.lane_capacity;
-  }
   void set(std::uint64_t bit, bool is_window);
-  void append(const RowsView& view, RowId newest, std::uint64_t episode);
+  void append(const RowsView& view, RowId newest, std::uint64_t slot, std::uint64_t episode);
 
   std::uint64_t length_;
   bool crosses_;

@@ -7,25 +7,25 @@
 #include <utility>
 #include <vector>
 
+#include "batches.h"
 #include "core/device_store.h"
-#include "core/draw.h"
 #include "core/errors.h"
-#include "core/gather.h"
+#include "core/sampler.h"
 #include "core/store.h"
 #include "emulated_runtime.h"
-#include "store_pair.h"
 
 namespace velora {
 namespace {
 
 using testing::Batch;
+using testing::Bytes;
 using testing::EmulatedRuntime;
-using testing::fill_row;
 using testing::mixed_layout;
+using testing::random_rows;
+using testing::RowSet;
 using testing::tiny_layout;
+using testing::transition_layout;
 using testing::wide_layout;
-
-using Bytes = std::vector<std::byte>;
 
 constexpr std::uint64_t kSeed = 0x9876543210ABCDEF;
 void* const kStream = nullptr;
@@ -50,59 +50,78 @@ class StorePair {
         host(layout, capacity, num_lanes, kSeed),
         device(std::move(layout), capacity, num_lanes, kSeed, runtime, half_bytes) {}
 
+  void append(const LaneOrder& order, std::size_t count, void* stream = kStream) {
+    const RowSet rows = random_rows(random_, host.layout(), count);
+    host.append(order, rows.source(), count);
+    device.append(order, rows.source(), count, stream);
+  }
   void push(std::uint32_t lane = 0, void* stream = kStream) {
-    Bytes row(host.layout().pitch());
-    fill_row(random_, host.layout(), row.data());
-    std::memcpy(host.next_row(lane), row.data(), row.size());
-    host.commit(lane);
-    std::memcpy(device.next_row(stream), row.data(), row.size());
-    device.commit(lane);
+    append({.lanes = &lane, .num_lanes = host.lanes().num_lanes()}, 1, stream);
   }
   void push_many(int count) {
     for (int i = 0; i < count; ++i) push();
   }
+  void append_in_turn(std::size_t steps) {
+    const std::uint32_t num_lanes = host.lanes().num_lanes();
+    append({.lanes = nullptr, .num_lanes = num_lanes}, steps * num_lanes);
+  }
+  void append_anywhere(std::size_t count) {
+    const std::uint32_t num_lanes = host.lanes().num_lanes();
+    std::vector<std::uint32_t> lanes(count);
+    for (std::uint32_t& lane : lanes) lane = static_cast<std::uint32_t>(random_() % num_lanes);
+    append({.lanes = lanes.data(), .num_lanes = num_lanes}, count);
+  }
+  void clear() {
+    host.clear();
+    device.clear();
+  }
+  std::uint64_t size() const { return host.view().size(); }
 
-  QueuedBatch queue_sample(std::uint64_t count, void* stream, std::uint32_t lane = 0) {
-    const RowsView view = host.view();
-    std::vector<std::uint64_t> drawn(count);
-    DrawScratch scratch;
-    draw_distinct(host.lanes().next_draw(), view.size(lane), drawn, scratch);
-    std::vector<RowId> ids;
-    for (const std::uint64_t place : drawn) ids.push_back({lane, view.begin(lane) + place});
-    QueuedBatch batch = expect(ids);
-    device.sample(lane, count, batch_of(count, batch.memory.data()).target(), stream);
+  QueuedBatch queue_sample(std::uint64_t count, void* stream = kStream, std::uint32_t n_step = 1) {
+    QueuedBatch batch = make_batch(count);
+    sampler_.sample(host, count, batch_of(count, batch.expected.data(), n_step).target());
+    device.sample(count, batch_of(count, batch.memory.data(), n_step).target(), stream);
     host.lanes().count_draw();
     device.lanes().count_draw();
     return batch;
   }
-  bool sample_is_same(std::uint64_t count, void* stream = kStream, std::uint32_t lane = 0) {
-    const QueuedBatch batch = queue_sample(count, stream, lane);
+  bool sample_is_same(std::uint64_t count, void* stream = kStream, std::uint32_t n_step = 1) {
+    const QueuedBatch batch = queue_sample(count, stream, n_step);
     runtime.synchronize(stream);
     return batch.is_as_expected();
   }
 
   bool take_is_same(std::uint64_t start, std::uint64_t count) {
-    const RowId first = {0, host.view().begin(0) + start};
-    std::vector<RowId> ids;
-    for (std::uint64_t i = 0; i < count; ++i) ids.push_back({0, first.serial + i});
-    const QueuedBatch batch = expect(ids);
-    device.take(first, count, batch_of(count, batch.memory.data()).target(), kStream);
+    const QueuedBatch batch = make_batch(count);
+    Bytes expected(batch.expected.size());
+    sampler_.take(host, start, count, batch_of(count, expected.data()).target());
+    device.take(start, count, batch_of(count, batch.memory.data()).target(), kStream);
     runtime.synchronize(kStream);
-    return batch.is_as_expected();
+    return std::memcmp(batch.memory.get(), expected.data(), expected.size()) == 0;
   }
 
   /// The live rows, first as the host has them and then as the device has them.
-  std::pair<Bytes, Bytes> live_rows(std::uint32_t lane = 0) {
-    const std::size_t bytes = host.view().size(lane) * host.layout().pitch();
+  std::pair<Bytes, Bytes> live_rows() {
+    const std::size_t bytes = size() * host.layout().pitch();
     std::pair<Bytes, Bytes> rows{Bytes(bytes), Bytes(bytes)};
-    host.copy_rows(lane, rows.first);
-    device.copy_rows(lane, rows.second, kStream);
+    host.save(rows.first);
+    device.save(rows.second, kStream);
     return rows;
   }
-
-  bool rows_are_same(std::uint32_t lane = 0) {
-    const auto [on_host, on_device] = live_rows(lane);
-    return on_host == on_device;
+  /// Every field of them and their flags: what lies between is nobody's.
+  bool rows_are_same() {
+    const auto [on_host, on_device] = live_rows();
+    const RowLayout& layout = host.layout();
+    const auto same = [&](std::size_t offset, std::size_t nbytes) {
+      return std::memcmp(&on_host[offset], &on_device[offset], nbytes) == 0;
+    };
+    for (std::size_t row = 0; row < on_host.size(); row += layout.pitch()) {
+      if (!same(row + layout.flags_offset(), 1)) return false;
+      for (const Field& field : layout.fields()) {
+        if (!same(row + field.offset, field.nbytes)) return false;
+      }
+    }
+    return true;
   }
 
   EmulatedRuntime runtime;
@@ -110,19 +129,18 @@ class StorePair {
   DeviceStore device;
 
  private:
-  Batch batch_of(std::size_t count, std::byte* memory) const {
-    return Batch(host.layout(), count, memory);
+  Batch batch_of(std::size_t count, std::byte* memory, std::uint32_t n_step = 1) const {
+    return Batch(host.layout(), count, memory, n_step);
   }
-
-  QueuedBatch expect(const std::vector<RowId>& ids) {
-    const std::size_t bytes = Batch::nbytes(host.layout(), ids.size());
+  QueuedBatch make_batch(std::size_t count) {
+    const std::size_t bytes = Batch::nbytes(host.layout(), count);
     QueuedBatch batch = {Bytes(bytes), {runtime, runtime.allocate_device(bytes, "batch")}};
     std::memset(batch.memory.get(), 0, bytes);  // what lies between the columns
-    gather(host.view(), ids, batch_of(ids.size(), batch.expected.data()).target());
     return batch;
   }
 
   std::mt19937_64 random_{1};
+  Sampler sampler_;
 };
 
 TEST(DeviceStore, SamplesAreThoseOfTheStoreAsTheRingFillsAndWraps) {
@@ -130,7 +148,7 @@ TEST(DeviceStore, SamplesAreThoseOfTheStoreAsTheRingFillsAndWraps) {
   std::mt19937_64 random(2);
   for (int i = 0; i < 30; ++i) {
     stores.push();
-    EXPECT_TRUE(stores.sample_is_same(1 + random() % stores.host.view().size(0)));
+    EXPECT_TRUE(stores.sample_is_same(1 + random() % stores.size()));
   }
 }
 
@@ -193,7 +211,7 @@ TEST(DeviceStore, WriteBufferSmallerThanWhatIsPushedBetweenSamplesLosesNothing) 
     for (const int pushes : {1, 30, 49, 50, 51, 200}) {
       stores.push_many(pushes);
       EXPECT_TRUE(stores.rows_are_same());
-      EXPECT_TRUE(stores.sample_is_same(stores.host.view().size(0) / 2 + 1));
+      EXPECT_TRUE(stores.sample_is_same(stores.size() / 2 + 1));
     }
   }
 }
@@ -204,7 +222,7 @@ TEST(DeviceStore, PushesRunAheadOfTheDevice) {
   std::vector<QueuedBatch> batches;
   for (int step = 0; step < 60; ++step) {
     stores.push();
-    if (stores.host.view().size(0) >= 3) batches.push_back(stores.queue_sample(3, kStream));
+    if (stores.size() >= 3) batches.push_back(stores.queue_sample(3));
   }
   stores.runtime.synchronize(kStream);
   for (const QueuedBatch& batch : batches) EXPECT_TRUE(batch.is_as_expected());
@@ -238,28 +256,92 @@ TEST(DeviceStore, CapacityOfOneHoldsTheNewestRow) {
 TEST(DeviceStore, ClearedRowsAreNeitherDrawnNorSent) {
   StorePair stores(8);
   stores.push_many(5);
-  stores.host.clear();
-  stores.device.clear();
-  EXPECT_EQ(stores.device.view().size(0), 0u);
+  stores.clear();
+  EXPECT_EQ(stores.device.view().size(), 0u);
   stores.device.flush(kStream);
   EXPECT_EQ(stores.runtime.counts().copies_to_device, 1) << "the lane states";
   for (int i = 0; i < 10; ++i) {
     stores.push();
-    EXPECT_TRUE(stores.sample_is_same(stores.host.view().size(0)));
+    EXPECT_TRUE(stores.sample_is_same(stores.size()));
   }
-  stores.host.clear();
-  stores.device.clear();
-  EXPECT_THROW(stores.device.sample(0, 1, {}, kStream), ValueError);
+  stores.clear();
+  EXPECT_THROW(stores.device.sample(1, {}, kStream), ValueError);
 }
 
-TEST(DeviceStore, SkippedSerialsStayAligned) {
-  StorePair stores(5);
-  stores.push_many(3);
-  stores.host.skip(0, 9);
-  stores.device.skip(0, 9);
-  stores.push_many(4);
-  EXPECT_TRUE(stores.rows_are_same());
-  EXPECT_TRUE(stores.sample_is_same(4));
+TEST(DeviceStore, SamplesOfSeveralLanesAreThoseOfTheStore) {
+  for (const std::uint32_t num_lanes : {2u, 3u, 17u, 40u}) {
+    for (std::uint64_t seed = 0; seed < 3; ++seed) {
+      StorePair stores(5, transition_layout(), 1500, num_lanes, seed);
+      std::mt19937_64 random(seed);
+      for (int step = 0; step < 14; ++step) {
+        if (seed == 0) {
+          stores.append_in_turn(1);
+        } else {
+          stores.append_anywhere(1 + random() % (2 * num_lanes));
+        }
+        EXPECT_TRUE(stores.sample_is_same(1 + random() % stores.size()));
+        EXPECT_TRUE(stores.sample_is_same(stores.size()));
+        if (random() % 8 == 0) stores.clear();
+      }
+      EXPECT_TRUE(stores.rows_are_same());
+    }
+  }
+}
+
+TEST(DeviceStore, OneRowOfManyLanesIsFound) {
+  StorePair stores(2, tiny_layout(), 4096, 5000);
+  stores.push(4999);
+  EXPECT_TRUE(stores.sample_is_same(1));
+  stores.append_anywhere(300);
+  EXPECT_TRUE(stores.sample_is_same(200));
+}
+
+TEST(DeviceStore, StepsSumUpAsThoseOfTheStore) {
+  for (const std::uint32_t num_lanes : {1u, 3u}) {
+    for (const std::uint32_t n_step : {2u, 3u, 5u, 20u}) {
+      StorePair stores(9, transition_layout(), 1500, num_lanes, n_step);
+      std::mt19937_64 random(n_step);
+      for (int step = 0; step < 12; ++step) {
+        stores.append_anywhere(1 + random() % 5);
+        EXPECT_TRUE(stores.sample_is_same(1 + random() % stores.size(), kStream, n_step));
+        EXPECT_TRUE(stores.sample_is_same(stores.size(), kStream, n_step));
+      }
+    }
+  }
+}
+
+TEST(DeviceStore, StepsOfLargeDrawsSumUpAsThoseOfTheStore) {
+  StorePair stores(900, transition_layout(), 1u << 16, 3);
+  stores.append_anywhere(3000);
+  for (const std::uint64_t count : {1024u, 1025u, 2500u}) {
+    EXPECT_TRUE(stores.sample_is_same(count, kStream, 4));
+  }
+}
+
+TEST(DeviceStore, TakeGivesAnyPartInTimeOrder) {
+  for (const std::size_t fields : {0u, 60u}) {
+    StorePair even(4, fields == 0 ? mixed_layout() : wide_layout(fields), 1500, 3);
+    even.append_in_turn(6);
+    StorePair uneven(4, fields == 0 ? mixed_layout() : wide_layout(fields), 1500, 3);
+    for (const std::uint32_t lane : {0u, 0u, 0u, 0u, 0u, 0u, 2u, 2u, 1u}) uneven.push(lane);
+    for (StorePair* stores : {&even, &uneven}) {
+      for (std::uint64_t start = 0; start < stores->size(); ++start) {
+        for (std::uint64_t count = 1; count <= stores->size() - start; ++count) {
+          EXPECT_TRUE(stores->take_is_same(start, count));
+        }
+      }
+    }
+  }
+}
+
+TEST(DeviceStore, TakeOfEvenLanesIsOneLaunch) {
+  StorePair stores(4, mixed_layout(), 4096, 3);
+  stores.append_in_turn(2);
+  EXPECT_TRUE(stores.take_is_same(1, 4));
+  EXPECT_EQ(stores.runtime.counts().launches, 1);
+  stores.push(1);
+  EXPECT_TRUE(stores.take_is_same(1, 4));
+  EXPECT_EQ(stores.runtime.counts().launches, 1 + 4);
 }
 
 TEST(DeviceStore, LanesAreApart) {
@@ -268,46 +350,42 @@ TEST(DeviceStore, LanesAreApart) {
   for (int i = 0; i < 60; ++i) {
     stores.push(static_cast<std::uint32_t>(random() % 3));
     if (i % 7 != 6) continue;
-    for (std::uint32_t lane = 0; lane < 3; ++lane) {
-      const std::uint64_t size = stores.host.view().size(lane);
-      if (size > 0) {
-        EXPECT_TRUE(stores.sample_is_same(size, kStream, lane));
-      }
-      EXPECT_TRUE(stores.rows_are_same(lane));
-    }
+    EXPECT_TRUE(stores.sample_is_same(stores.size()));
+    EXPECT_TRUE(stores.rows_are_same());
   }
 }
 
 TEST(DeviceStore, RestoreGivesTheSameRowsAndDraws) {
-  for (const int pushes : {0, 3, 8, 21}) {
-    StorePair stores(8);
-    stores.push_many(pushes);
+  for (const std::size_t pushes : {0u, 3u, 8u, 21u, 50u}) {
+    StorePair stores(8, mixed_layout(), 4096, 2);
+    if (pushes > 0) stores.append_anywhere(pushes);
     const auto [rows, on_device] = stores.live_rows();
-    StorePair others(8, mixed_layout(), 900);
-    others.push_many(20);
-    others.host.restore(0, stores.host.view().end(0), rows);
-    others.device.restore(0, stores.device.view().end(0), on_device, kStream);
+    StorePair others(8, mixed_layout(), 900, 2);
+    others.append_anywhere(20);
+    others.host.restore(stores.host.lanes().save(), rows, {});
+    others.device.restore(stores.device.lanes().save(), on_device, kStream);
     EXPECT_TRUE(others.rows_are_same());
-    EXPECT_EQ(others.live_rows().second, rows);
-    if (pushes > 0) {
+    EXPECT_EQ(others.live_rows().second, on_device);
+    if (pushes > 1) {
       EXPECT_TRUE(others.sample_is_same(2));
     }
+    others.append_anywhere(9);
+    EXPECT_TRUE(others.sample_is_same(5, kStream, 3));
+    EXPECT_TRUE(others.rows_are_same());
   }
-}
-
-TEST(DeviceStore, RestoreOfOneLaneKeepsWhatWaitsInAnother) {
-  StorePair stores(4, mixed_layout(), 4096, 2);
-  for (int i = 0; i < 3; ++i) stores.push(1);
-  stores.host.restore(0, 0, {});
-  stores.device.restore(0, 0, {}, kStream);
-  EXPECT_TRUE(stores.rows_are_same(1));
 }
 
 TEST(DeviceStore, RestoreRefusesWhatTheStoreRefuses) {
   StorePair stores(3);
+  stores.push_many(2);
   const std::size_t pitch = stores.device.layout().pitch();
-  EXPECT_THROW(stores.device.restore(0, 3, Bytes(pitch + 1), kStream), ValueError);
-  EXPECT_THROW(stores.device.restore(0, 9, Bytes(4 * pitch), kStream), ValueError);
+  const auto refuses = [&](SavedLane lane, std::size_t row_bytes) {
+    EXPECT_THROW(stores.device.restore({&lane, 1}, Bytes(row_bytes), kStream), ValueError);
+    EXPECT_TRUE(stores.rows_are_same());
+  };
+  refuses({0, 1, 0}, pitch + 1);
+  refuses({0, 3, 0}, pitch);
+  refuses({5, 9, 0}, 4 * pitch);
 }
 
 TEST(DeviceStore, FlushIsOneCopyAndTwoWhereTheRingWraps) {
@@ -339,7 +417,7 @@ TEST(DeviceStore, OneSampleIsOneLaunchAndNoWait) {
       stores.runtime.allocate_device(Batch::nbytes(stores.host.layout(), 2000), "batch"));
   for (const std::uint64_t count : {1u, 100u, 2000u}) {
     const int before = stores.runtime.counts().launches;
-    stores.device.sample(0, count, Batch(stores.host.layout(), count, memory.data()).target(),
+    stores.device.sample(count, Batch(stores.host.layout(), count, memory.data()).target(),
                          kStream);
     EXPECT_EQ(stores.runtime.counts().launches, before + 1);
   }
@@ -356,8 +434,7 @@ TEST(DeviceStore, OperationsOnDifferentStreamsKeepTheirOrder) {
     for (int i = 0; i < 40; ++i) {
       stores.push(0, &names[random() % 3]);
       if (random() % 2 == 0) stores.device.flush(&names[random() % 3]);
-      EXPECT_TRUE(
-          stores.sample_is_same(1 + random() % stores.host.view().size(0), &names[random() % 3]));
+      EXPECT_TRUE(stores.sample_is_same(1 + random() % stores.size(), &names[random() % 3]));
     }
     EXPECT_GT(stores.runtime.counts().stream_waits, 0);
     stores.runtime.synchronize_all();
@@ -367,7 +444,7 @@ TEST(DeviceStore, OperationsOnDifferentStreamsKeepTheirOrder) {
 TEST(DeviceStore, MoreThanThereIsIsAValueError) {
   StorePair stores(8);
   stores.push_many(3);
-  EXPECT_THROW(stores.device.sample(0, 4, {}, kStream), ValueError);
+  EXPECT_THROW(stores.device.sample(4, {}, kStream), ValueError);
   EXPECT_TRUE(stores.sample_is_same(3));
 }
 
@@ -378,7 +455,7 @@ TEST(DeviceStore, SampleAfterALaunchThatFailedIsRight) {
                                                 Batch::nbytes(stores.host.layout(), 5), "batch"));
   const Batch batch(stores.host.layout(), 5, memory.data());
   stores.runtime.fail_next_launch();
-  EXPECT_THROW(stores.device.sample(0, 5, batch.target(), kStream), DeviceError);
+  EXPECT_THROW(stores.device.sample(5, batch.target(), kStream), DeviceError);
   EXPECT_TRUE(stores.sample_is_same(5));
 }
 
@@ -394,10 +471,8 @@ TEST(DeviceStore, DestructorWaitsAndGivesEverythingBack) {
   EmulatedRuntime runtime;
   {
     DeviceStore store(mixed_layout(), 2000, 1, 0, runtime);
-    for (int i = 0; i < 2000; ++i) {
-      std::memset(store.next_row(kStream), 0, store.layout().pitch());
-      store.commit(0);
-    }
+    const RowSet rows(store.layout(), 2000);
+    store.append({.lanes = nullptr, .num_lanes = 1}, rows.source(), rows.size(), kStream);
     store.flush(kStream);
   }
   EXPECT_EQ(runtime.counts().allocations, 0u);

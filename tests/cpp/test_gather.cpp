@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -20,7 +21,8 @@ class Rows {
     std::mt19937 engine(5);
     for (std::byte& byte : bytes_) byte = static_cast<std::byte>(engine());
     for (const std::uint64_t count : pushed) {
-      lanes_.push_back({.pushed = count, .cleared = 0, .turn = count - count % capacity});
+      lanes_.push_back(
+          {.pushed = count, .cleared = 0, .turn = count - count % capacity, .episode = 0});
     }
   }
 
@@ -29,8 +31,11 @@ class Rows {
             .pitch = pitch_,
             .flags_offset = pitch_ - 1,
             .lane_capacity = capacity_,
+            .lane_slots = capacity_,
             .lanes = lanes_.data(),
-            .num_lanes = static_cast<std::uint32_t>(lanes_.size())};
+            .num_lanes = static_cast<std::uint32_t>(lanes_.size()),
+            .sizes = {},
+            .even_size = 0};
   }
 
   /// By the definition: slot = serial % capacity.
@@ -62,7 +67,7 @@ void expect_column(const Rows& rows, const std::vector<RowId>& ids, std::uint64_
   BatchTarget target = {};
   target.columns = &column;
   target.num_columns = 1;
-  gather(rows.view(), ids, target);
+  gather(rows.view(), nullptr, ids, target);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     for (std::uint64_t b = 0; b < nbytes; ++b) {
       ASSERT_EQ(out[i * nbytes + b], rows.row(ids[i])[offset + b])
@@ -114,7 +119,7 @@ TEST(Gather, ColumnsGoToTheirOwnPlaces) {
   BatchTarget target = {};
   target.columns = columns;
   target.num_columns = 2;
-  gather(rows.view(), ids, target);
+  gather(rows.view(), nullptr, ids, target);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     ASSERT_EQ(first[i * 12 + 11], rows.row(ids[i])[11]);
     ASSERT_EQ(second[i * 40 + 39], rows.row(ids[i])[89]);
@@ -128,20 +133,23 @@ TEST(Gather, FlagsBecomeTheNumbersOfEachStep) {
   std::vector<float> dones(50);
   std::vector<float> truncations(50);
   std::vector<float> discounts(50);
+  std::vector<float> firsts(50);
   std::vector<std::int64_t> indices(50);
   BatchTarget target = {};
-  target.gamma = 0.75f;
+  target.gamma = 0.75;
   target.dones = dones.data();
   target.truncations = truncations.data();
   target.discounts = discounts.data();
+  target.first = firsts.data();
   target.indices = indices.data();
-  gather(rows.view(), ids, target);
+  gather(rows.view(), nullptr, ids, target);
   for (std::size_t i = 0; i < 50; ++i) {
     const auto flags = std::to_integer<int>(rows.row(ids[i])[15]);
     const bool done = (flags & kDone) != 0;
     EXPECT_EQ(dones[i], done ? 1.0f : 0.0f);
     EXPECT_EQ(truncations[i], (flags & kTruncated) != 0 ? 1.0f : 0.0f);
     EXPECT_EQ(discounts[i], done ? 0.0f : 0.75f);
+    EXPECT_EQ(firsts[i], (flags & kFirst) != 0 ? 1.0f : 0.0f);
     EXPECT_EQ(indices[i], static_cast<std::int64_t>(i));
   }
 }
@@ -151,9 +159,154 @@ TEST(Gather, IndicesHoldLaneAndSerial) {
   std::vector<std::int64_t> indices(2);
   BatchTarget target = {};
   target.indices = indices.data();
-  gather(rows.view(), std::vector<RowId>{{1, 10}, {0, 8}}, target);
+  gather(rows.view(), nullptr, std::vector<RowId>{{1, 10}, {0, 8}}, target);
   EXPECT_EQ(indices[0], (std::int64_t{1} << RowId::kSerialBits) + 10);
   EXPECT_EQ(indices[1], 8);
+}
+
+TEST(Gather, RewardsAreSummedUntilTheEpisodeEndsOrTheRowsDo) {
+  constexpr std::uint64_t kPitch = 16;
+  const std::uint8_t flags[] = {0, 0, kDone, 0, kTruncated, 0, 0};
+  std::vector<std::byte> bytes(7 * kPitch);
+  for (std::size_t i = 0; i < 7; ++i) {
+    const auto reward = static_cast<float>(1 << i);
+    std::memcpy(&bytes[i * kPitch], &reward, sizeof(reward));
+    bytes[i * kPitch + 4] = std::byte{flags[i]};
+    bytes[i * kPitch + 5] = static_cast<std::byte>(i);
+  }
+  const LaneState lane = {.pushed = 7, .cleared = 0, .turn = 0, .episode = 5};
+  const RowsView view = {.rows = bytes.data(),
+                         .pitch = kPitch,
+                         .flags_offset = 4,
+                         .lane_capacity = 7,
+                         .lane_slots = 7,
+                         .lanes = &lane,
+                         .num_lanes = 1,
+                         .sizes = {},
+                         .even_size = 0};
+  std::vector<float> rewards(7);
+  std::vector<float> dones(7);
+  std::vector<float> truncations(7);
+  std::vector<float> discounts(7);
+  std::vector<std::byte> from(7);
+  std::vector<std::byte> to(7);
+  const Column columns[] = {
+      {.row_offset = 5, .nbytes = 1, .out = from.data()},
+      {.row_offset = 5, .nbytes = 1, .out = to.data(), .source = Source::kNext}};
+  BatchTarget target = {};
+  target.columns = columns;
+  target.num_columns = 2;
+  target.n_step = 3;
+  target.gamma = 0.5;
+  target.reward_offset = 0;
+  target.rewards = rewards.data();
+  target.dones = dones.data();
+  target.truncations = truncations.data();
+  target.discounts = discounts.data();
+  gather(view, nullptr, std::vector<RowId>{{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}, {0, 5}, {0, 6}},
+         target);
+  EXPECT_EQ(rewards, (std::vector<float>{1 + 1 + 1, 2 + 2, 4, 8 + 8, 16, 32 + 32, 64}));
+  EXPECT_EQ(dones, (std::vector<float>{1, 1, 1, 0, 0, 0, 0}));
+  EXPECT_EQ(truncations, (std::vector<float>{0, 0, 0, 1, 1, 0, 0}));
+  EXPECT_EQ(discounts, (std::vector<float>{0, 0, 0, 0.25, 0.5, 0.25, 0.5}));
+  const std::size_t last[] = {2, 2, 2, 4, 4, 6, 6};
+  for (std::size_t i = 0; i < 7; ++i) {
+    EXPECT_EQ(from[i], static_cast<std::byte>(i));
+    EXPECT_EQ(to[i], static_cast<std::byte>(last[i]));
+  }
+}
+
+/// All parts of a batch of `count` rows, with room to spare on both sides.
+struct WholeBatch {
+  static constexpr std::size_t kSpare = 5;
+
+  explicit WholeBatch(std::size_t count) : floats(5 * (count + 2 * kSpare), 7.0f) {
+    bytes.resize((count + 2 * kSpare) * kBytes, kGuard);
+    indices.resize(count + 2 * kSpare, 7);
+    column = {.row_offset = 2, .nbytes = kBytes, .out = bytes.data()};
+    const std::size_t size = indices.size();
+    target.columns = &column;
+    target.num_columns = 1;
+    target.gamma = 0.5;
+    target.rewards = &floats[0];
+    target.dones = &floats[size];
+    target.truncations = &floats[2 * size];
+    target.discounts = &floats[3 * size];
+    target.first = &floats[4 * size];
+    target.indices = indices.data();
+  }
+  WholeBatch(const WholeBatch&) = delete;
+  WholeBatch& operator=(const WholeBatch&) = delete;
+
+  friend bool operator==(const WholeBatch& a, const WholeBatch& b) {
+    return a.floats == b.floats && a.bytes == b.bytes && a.indices == b.indices;
+  }
+
+  static constexpr std::size_t kBytes = 20;
+  std::vector<float> floats;
+  std::vector<std::byte> bytes;
+  std::vector<std::int64_t> indices;
+  Column column;
+  BatchTarget target = {};
+};
+
+TEST(Gather, RunIsWhatItsRowsAreOneByOne) {
+  const Rows rows(70, {7, 205, 280}, 48);
+  for (std::uint32_t lane = 0; lane < 3; ++lane) {
+    const RowsView view = rows.view();
+    for (const std::size_t count : {0u, 1u, 2u, 7u, 16u, 63u, 64u, 65u, 70u}) {
+      if (count > view.size(lane)) continue;
+      for (std::uint64_t start = 0; start <= view.size(lane) - count; start += 3) {
+        const RowId first = {lane, view.begin(lane) + start};
+        std::vector<RowId> ids;
+        for (std::uint64_t i = 0; i < count; ++i) ids.push_back({lane, first.serial + i});
+        WholeBatch one_by_one(count);
+        gather(view, nullptr, ids, one_by_one.target, WholeBatch::kSpare);
+        WholeBatch run(count);
+        prefetch_run(view, first, count);
+        gather_run(view, nullptr, first, count, run.target, WholeBatch::kSpare);
+        ASSERT_TRUE(run == one_by_one) << lane << ' ' << start << ' ' << count;
+      }
+    }
+  }
+}
+
+TEST(Gather, PlacesFromTheFirstOnAreWrittenAndNoOthers) {
+  const Rows rows(70, {100}, 48);
+  for (const std::size_t count : {1u, 7u, 8u, 9u, 33u}) {
+    const std::vector<RowId> ids = rows.draw(count);
+    WholeBatch batch(count);
+    gather(rows.view(), nullptr, ids, batch.target, WholeBatch::kSpare);
+    const WholeBatch untouched(count);
+    for (std::size_t i = 0; i < count + 2 * WholeBatch::kSpare; ++i) {
+      const bool inside = i >= WholeBatch::kSpare && i < WholeBatch::kSpare + count;
+      ASSERT_EQ(batch.indices[i] != untouched.indices[i], inside);
+      ASSERT_EQ(batch.target.discounts[i] != 7.0f, inside);
+      const std::byte* found = &batch.bytes[i * WholeBatch::kBytes];
+      const std::byte* expected =
+          inside ? rows.row(ids[i - WholeBatch::kSpare]) + 2 : untouched.bytes.data();
+      ASSERT_EQ(std::memcmp(found, expected, WholeBatch::kBytes), 0);
+    }
+  }
+}
+
+TEST(Gather, PaddingIsZerosWithoutAnIndex) {
+  for (const std::size_t count : {0u, 1u, 6u}) {
+    WholeBatch batch(count);
+    pad(batch.target, WholeBatch::kSpare, count);
+    WholeBatch expected(count);
+    for (std::size_t i = WholeBatch::kSpare; i < WholeBatch::kSpare + count; ++i) {
+      for (float* part :
+           {expected.target.rewards, expected.target.dones, expected.target.truncations,
+            expected.target.discounts, expected.target.first}) {
+        part[i] = 0.0f;
+      }
+      expected.indices[i] = -1;
+      std::memset(&expected.bytes[i * WholeBatch::kBytes], 0, WholeBatch::kBytes);
+    }
+    EXPECT_TRUE(batch == expected);
+  }
+  pad({}, 0, 5);  // nothing was asked for
 }
 
 }  // namespace

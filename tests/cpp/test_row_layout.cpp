@@ -15,12 +15,7 @@ namespace velora {
 namespace {
 
 Field field(std::string name, Role role, DType dtype, std::vector<std::int64_t> shape) {
-  return {.name = std::move(name),
-          .role = role,
-          .dtype = dtype,
-          .shape = std::move(shape),
-          .offset = 0,
-          .nbytes = 0};
+  return {.name = std::move(name), .role = role, .dtype = dtype, .shape = std::move(shape)};
 }
 
 std::vector<Field> plain_fields(std::int64_t features) {
@@ -128,6 +123,78 @@ TEST(RowLayout, RowBeyondTheLargestPitchThrows) {
   EXPECT_THROW(RowLayout({field("a", Role::kState, DType::kUInt8, {kMax / 2}),
                           field("b", Role::kNextState, DType::kUInt8, {kMax / 2 + 1})}),
                ValueError);
+}
+
+std::vector<Field> transition_fields() {
+  return {field("image", Role::kState, DType::kUInt8, {4, 5}),
+          field("speed", Role::kState, DType::kFloat32, {2}),
+          field("reward", Role::kReward, DType::kFloat32, {1}),
+          field("next image", Role::kNextState, DType::kUInt8, {4, 5}),
+          field("next speed", Role::kNextState, DType::kFloat32, {2}),
+          field("extra", Role::kExtra, DType::kUInt8, {3})};
+}
+
+TEST(RowLayout, CompactRowsHaveLinksInPlaceOfTheNextState) {
+  const RowLayout layout(transition_fields(), {.compact = true});
+  const auto& fields = layout.fields();
+  EXPECT_TRUE(layout.compact());
+  EXPECT_EQ(layout.flags_offset(), 32u);
+  EXPECT_EQ(layout.links_offset(), 36u);
+  EXPECT_EQ(fields[5].offset, 44u) << "extra, after two links";
+  EXPECT_EQ(layout.pitch(), 48u);
+  EXPECT_EQ(layout.block_bytes(), 64u);
+  for (const std::size_t state : {0u, 1u}) {
+    EXPECT_EQ(fields[state].block_offset, fields[state].offset) << "a block begins as a row";
+    EXPECT_EQ(fields[state + 3].offset, fields[state].offset);
+    EXPECT_EQ(fields[state + 3].block_offset, fields[state].block_offset);
+    EXPECT_EQ(fields[state].frames, 1u);
+  }
+}
+
+TEST(RowLayout, RowsOfStacksHoldOneFrame) {
+  for (const std::uint32_t frames : {2u, 4u}) {
+    const RowLayout layout(transition_fields(), {.compact = true, .frame_stack = frames});
+    const auto& fields = layout.fields();
+    EXPECT_EQ(layout.frame_stack(), frames);
+    EXPECT_EQ(fields[0].frames, frames);
+    EXPECT_EQ(fields[3].frames, frames);
+    EXPECT_EQ(fields[1].frames, 1u) << "has no dimension to spare";
+    EXPECT_EQ(fields[0].nbytes, 20u) << "of the whole stack";
+    EXPECT_EQ(fields[1].offset, (20 / frames + 3) / 4 * 4);
+    EXPECT_EQ(fields[1].block_offset, 20u);
+    EXPECT_EQ(layout.block_bytes(), 64u);
+  }
+}
+
+TEST(RowLayout, StacksThatCannotBeThrow) {
+  const auto refuses = [](std::vector<Field> fields, ObservationStorage observations,
+                          const std::string& begin) {
+    try {
+      RowLayout layout(std::move(fields), observations);
+      ADD_FAILURE() << "accepted, instead of " << begin;
+    } catch (const ValueError& error) {
+      EXPECT_EQ(std::string(error.what()).find(begin), 0u) << error.what();
+    }
+  };
+  refuses(transition_fields(), {.compact = true, .frame_stack = 3}, "image: ");
+  refuses(transition_fields(), {.compact = true, .frame_stack = 0}, "frame_stack: ");
+  refuses(transition_fields(), {.compact = true, .frame_stack = 65}, "frame_stack: ");
+  refuses(transition_fields(), {.compact = false, .frame_stack = 2}, "frame_stack: ");
+  refuses({field("reward", Role::kReward, DType::kFloat32, {1})}, {.compact = true}, "compact: ");
+  refuses({field("reward", Role::kReward, DType::kFloat32, {1})},
+          {.compact = true, .frame_stack = 2}, "compact: ");
+  std::vector<Field> fields = transition_fields();
+  fields[3].shape = {20};
+  refuses(fields, {.compact = true}, "next image: ");
+  fields = transition_fields();
+  fields[4].dtype = DType::kInt32;
+  refuses(fields, {.compact = true}, "next speed: ");
+  fields = transition_fields();
+  fields.erase(fields.begin() + 4);
+  refuses(fields, {.compact = true}, "speed: ");
+  fields = transition_fields();
+  fields.erase(fields.begin() + 1);
+  refuses(fields, {.compact = true}, "next speed: ");
 }
 
 }  // namespace

@@ -1,88 +1,175 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <utility>
 #include <vector>
 
+#include "batches.h"
 #include "core/errors.h"
 #include "core/store.h"
-#include "store_pair.h"
+#include "history.h"
 
 namespace velora {
 namespace {
 
-using testing::fill_row;
+using testing::Bytes;
+using testing::History;
 using testing::mixed_layout;
+using testing::random_rows;
+using testing::RowSet;
 
-using Bytes = std::vector<std::byte>;
+/// A Store and the history of it.
+class Recorded {
+ public:
+  Recorded(std::uint64_t capacity, std::uint32_t num_lanes)
+      : store(mixed_layout(), capacity, num_lanes, 0), history(capacity, num_lanes) {}
 
-/// Pushes a random row and returns it.
-Bytes push(Store& store, std::uint32_t lane, std::mt19937_64& random) {
-  Bytes row(store.layout().pitch());
-  fill_row(random, store.layout(), row.data());
-  std::memcpy(store.next_row(lane), row.data(), row.size());
-  store.commit(lane);
-  return row;
-}
-
-Bytes live_rows(const Store& store, std::uint32_t lane) {
-  Bytes rows(store.view().size(lane) * store.layout().pitch());
-  store.copy_rows(lane, rows);
-  return rows;
-}
-
-Bytes joined(const std::vector<Bytes>& rows, std::size_t newest) {
-  Bytes all;
-  for (std::size_t i = rows.size() - newest; i < rows.size(); ++i) {
-    all.insert(all.end(), rows[i].begin(), rows[i].end());
+  void append(const LaneOrder& order, std::size_t count) {
+    RowSet rows = random_rows(random, store.layout(), count);
+    store.append(order, rows.source(), count);
+    history.append(order, std::move(rows));
   }
-  return all;
+  void append_to(std::uint32_t lane, std::size_t count = 1) {
+    const std::vector<std::uint32_t> lanes(count, lane);
+    append({.lanes = lanes.data(), .num_lanes = history.num_lanes()}, count);
+  }
+  /// Compares every field and the flags of all live rows.
+  void expect_same() const { expect_same_rows(store, history); }
+  static void expect_same_rows(const Store& store, const History& history) {
+    const RowsView view = store.view();
+    for (std::uint32_t lane = 0; lane < history.num_lanes(); ++lane) {
+      ASSERT_EQ(view.begin(lane), history.begin(lane));
+      ASSERT_EQ(view.end(lane), history.end(lane));
+    }
+    for (const RowId id : history.live()) {
+      ASSERT_EQ(view.flags(id), history.flags(id)) << id.lane << ' ' << id.serial;
+      for (std::size_t f = 0; f < store.layout().fields().size(); ++f) {
+        const Field& field = store.layout().fields()[f];
+        ASSERT_EQ(std::memcmp(view.row(id) + field.offset, history.at(id, f), field.nbytes), 0)
+            << field.name << " of " << id.lane << ' ' << id.serial;
+      }
+    }
+  }
+
+  Store store;
+  History history;
+  std::mt19937_64 random{1};
+};
+
+Bytes saved_rows(const Store& store) {
+  std::uint64_t rows = 0;
+  for (const SavedLane& lane : store.lanes().save()) rows += lane.pushed - lane.first;
+  Bytes bytes(rows * store.layout().pitch());
+  EXPECT_TRUE(store.save(bytes).empty()) << "whole rows have no blocks";
+  return bytes;
 }
 
-TEST(Store, NewestRowsOfEachLaneAreReadBackOldestFirst) {
+TEST(Store, NewestRowsOfEachLaneAreKept) {
   for (const std::uint64_t capacity : {1u, 2u, 5u}) {
-    std::mt19937_64 random(capacity);
-    Store store(mixed_layout(), capacity, 2, 0);
-    std::vector<Bytes> pushed[2];
+    Recorded recorded(capacity, 2);
     for (std::size_t i = 0; i < 4 * capacity; ++i) {
-      const auto lane = static_cast<std::uint32_t>(random() % 2);
-      pushed[lane].push_back(push(store, lane, random));
-      for (const std::uint32_t l : {0u, 1u}) {
-        const std::size_t alive = std::min<std::size_t>(capacity, pushed[l].size());
-        EXPECT_EQ(live_rows(store, l), joined(pushed[l], alive));
+      recorded.append_to(static_cast<std::uint32_t>(recorded.random() % 2));
+      ASSERT_NO_FATAL_FAILURE(recorded.expect_same());
+    }
+  }
+}
+
+TEST(Store, RowsOfAllLanesInTurnGoToTheirs) {
+  for (const std::uint32_t num_lanes : {1u, 3u, 20u}) {
+    for (const std::size_t steps : {1u, 2u, 7u, 40u}) {
+      Recorded recorded(6, num_lanes);
+      for (int round = 0; round < 3; ++round) {
+        recorded.append({.lanes = nullptr, .num_lanes = num_lanes}, steps * num_lanes);
+        ASSERT_NO_FATAL_FAILURE(recorded.expect_same());
       }
     }
   }
 }
 
-TEST(Store, NextRowThatIsNotCommittedChangesNothing) {
-  std::mt19937_64 random(1);
-  Store store(mixed_layout(), 3, 1, 0);
-  const Bytes row = push(store, 0, random);
-  std::memset(store.next_row(0), 0xFF, store.layout().pitch());
-  EXPECT_EQ(live_rows(store, 0), row);
-}
-
-TEST(Store, RestoreGivesTheSameRowsInTheSamePlaces) {
-  for (const int pushes : {0, 2, 3, 8}) {
-    std::mt19937_64 random(2);
-    Store store(mixed_layout(), 3, 1, 0);
-    for (int i = 0; i < pushes; ++i) push(store, 0, random);
-    Store other(mixed_layout(), 3, 1, 0);
-    push(other, 0, random);
-    other.restore(0, store.view().end(0), live_rows(store, 0));
-    EXPECT_EQ(live_rows(other, 0), live_rows(store, 0));
-    EXPECT_EQ(other.view().begin(0), store.view().begin(0));
-    EXPECT_EQ(other.lanes().next_place(0), store.lanes().next_place(0));
+TEST(Store, RowsAtOnceAreThoseOneByOneWhateverTheOrderOfLanes) {
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    std::mt19937_64 random(seed);
+    const auto num_lanes = static_cast<std::uint32_t>(1 + random() % 4);
+    Recorded recorded(1 + random() % 20, num_lanes);
+    for (int round = 0; round < 5; ++round) {
+      std::vector<std::uint32_t> lanes(1 + random() % 50);
+      for (std::uint32_t& lane : lanes) lane = static_cast<std::uint32_t>(random() % num_lanes);
+      recorded.append({.lanes = lanes.data(), .num_lanes = num_lanes}, lanes.size());
+      ASSERT_NO_FATAL_FAILURE(recorded.expect_same()) << "seed " << seed;
+      if (random() % 6 != 0) continue;
+      recorded.store.clear();
+      recorded.history.clear();
+      ASSERT_NO_FATAL_FAILURE(recorded.expect_same());
+    }
   }
 }
 
-TEST(Store, RestoreRefusesPartsOfRows) {
+TEST(Store, FlagsAreAnyByteButZero) {
   Store store(mixed_layout(), 3, 1, 0);
-  EXPECT_THROW(store.restore(0, 3, Bytes(store.layout().pitch() + 1)), ValueError);
-  EXPECT_THROW(store.restore(0, 9, Bytes(4 * store.layout().pitch())), ValueError);
+  std::mt19937_64 random(3);
+  const RowSet rows = random_rows(random, store.layout(), 3);
+  const std::byte done[] = {std::byte{0}, std::byte{2}, std::byte{255}};
+  const RowSource source = {.fields = rows.source().fields, .done = done, .truncated = nullptr};
+  store.append({.lanes = nullptr, .num_lanes = 1}, source, 3);
+  EXPECT_EQ(store.view().flags({0, 0}), kFirst);
+  EXPECT_EQ(store.view().flags({0, 1}), kDone);
+  EXPECT_EQ(store.view().flags({0, 2}), kFirst | kDone);
+}
+
+TEST(Store, RestoreGivesTheSameRowsInTheSamePlaces) {
+  for (const std::size_t pushes : {0u, 2u, 3u, 8u}) {
+    Recorded recorded(3, 2);
+    if (pushes > 0) recorded.append_to(1, pushes);
+    if (pushes > 2) recorded.append_to(0, 1);
+    Recorded other(3, 2);
+    other.append_to(0, 5);
+    other.store.restore(recorded.store.lanes().save(), saved_rows(recorded.store), {});
+    ASSERT_NO_FATAL_FAILURE(Recorded::expect_same_rows(other.store, recorded.history));
+    for (const std::uint32_t lane : {0u, 1u}) {
+      EXPECT_EQ(other.store.lanes().next_place(lane), recorded.store.lanes().next_place(lane));
+    }
+  }
+}
+
+TEST(Store, RestoreThatIsRefusedChangesNothing) {
+  Recorded recorded(3, 1);
+  recorded.append_to(0, 2);
+  const auto refuses = [&](SavedLane lane, std::size_t row_bytes, std::size_t block_bytes) {
+    EXPECT_THROW(recorded.store.restore({&lane, 1}, Bytes(row_bytes), Bytes(block_bytes)),
+                 ValueError);
+    ASSERT_NO_FATAL_FAILURE(recorded.expect_same());
+  };
+  const std::size_t pitch = recorded.store.layout().pitch();
+  refuses({0, 1, 0}, pitch + 1, 0);
+  refuses({0, 2, 0}, pitch, 0);
+  refuses({5, 9, 0}, 4 * pitch, 0);
+  refuses({0, 1, 0}, pitch, 64);
+}
+
+TEST(Store, WindowsOfEachKindFollowTheRows) {
+  Recorded recorded(6, 2);
+  std::mt19937_64 random(5);
+  for (int step = 0; step < 60; ++step) {
+    recorded.append_to(static_cast<std::uint32_t>(random() % 2));
+    for (const std::uint64_t length : {1u, 3u, 6u}) {
+      for (const bool crosses : {false, true}) {
+        const Windows& windows = recorded.store.windows(length, crosses);
+        ASSERT_EQ(windows.length(), length);
+        ASSERT_EQ(windows.crosses(), crosses);
+        const Windows anew(recorded.store.view(), length, crosses);
+        ASSERT_EQ(windows.size(), anew.size());
+        for (std::uint64_t i = 0; i < anew.size(); ++i) {
+          ASSERT_EQ(windows.locate(recorded.store.view(), i),
+                    anew.locate(recorded.store.view(), i));
+        }
+      }
+    }
+    if (random() % 15 == 0) recorded.store.clear();
+  }
 }
 
 TEST(Store, MoreThanTheMachineHasIsAMemoryError) {
@@ -94,6 +181,7 @@ TEST(Store, ControlBlockSaysWhatTheStoreIs) {
   const Store store(mixed_layout(), 3, 2, 9);
   const ControlBlock& control = store.lanes().control();
   EXPECT_EQ(control.lane_capacity, 3u);
+  EXPECT_EQ(control.lane_slots, 3u);
   EXPECT_EQ(control.num_lanes, 2u);
   EXPECT_EQ(control.pitch, store.layout().pitch());
   EXPECT_EQ(control.seed, 9u);

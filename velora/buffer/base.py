@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import torch
+from typing_extensions import Self
 
 from velora import _core
 from velora.buffer.checks import check_int
@@ -66,6 +67,35 @@ class Buffer(Sequence[Any]):
         self._schema: Schema | None = None
         self._core: _core.Buffer | None = None
 
+    @classmethod
+    def from_env(
+        cls,
+        env: Any,
+        capacity: int,
+        device: torch.device | str | None = None,
+        *,
+        extras: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """A buffer for an environment, with the schema of its spaces and a lane for each of it.
+
+        Args:
+            env: A Gymnasium environment or vector environment.
+            capacity: As for the class.
+            device: As for the class.
+            extras: An example, for one environment, of each extra field that experiences will
+                have: `{"log_prob": 0.0}`.
+            **options: Anything else that the class takes, but `num_envs`.
+
+        Raises:
+            TypeError: If `env` is not an environment, or a space has no arrays of one shape.
+            ValueError: As the class does.
+            MemoryError: If `capacity` experiences exceed this machine.
+        """
+        from velora.buffer.spaces import from_env  # needs gymnasium, which buffers do not
+
+        return from_env(cls, env, capacity, device, extras=extras, **options)
+
     @property
     def capacity(self) -> int:
         """How many experiences the buffer can hold: as many for each environment."""
@@ -109,7 +139,7 @@ class Buffer(Sequence[Any]):
             self._push(experience, lane)
 
     def extend(
-        self, batch: BatchExperience | None = None, /, *, lanes: Any = None, **arrays: Any
+        self, batch: BatchExperience | None = None, *, lanes: Any = None, **arrays: Any
     ) -> None:
         """Appends steps, all or none: one of each environment, or k of each.
 

@@ -57,8 +57,9 @@ class RolloutBuffer(Buffer):
         gamma: float = 0.99,
         lam: float = 0.95,
     ) -> tuple[Tensor, Tensor]:
-        """Generalised advantage estimates for what `sample` gives: T * N rows, for T steps of N
-        environments.
+        """Generalised advantage estimates for what `sample` gives.
+
+        That is T * N rows, for T steps of N environments.
 
         Args:
             values: The critic's values of `sample().states`, `(T * N, 1)` or `(T * N,)`.
