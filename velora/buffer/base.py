@@ -14,7 +14,7 @@ from velora import _core
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.placement import check_device, cuda_index
-from velora.buffer.schema import Schema, batch_of_arrays, columns_of
+from velora.buffer.schema import Schema, columns_of, columns_of_arrays
 
 MAX_CAPACITY = 2**40
 MAX_ENVS = 2**16
@@ -165,7 +165,7 @@ class Buffer(Sequence[Any]):
         """
         if batch is not None and arrays:
             raise TypeError(f"{next(iter(arrays))}: expected a batch or arrays, got both")
-        columns = columns_of(batch_of_arrays(arrays) if arrays else batch)
+        columns = columns_of_arrays(arrays) if arrays else columns_of(batch)
         if isinstance(lanes, (list, tuple, range)):
             lanes = np.asarray(lanes)
         if self._core is None:

@@ -26,7 +26,10 @@ _STACKED = {
     "truncated": "truncations",
 }
 _STEP = ("state", "action", "reward", "next_state")
-_PARTS = tuple(_STACKED.values())
+_UNSTACKED = {stacked: name for name, stacked in _STACKED.items()}
+_SAMPLED = [
+    item.name for item in dataclasses.fields(BatchExperience) if item.name not in _UNSTACKED
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,21 +229,23 @@ class Schema:
         return _construct(self.experience_type or _declare(tuple(self.extra_names)), restored)
 
 
-def batch_of_arrays(arrays: dict[str, Any]) -> BatchExperience:
-    """The batch whose parts these are: its fields, and extra fields by their own names.
+def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Attribute -> stacked arrays, from those given by the names of a batch's fields.
+
+    Extra fields go by their own names.
 
     Raises:
         ValueError: If a part is missing, or is one that only a sampled batch has.
     """
-    for name in _PARTS:
-        if name not in arrays and name != "truncations":
-            raise ValueError(f"{name}: expected a batch of this field, got none")
-    for name in (item.name for item in dataclasses.fields(BatchExperience)):
-        if name in arrays and name not in _PARTS:
+    columns = {_UNSTACKED.get(name, name): value for name, value in arrays.items()}
+    columns.setdefault("truncated", None)
+    for name, stacked in _STACKED.items():
+        if name not in columns or name in arrays:
+            raise ValueError(f"{stacked}: expected a batch of this field, got none")
+    for name in _SAMPLED:
+        if name in arrays:
             raise ValueError(f"{name}: expected parts of steps, got one that sampling adds")
-    parts = {name: value for name, value in arrays.items() if name in _PARTS}
-    extras = {name: value for name, value in arrays.items() if name not in _PARTS}
-    return BatchExperience(**parts, extras=extras)
+    return columns
 
 
 def columns_of(batch: BatchExperience | None) -> dict[str, Any]:
