@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -25,7 +25,9 @@ from rich.table import Table
 from benchmarks import machine
 from benchmarks.compiler import BUILD_DIR
 from benchmarks.workloads import Array
-from velora.buffer import Experience, ReplayBuffer
+
+if TYPE_CHECKING:  # else only where it is measured: importing torch takes seconds
+    from velora.buffer import Experience, ReplayBuffer
 
 FRAME_SHAPE = (84, 84)
 FRAME_STACK = 4
@@ -94,6 +96,8 @@ def _measure_in_a_process(name: str, rows: int) -> dict[str, int]:
 
 def _measure(options: dict[str, Any], rows: int) -> dict[str, int]:
     """Bytes that become resident until the buffer is full, and when it was overwritten by half."""
+    from velora.buffer import ReplayBuffer
+
     steps = _play()
     _fill(ReplayBuffer(10, seed=0, **options), steps, 20)  # what the first push of all needs
     before = _resident()
@@ -111,6 +115,8 @@ def _fill(buffer: ReplayBuffer, steps: Iterator[Experience], count: int) -> None
 
 def _play() -> Iterator[Experience]:
     """Endless steps: stacks that begin with copies of the first frame, then move on by a frame."""
+    from velora.buffer import Experience
+
     rng = np.random.default_rng(0)
     while True:
         stack = np.stack([_frame(rng)] * FRAME_STACK)

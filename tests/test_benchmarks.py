@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,16 @@ def test_stacks_of_one_episode_move_on_by_a_frame(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(contents.states[:, 1:], contents.next_states[:, :-1])
     firsts = contents.states[1:][~follows]
     np.testing.assert_array_equal(firsts, np.repeat(firsts[:, :1], 4, axis=1))
+
+
+def test_slow_first_call_does_not_decide_how_many_calls_fill_a_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    timing = importlib.import_module("benchmarks.timing")
+    durations = iter([0.05])
+    timings = timing.time_in_turns({"a": lambda: time.sleep(next(durations, 0.0))}, timing.QUICK)
+    assert timings["a"].calls_per_block > 1
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

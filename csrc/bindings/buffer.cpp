@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings/tensor_view.h"
 #include "core/errors.h"
 
 namespace py = pybind11;

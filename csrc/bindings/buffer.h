@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "bindings/batch_tensors.h"
 #include "bindings/row_reader.h"
 #include "bindings/row_storage.h"
-#include "bindings/tensor_view.h"
 #include "core/gather.h"
 #include "core/slab.h"
 

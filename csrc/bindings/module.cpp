@@ -10,7 +10,9 @@
 
 #include "bindings/buffer.h"
 #include "bindings/cuda_library.h"
+#include "bindings/exchange_api.h"
 #include "bindings/push_method.h"
+#include "bindings/python_errors.h"
 #include "bindings/tensor_view.h"
 #include "core/errors.h"
 
@@ -39,6 +41,7 @@ velora::Role parse_role(const std::string& name) {
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The native core of velora's buffers. Private: use velora.buffer.";
   velora::load_exchange_api();
+  velora::load_array_types();
 
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {

@@ -1,11 +1,7 @@
 #include "bindings/push_method.h"
 
-#include <exception>
-#include <new>
-#include <utility>
-
 #include "bindings/buffer.h"
-#include "core/errors.h"
+#include "bindings/python_errors.h"
 
 namespace py = pybind11;
 
@@ -61,26 +57,6 @@ py::object make_push_method(py::object buffer) {
       py::reinterpret_steal<py::object>(PyCFunction_New(&push_definition, capsule.ptr()));
   if (!function) throw py::error_already_set();
   return function;
-}
-
-void set_python_error() {
-  try {
-    throw;
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const py::builtin_exception& error) {
-    error.set_error();
-  } catch (const ValueError& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
-  } catch (const BufferError& error) {
-    PyErr_SetString(PyExc_BufferError, error.what());
-  } catch (const MemoryError& error) {
-    PyErr_SetString(PyExc_MemoryError, error.what());
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
 }
 
 }  // namespace velora

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "bindings/cuda_library.h"
-#include "bindings/tensor_view.h"
+#include "bindings/exchange_api.h"
 #include "core/device_store.h"
 #include "core/errors.h"
 #include "core/store.h"

@@ -1,32 +1,22 @@
 #include "bindings/tensor_view.h"
 
-#include <ATen/dlpack.h>
-
 #include <cstring>
 #include <string>
 #include <utility>
 
+#include "bindings/exchange_api.h"
+#include "bindings/python_errors.h"
 #include "core/errors.h"
-#include "core/round_up.h"
 
 namespace py = pybind11;
 
 namespace velora {
 namespace {
 
-const DLPackExchangeAPI* exchange_api = nullptr;
 PyTypeObject* tensor_type = nullptr;
 PyTypeObject* parameter_type = nullptr;
 PyTypeObject* ndarray_type = nullptr;
 PyObject* plain_torch_dispatch = nullptr;
-
-/// Turns the pending Python error into the first line of its text (torch appends a stack trace) and
-/// clears it.
-std::string take_python_error() {
-  const py::error_already_set error;
-  const std::string text = py::str(error.value());
-  return text.substr(0, text.find('\n'));
-}
 
 [[noreturn]] void refuse(const char* field, const std::string& got) {
   const char* hint = got == "list" ? "; use torch.tensor(...) or np.array(...)" : "";
@@ -41,26 +31,6 @@ void require_few_dimensions(const char* field, int ndim) {
 }
 
 const char* type_name(PyObject* value) { return Py_TYPE(value)->tp_name; }
-
-DLDataType to_dlpack_type(DType dtype) {
-  constexpr DLDataTypeCode kCodes[kDTypeCount] = {kDLBool,   kDLUInt,  kDLUInt, kDLUInt, kDLUInt,
-                                                  kDLInt,    kDLInt,   kDLInt,  kDLInt,  kDLFloat,
-                                                  kDLBfloat, kDLFloat, kDLFloat};
-  return {static_cast<std::uint8_t>(kCodes[static_cast<int>(dtype)]),
-          static_cast<std::uint8_t>(8 * size_of(dtype)), 1};
-}
-
-bool from_dlpack_type(DLDataType type, DType* out) {
-  for (int i = 0; i < kDTypeCount; ++i) {
-    const auto dtype = static_cast<DType>(i);
-    const DLDataType known = to_dlpack_type(dtype);
-    if (type.code == known.code && type.bits == known.bits && type.lanes == known.lanes) {
-      *out = dtype;
-      return true;
-    }
-  }
-  return false;
-}
 
 /// From a format of the struct module, native byte order only.
 bool from_buffer_format(const char* format, py::ssize_t itemsize, DType* out) {
@@ -134,30 +104,16 @@ bool may_be_negated(const ArrayView& view) {
 
 /// The DLPack view of a tensor in one call.
 bool borrow_dense(PyObject* tensor, DLTensor* out, std::string* why) {
-  if (exchange_api->dltensor_from_py_object_no_sync(tensor, out) == 0) return true;
+  if (exchange_api().dltensor_from_py_object_no_sync(tensor, out) == 0) return true;
   *why = take_python_error();
   return false;
 }
 
 }  // namespace
 
-void load_exchange_api() {
+void load_array_types() {
   const py::module_ torch = py::module_::import("torch");
   const py::object type = torch.attr("Tensor");
-  const py::object capsule = py::getattr(type, "__dlpack_c_exchange_api__", py::none());
-  const auto* api = capsule.is_none() ? nullptr
-                                      : static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(
-                                            capsule.ptr(), "dlpack_exchange_api"));
-  while (api != nullptr && api->header.version.major != DLPACK_MAJOR_VERSION) {
-    api = reinterpret_cast<const DLPackExchangeAPI*>(api->header.prev_api);
-  }
-  if (api == nullptr || api->dltensor_from_py_object_no_sync == nullptr) {
-    PyErr_Clear();
-    throw py::import_error(
-        "velora needs a torch with version 1 of the DLPack C exchange API (torch >= 2.10), found " +
-        std::string(py::str(torch.attr("__version__"))));
-  }
-  exchange_api = api;
   // All of these live as long as their modules, which are never unloaded.
   tensor_type = reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr());
   py::object parameter = torch.attr("nn").attr("Parameter");
@@ -219,7 +175,7 @@ void BorrowedArray::borrow(PyObject* value, const char* field) {
 const std::byte* BorrowedArray::borrow_vector(PyObject* value, DType dtype, std::int64_t length) {
   DLTensor tensor;
   if (length < 2 || !is_plain_tensor(value)) return nullptr;
-  if (exchange_api->dltensor_from_py_object_no_sync(value, &tensor) != 0) {
+  if (exchange_api().dltensor_from_py_object_no_sync(value, &tensor) != 0) {
     PyErr_Clear();  // borrow() will say what is wrong
     return nullptr;
   }
@@ -242,7 +198,7 @@ const std::byte* BorrowedArray::borrow_vector(PyObject* value, DType dtype, std:
 bool BorrowedArray::still_there() const {
   if (!owner_ || !is_tensor(owner_.ptr())) return true;
   DLTensor tensor;
-  if (exchange_api->dltensor_from_py_object_no_sync(owner_.ptr(), &tensor) != 0) {
+  if (exchange_api().dltensor_from_py_object_no_sync(owner_.ptr(), &tensor) != 0) {
     PyErr_Clear();
     return false;
   }
@@ -330,125 +286,6 @@ void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
     owner_ = resolved;
     borrow_tensor(owner_.ptr(), field);
   }
-}
-
-namespace {
-
-/// The DLPack header of one tensor, at the front of its batch's slab.
-struct TensorHeader {
-  DLManagedTensorVersioned managed;
-  std::int64_t shape[kMaxDims + 1];  // one more for the steps of sequences
-  std::int64_t strides[kMaxDims + 1];
-};
-
-constexpr std::size_t kTensorAlignment = 64;
-constexpr std::size_t kMaxRows = std::size_t{1} << 48;
-
-std::size_t align(std::size_t offset) { return round_up(offset, kTensorAlignment); }
-
-void release_tensor(DLManagedTensorVersioned* managed) {
-  static_cast<Slab*>(managed->manager_ctx)->release();
-}
-
-/// Bytes from torch's allocator for a CUDA device, ordered on its current stream.
-DLManagedTensorVersioned* allocate_on_device(int device, std::size_t bytes) {
-  auto extent = static_cast<std::int64_t>(bytes);
-  DLTensor prototype = {.data = nullptr,
-                        .device = {kDLCUDA, device},
-                        .ndim = 1,
-                        .dtype = to_dlpack_type(DType::kUInt8),
-                        .shape = &extent,
-                        .strides = nullptr,
-                        .byte_offset = 0};
-  std::string why;
-  DLManagedTensorVersioned* managed = nullptr;
-  const auto set_error = [](void* context, const char*, const char* message) {
-    *static_cast<std::string*>(context) = message;
-  };
-  if (exchange_api->managed_tensor_allocator(&prototype, &managed, &why, set_error) != 0) {
-    throw MemoryError("batch: torch refused " + std::to_string(bytes) + " bytes: " + why);
-  }
-  return managed;
-}
-
-}  // namespace
-
-void* current_stream(int device) {
-  void* stream = nullptr;
-  if (exchange_api->current_work_stream(kDLCUDA, device, &stream) != 0) {
-    throw py::error_already_set();
-  }
-  return stream;
-}
-
-BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, BatchExtent extent,
-                           std::optional<int> device)
-    : specs_(specs), extent_(extent), device_(device) {
-  if (extent.rows > kMaxRows / extent.steps) {
-    throw MemoryError("batch_size: " + std::to_string(extent.rows) + " sequences of " +
-                      std::to_string(extent.steps) + " steps do not fit into memory");
-  }
-  const std::size_t headers = align(specs.size() * sizeof(TensorHeader));
-  std::size_t offset = device ? 0 : headers;
-  offsets_.reserve(specs.size());
-  for (const TensorSpec& spec : specs) {
-    offsets_.push_back(offset);
-    const std::size_t rows = extent.rows * (spec.each_step ? extent.steps : 1);
-    if (spec.row_bytes > (SIZE_MAX / 2 - offset) / rows) {
-      throw MemoryError("batch_size: " + std::to_string(rows) + " rows do not fit into memory");
-    }
-    offset = align(offset + rows * spec.row_bytes);
-  }
-  if (!device) {
-    slab_ = pool.acquire(offset);
-    memory_ = slab_->data();
-    return;
-  }
-  DLManagedTensorVersioned* managed = allocate_on_device(*device, offset);
-  try {
-    slab_ = pool.acquire(headers);
-  } catch (...) {
-    managed->deleter(managed);
-    throw;
-  }
-  slab_->attach(managed, [](void* companion) {
-    auto* tensor = static_cast<DLManagedTensorVersioned*>(companion);
-    tensor->deleter(tensor);
-  });
-  memory_ = static_cast<std::byte*>(managed->dl_tensor.data) + managed->dl_tensor.byte_offset;
-}
-
-py::object BatchTensors::tensor(std::size_t i) {
-  const TensorSpec& spec = specs_[i];
-  auto* header = reinterpret_cast<TensorHeader*>(slab_->data()) + i;
-  std::int32_t ndim = 0;
-  header->shape[ndim++] = static_cast<std::int64_t>(extent_.rows);
-  const bool has_steps = extent_.is_sequences && spec.each_step;
-  if (has_steps) header->shape[ndim++] = static_cast<std::int64_t>(extent_.steps);
-  for (const std::int64_t size : spec.row_shape) header->shape[ndim++] = size;
-  std::int64_t stride = 1;
-  for (int d = ndim - 1; d >= 0; --d) {
-    header->strides[d] = stride;
-    stride *= header->shape[d];
-  }
-  header->managed = {
-      .version = {1, 0},  // what is used of it; torch asks for the major version only
-      .manager_ctx = slab_,
-      .deleter = release_tensor,
-      .flags = 0,
-      .dl_tensor = {.data = data(i),
-                    .device = device_ ? DLDevice{kDLCUDA, *device_} : DLDevice{kDLCPU, 0},
-                    .ndim = ndim,
-                    .dtype = to_dlpack_type(spec.dtype),
-                    .shape = header->shape,
-                    .strides = header->strides,
-                    .byte_offset = 0}};
-  slab_->retain();
-  void* tensor = nullptr;
-  if (exchange_api->managed_tensor_to_py_object_no_sync(&header->managed, &tensor) != 0) {
-    throw py::error_already_set();
-  }
-  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(tensor));
 }
 
 }  // namespace velora

@@ -139,19 +139,23 @@ void CompactRows::renumber(std::byte* row_copy, std::vector<std::uint32_t>& bloc
 }
 
 void CompactRows::check(std::span<const std::byte> rows, std::size_t pitch, std::uint64_t capacity,
-                        std::size_t num_blocks) const {
+                        std::vector<bool>& used) const {
   const std::size_t count = rows.size() / pitch;
+  const auto take = [&](std::uint32_t block) {
+    if (block == kNone) return true;
+    if (block >= used.size() || used[block]) return false;
+    used[block] = true;
+    return true;
+  };
   bool begun = false;  // with a row whose stack is whole
   for (std::size_t i = 0; i < count; ++i) {
     const Links both = links(rows.data() + i * pitch);
     begun = begun || both.head != kNone || i + 1 >= frame_stack_;
-    const bool known = (both.next == kNone || both.next < num_blocks) &&
-                       (both.head == kNone || both.head < num_blocks);
     const bool leads_on = i + 1 < count || both.next != kNone;
     const bool alive = count - i <= capacity;
-    if (known && leads_on && (begun || !alive)) continue;
-    throw ValueError("rows: expected links to " + std::to_string(num_blocks) +
-                     " blocks or to rows beside them, got others");
+    if (take(both.next) && take(both.head) && leads_on && (begun || !alive)) continue;
+    throw ValueError("rows: expected links to " + std::to_string(used.size()) +
+                     " blocks, one to each, or to rows beside them, got others");
   }
 }
 

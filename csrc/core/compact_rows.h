@@ -56,9 +56,9 @@ class CompactRows {
   /// Numbers the blocks of a copied row from blocks.size() on, and adds their present numbers.
   void renumber(std::byte* row_copy, std::vector<std::uint32_t>& blocks) const;
   /// Throws ValueError unless the copied rows of a lane, of which the newest `capacity` are to be
-  /// alive, can be read where there are `num_blocks` blocks.
+  /// alive, can be read with the blocks that are not `used` yet; those that they use then are.
   void check(std::span<const std::byte> rows, std::size_t pitch, std::uint64_t capacity,
-             std::size_t num_blocks) const;
+             std::vector<bool>& used) const;
   /// Takes `count` blocks back that were numbered so. Precondition: there are no others.
   void restore(const std::byte* blocks, std::size_t count);
 

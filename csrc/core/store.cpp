@@ -169,17 +169,19 @@ void Store::restore(std::span<const SavedLane> lanes, std::span<const std::byte>
     throw ValueError("blocks: expected whole ones of " + std::to_string(layout_.block_bytes()) +
                      " bytes, got " + std::to_string(blocks.size()) + " bytes");
   }
+  std::vector<bool> used(num_blocks);
   if (compact_) {
     std::span<const std::byte> rest = rows;
     for (const SavedLane& lane : lanes) {
       const std::size_t nbytes = (lane.pushed - lane.first) * pitch;
-      compact_->check(rest.first(nbytes), pitch, lanes_.control().lane_capacity, num_blocks);
+      compact_->check(rest.first(nbytes), pitch, lanes_.control().lane_capacity, used);
       rest = rest.subspan(nbytes);
     }
-    compact_->restore(blocks.data(), num_blocks);
   }
+  clear();
+  if (compact_) compact_->restore(blocks.data(), num_blocks);
   lanes_.restore(lanes);
-  windows_.clear();
+  windows_.clear();  // they know nothing of these rows
   const std::byte* row = rows.data();
   for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {
     for (std::uint64_t serial = lanes[lane].first; serial < lanes[lane].pushed; ++serial) {

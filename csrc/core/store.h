@@ -47,8 +47,8 @@ class Store {
   /// Copies the rows that lanes().save() lists to `rows`, which has room for them. Returns the
   /// blocks that their links, renumbered, lead to.
   std::vector<std::byte> save(std::span<std::byte> rows) const;
-  /// Puts back what was saved. Throws ValueError when it does not fit, and then nothing has
-  /// changed, or MemoryError.
+  /// Puts back what was saved in place of what there is. Throws ValueError when it does not fit,
+  /// and then nothing has changed; MemoryError, and then it is empty.
   void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
                std::span<const std::byte> blocks);
 

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/slab.h"
+
+namespace velora {
+
+/// One tensor of a batch: an element type, the shape of one row, and its place in a batch.
+struct TensorSpec {
+  DType dtype;
+  std::vector<std::int64_t> row_shape;
+  std::size_t row_bytes;
+  bool each_step = true;  // in a batch of sequences; otherwise one row for each sequence
+};
+
+/// How many rows a batch has, or how many sequences of how many steps.
+struct BatchExtent {
+  std::size_t rows;
+  std::size_t steps = 1;
+  bool is_sequences = false;
+};
+
+/// The memory of all tensors of one batch, and the tensors that look into it.
+///
+/// The DLPack headers lie in the slab itself, so a batch costs no allocation when one was released
+/// before. For a batch on a device the slab holds the headers alone, and one piece of memory from
+/// torch's allocator holds the rest.
+class BatchTensors {
+ public:
+  /// Takes a slab with room for all rows of each spec. `specs` must outlive this object.
+  /// `device` is a CUDA device, or nothing for the host. Throws MemoryError.
+  BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, BatchExtent extent,
+               std::optional<int> device);
+  ~BatchTensors() { slab_->release(); }
+  BatchTensors(const BatchTensors&) = delete;
+  BatchTensors& operator=(const BatchTensors&) = delete;
+
+  /// Where the i-th part lies: in host memory, or on the device.
+  std::byte* data(std::size_t i) const { return memory_ + offsets_[i]; }
+  /// A new torch.Tensor (rows, *row_shape), or (rows, steps, *row_shape), over the i-th part. Call
+  /// once for each part.
+  pybind11::object tensor(std::size_t i);
+
+ private:
+  const std::vector<TensorSpec>& specs_;
+  BatchExtent extent_;
+  std::optional<int> device_;
+  Slab* slab_;
+  std::byte* memory_;
+  std::vector<std::size_t> offsets_;
+};
+
+}  // namespace velora
