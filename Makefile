@@ -126,7 +126,7 @@ stubs-check: build/stubs/velora/_core.pyi ## Compare velora/_core.pyi with the e
 	@diff -u velora/_core.pyi $< || { echo "velora/_core.pyi is out of date: make stubs"; exit 1; }
 
 docs: .venv/dev.stamp ## Build the documentation into site; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: .venv/dev.stamp ## Show the documentation at a local address while you write it
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve

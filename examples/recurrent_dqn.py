@@ -39,7 +39,7 @@ class Config:
     max_gradient: float = 100.0
     gamma: float = 0.99
     trace: float = 0.9  # lambda: how much the targets trust the steps that follow
-    tau: float = 0.02  # how far the target network follows the network at each update
+    tau: float = 0.05  # how far the target network follows the network at each update
     epsilon: float = 0.05  # random actions once exploration has cooled down
     epsilon_steps: int = 3_000  # steps to cool down from 1.0
     warmup: int = 1_000  # random steps before the first update
@@ -80,13 +80,14 @@ class RecurrentQ(nn.Module):
         return self.values(after).unflatten(0, memory.shape[:2])
 
 
-def lambda_returns(batch: BatchExperience, next_q: Tensor, trace: float) -> Tensor:
-    """Returns targets (B, L, 1): Peng's Q(lambda), a mean of those that look 1, 2, ... steps ahead.
+def lambda_returns(batch: BatchExperience, best: Tensor, next_q: Tensor, trace: float) -> Tensor:
+    """Returns targets (B, L, 1): Watkins's Q(lambda), a mean over 1, 2, ... steps ahead.
 
-    They look ahead to the end of the sequence or of the episode, whichever comes first.
+    They look ahead while the action that was taken is the best one, to the end of the sequence or
+    of the episode at most.
     """
-    goes_on = nn.functional.pad(batch.mask[:, 1:], (0, 0, 0, 1)) * (1 - batch.truncations)
-    traces = trace * goes_on
+    follows = batch.mask[:, 1:] * (batch.actions[:, 1:] == best[:, :-1])
+    traces = trace * nn.functional.pad(follows, (0, 0, 0, 1)) * (1 - batch.truncations)
     targets = torch.empty_like(next_q)
     ahead = next_q[:, -1]
     for t in reversed(range(next_q.shape[1])):
@@ -127,7 +128,7 @@ class RecurrentDQN:
             best = next_values.argmax(dim=-1, keepdim=True)
             next_values = self.target.next_values(batch.next_states, target_memory)
             next_q = next_values.gather(-1, best)
-            target = lambda_returns(batch, next_q, self.config.trace)
+            target = lambda_returns(batch, best, next_q, self.config.trace)
         q = self.network.values(memory).gather(-1, batch.actions)
         # The mask leaves out the burn-in and the padding behind the end of an episode.
         errors = (q - target).square()

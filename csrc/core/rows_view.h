@@ -120,6 +120,19 @@ struct RowsView {
   VELORA_HD bool continues(RowId id) const {
     return alive(id) && id.serial + 1 < end(id.lane) && (flags(id) & kEnds) == 0;
   }
+  /// How many steps from live row `id` on belong together: the row itself, and one more for each
+  /// time that continues() says yes, up to `most`.
+  std::uint64_t count_steps(RowId id, std::uint64_t most) const {
+    const std::uint64_t here = end(id.lane) - id.serial;
+    if (here < most) most = here;
+    const std::uint64_t before_wrap = lane_slots - slot(id);
+    const std::byte* next = row(id) + flags_offset;
+    for (std::uint64_t steps = 1; steps < most; ++steps) {
+      if ((static_cast<std::uint8_t>(*next) & kEnds) != 0) return steps;
+      next = steps == before_wrap ? row({id.lane, id.serial + steps}) + flags_offset : next + pitch;
+    }
+    return most;
+  }
 };
 
 }  // namespace velora

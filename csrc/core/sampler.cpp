@@ -26,11 +26,8 @@ Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId sta
     --first.serial;
   }
   // Other boundaries draw only starts that have so many.
-  std::uint64_t length = spec.length;
-  if (spec.boundary == SequenceBoundary::kPad) {
-    length = 1;
-    for (RowId row = start; length < spec.length && view.continues(row); ++row.serial) ++length;
-  }
+  const std::uint64_t length =
+      spec.boundary == SequenceBoundary::kPad ? view.count_steps(start, spec.length) : spec.length;
   const std::uint64_t burn_in = start.serial - first.serial;
   return {.first = first, .burn_in = burn_in, .size = burn_in + length};
 }

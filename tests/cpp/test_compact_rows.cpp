@@ -302,6 +302,13 @@ TEST(CompactRows, RestoreThatIsRefusedChangesNothing) {
       std::memset(&unlinked[row + twins.compact.layout().links_offset()], 0xFF, 8);
     }
     refuses(unlinked, blocks);
+    // No block of two rows: the newest row of either lane has one.
+    const std::size_t pitch = twins.compact.layout().pitch();
+    const std::size_t links = twins.compact.layout().links_offset();
+    Bytes shared = rows;
+    std::memcpy(&shared[rows.size() / 2 - pitch + links], &rows[rows.size() - pitch + links],
+                sizeof(std::uint32_t));
+    refuses(shared, blocks);
   }
 }
 

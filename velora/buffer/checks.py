@@ -12,9 +12,12 @@ def check_int(name: str, value: int, least: int | None = None, most: int | None 
         TypeError: If it is something else.
         ValueError: If it is out of range.
     """
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+    if type(value) is int:
+        number = value
+    elif isinstance(value, bool) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    number = operator.index(value)
+    else:
+        number = operator.index(value)
     if least is not None and most is not None and not least <= number <= most:
         raise ValueError(f"{name}: expected {_text(least)} to {_text(most)}, got {number}")
     if least is not None and number < least:

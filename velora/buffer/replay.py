@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Literal
 
@@ -179,7 +179,7 @@ class ReplayBuffer(Buffer):
                 )
         if boundary not in ("pad", "within", "cross"):
             raise ValueError(f"boundary: expected 'pad', 'within' or 'cross', got {boundary!r}")
-        names = _check_names(first_only)
+        _check_names(first_only)
         if self._core is None:
             raise ValueError(
                 "batch_size: expected at most 0, the number of sequences in the buffer, got "
@@ -189,7 +189,7 @@ class ReplayBuffer(Buffer):
         first_fields = [
             place
             for name in self._schema.extra_names
-            if name in names
+            if name in first_only
             for place in self._schema.leaf_places(name)
         ]
         return self._deliver(
@@ -197,16 +197,14 @@ class ReplayBuffer(Buffer):
         )
 
 
-def _check_names(names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str) or not isinstance(names, Iterable):
+def _check_names(names: Sequence[str]) -> None:
+    if not isinstance(names, (tuple, list)):
         raise TypeError(
-            f"first_only: expected a sequence of field names, got {type(names).__name__}"
+            f"first_only: expected a tuple or list of field names, got {type(names).__name__}"
         )
-    names = tuple(names)
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"first_only: expected field names, got {type(name).__name__}")
-    return names
 
 
 def _check_seed(seed: int | None) -> int:
