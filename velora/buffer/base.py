@@ -102,6 +102,11 @@ class Buffer(Sequence[Any]):
         return self._lane_capacity * self._num_envs
 
     @property
+    def nbytes(self) -> int:
+        """Bytes that are set aside for experiences; the system provides them as they are used."""
+        return 0 if self._core is None else self._core.nbytes
+
+    @property
     def num_envs(self) -> int:
         """How many environments the buffer keeps apart."""
         return self._num_envs

@@ -33,10 +33,11 @@ class ReplayBuffer(Buffer):
             and `next_states`, `dones`, `truncations` and `discounts` are those after the last.
         gamma: The discount factor in [0, 1] behind `batch.discounts` and n-step rewards.
         frame_stack: States are stacks of so many frames along their first dimension, as Atari
-            wrappers make them, and each frame is to be stored once. At most 64.
-        compact: Store each observation once: a next state is found in the experience after it.
-            Batches are the same, bit for bit: what is not found there is stored beside it. "auto"
-            does so for observations of 4 KB and more, and for stacked frames.
+            wrappers make them, and each frame is to be stored once. At most 64. In a nest, all
+            parts of two and more dimensions whose first divides by it count as stacks.
+        compact: Store each observation once: a next state with the very bytes of the state pushed
+            after it is found there. Batches are the same, bit for bit: any other is stored beside
+            the rows. "auto" does so for observations of 4 KB and more, and for stacked frames.
         seed: Seed of the draws, 0 to 2**64 - 1. None takes one from torch's global generator, so
             that `torch.manual_seed` makes a run repeatable.
 
@@ -150,9 +151,9 @@ class ReplayBuffer(Buffer):
             burn_in: How many steps before them to warm up the recurrent state, as far as the
                 episode has them (Kapturowski et al. 2019).
             boundary: What happens at the end of an episode. "pad": a sequence stops there, and may
-                start at any step. "within": it starts only where `length` steps of the episode
-                follow. "cross": it goes on with the next episode of the same environment, and
-                starts only where `length` steps follow.
+                start at any step. "within": it starts only where the episode has `length` steps
+                from there on. "cross": it goes on with the next episode of the same environment,
+                and starts only where that has `length` steps from there on.
             first_only: Extra fields to return for the first step alone, `(B, ...)`: the recurrent
                 state that the experience was made with. Names that experiences lack are ignored.
 

@@ -116,7 +116,7 @@ class RolloutBuffer(Buffer):
             batch_size: How many steps to a minibatch. The last of an epoch may be shorter.
             epochs: How often to go through all steps.
             drop_last: Leave a shorter last minibatch out.
-            **columns: More tensors `(T, ...)`, aligned with `sample()`, to be found in
+            **columns: More tensors, with a row for each of `sample()`, to be found in
                 `minibatch.extras` by their names: `advantages=advantages`.
 
         Yields:

@@ -1,8 +1,8 @@
 """Gymnasium environments and buffers, put together."""
 
-from velora.gym.collect import Collector, collect
+from velora.gym.collector import Collector, collect
 from velora.gym.statistics import CollectStatistics
-from velora.gym.transitions import Transitions, autoreset_mode, transitions
+from velora.gym.vector_step import Transitions, autoreset_mode, transitions
 from velora.gym.wrappers import add_core_env_wrappers
 
 __all__ = [

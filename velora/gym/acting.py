@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from velora.buffer import tree
-from velora.gym.transitions import as_numpy, copied
+from velora.gym.vector_step import as_numpy, copied
 
 Policy: TypeAlias = Callable[[Any], Any] | Literal["random"] | None
 

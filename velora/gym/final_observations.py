@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from velora.gym.transitions import assign
+from velora.gym.vector_step import assign
 
 
 class StackFinalObservations(gym.vector.VectorWrapper):

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from velora.buffer import tree
-from velora.gym.transitions import as_array, as_numpy
+from velora.gym.vector_step import as_array, as_numpy
 
 
 class VectorOfOne:

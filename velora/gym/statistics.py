@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from velora.gym.transitions import Transitions, as_numpy
+from velora.gym.vector_step import Transitions, as_numpy
 
 
 @dataclass(frozen=True)

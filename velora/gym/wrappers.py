@@ -12,7 +12,7 @@ from gymnasium.wrappers.vector import NumpyToTorch as VectorNumpyToTorch
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorRecordEpisodeStatistics
 
 from velora.gym.final_observations import StackFinalObservations
-from velora.gym.transitions import autoreset_mode
+from velora.gym.vector_step import autoreset_mode
 from velora.utils import set_device
 
 

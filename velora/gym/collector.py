@@ -15,7 +15,7 @@ from velora.gym.acting import Policy, act, for_env
 from velora.gym.progress import progress_bar
 from velora.gym.single import VectorOfOne, only_row, stacked
 from velora.gym.statistics import CollectStatistics, Scores
-from velora.gym.transitions import (
+from velora.gym.vector_step import (
     Transitions,
     assign,
     autoreset_mode,
@@ -213,9 +213,9 @@ def collect(
 ) -> CollectStatistics:
     """Resets an environment and stores some steps of a policy in a buffer.
 
-    The buffer gets `steps` transitions of each environment, the same ones whatever the autoreset
-    mode: those of a plain loop over single environments. Where some need more calls of `env.step`
-    for that, since resets take up theirs, the others' further steps are not stored.
+    The buffer gets just `steps` transitions of each environment, whatever the autoreset mode: those
+    of a plain loop over single environments that take the same actions. Where some need more calls
+    of `env.step` for that, since resets take up theirs, the others' further steps are not stored.
 
     The last row of each environment is truncated unless its episode ended there, also after an
     error or an interrupt, so that nothing that follows in the buffer passes for its continuation.
