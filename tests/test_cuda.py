@@ -18,7 +18,16 @@ from helpers import PolicyExperience, map_nest, stack, stamped, stamps_of
 
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
 
-PARTS = ("states", "actions", "rewards", "next_states", "dones", "truncations", "indices")
+PARTS = (
+    "states",
+    "actions",
+    "rewards",
+    "next_states",
+    "dones",
+    "truncations",
+    "indices",
+    "discounts",
+)
 
 
 def image(i: int) -> Experience:
@@ -78,6 +87,48 @@ def test_sample_on_cuda_gives_the_batches_of_the_cpu(kind: str) -> None:
     cpu, cuda = twins(map(MAKERS[kind], range(90)), capacity=40)
     for batch_size in (1, 2, 31, 32, 33, 40):
         assert_same(cpu.sample(batch_size), cuda.sample(batch_size))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("n_step", [1, 2, 5])
+@pytest.mark.parametrize("even", [True, False], ids=["even", "uneven"])
+def test_sample_of_many_environments_on_cuda_gives_the_batches_of_the_cpu(
+    n_step: int, even: bool
+) -> None:
+    cpu, cuda = twins([], 60, num_envs=4, n_step=n_step, gamma=0.9)
+    for i in range(40):
+        lanes = None if even else [i % 4, 0, 1, 1]
+        for buffer in (cpu, cuda):
+            buffer.extend(stack([stamped(4 * i + e) for e in range(4)]), lanes=lanes)
+        assert_same(cpu.sample(len(cpu)), cuda.sample(len(cuda)))
+    assert list(cpu) == list(cuda)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("even", [True, False], ids=["even", "uneven"])
+def test_rollout_of_many_environments_on_cuda_is_in_the_order_of_the_cpu(even: bool) -> None:
+    buffers = [RolloutBuffer(60, place, num_envs=4) for place in ("cpu", "cuda")]
+    for buffer in buffers:
+        for i in range(5):
+            buffer.extend(
+                stack([stamped(4 * i + e) for e in range(4)]), lanes=None if even else [i % 4] * 4
+            )
+    cpu, cuda = (buffer.sample() for buffer in buffers)
+    assert_same(cpu, cuda)
+
+
+@pytest.mark.cuda
+def test_sample_sequences_on_cuda_says_where_to_keep_the_rows() -> None:
+    _, cuda = twins(map(stamped, range(9)), 9)
+    with pytest.raises(RuntimeError, match="device='cpu'"):
+        cuda.sample_sequences(1, 2)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("option", [{"compact": True}, {"frame_stack": 4}], ids=str)
+def test_construct_compact_on_cuda_is_a_value_error(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(option))):
+        ReplayBuffer(9, "cuda", **option)
 
 
 @pytest.mark.cuda
