@@ -154,12 +154,18 @@ def test_save_curve_of_any_history_writes_a_png(history: History, tmp_path: Path
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["sac", "dqn"])
+@pytest.mark.parametrize("name", ["sac", "dqn", "recurrent_dqn"])
 def test_train_for_few_steps_returns_ten_evaluations(name: str) -> None:
     module = load_example(name)
     config = module.Config(warmup=130, eval_every=100)
     returns = module.train(steps=200, seed=0, device="cpu", config=config)
     assert len(returns) == 10
+
+
+def test_train_vector_sac_for_few_steps_returns_an_evaluation_of_each_environment() -> None:
+    module = load_example("vector_sac")
+    config = module.Config(num_envs=3, eval_episodes=2, batch_size=32, warmup=20, eval_every=10)
+    assert len(module.train(steps=40, seed=0, device="cpu", config=config)) == 2
 
 
 @pytest.mark.slow
@@ -170,6 +176,16 @@ def test_train_sac_solves_inverted_pendulum() -> None:
 @pytest.mark.slow
 def test_train_dqn_solves_cart_pole() -> None:
     assert fmean(load_example("dqn").train(seed=0, device="cpu")) >= 450.0
+
+
+@pytest.mark.slow
+def test_train_recurrent_dqn_solves_cart_pole_without_velocities() -> None:
+    assert fmean(load_example("recurrent_dqn").train(seed=0, device="cpu")) >= 400.0
+
+
+@pytest.mark.slow
+def test_train_vector_sac_swings_up_the_pendulum() -> None:
+    assert fmean(load_example("vector_sac").train(seed=0, device="cpu")) >= -250.0
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ class BlockStore {
  public:
   explicit BlockStore(std::size_t block_bytes);
 
-  /// Makes sure that `count` more blocks can be acquired. Throws MemoryError, and then nothing has
-  /// changed.
+  /// Makes sure that `count` more blocks can be acquired. Throws MemoryError, and then blocks are
+  /// as before.
   void reserve(std::uint64_t count);
   /// Precondition: reserve() was told of it.
   std::uint32_t acquire();

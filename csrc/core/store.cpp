@@ -178,6 +178,11 @@ void Store::restore(std::span<const SavedLane> lanes, std::span<const std::byte>
       rest = rest.subspan(nbytes);
     }
   }
+  const auto unused = static_cast<std::size_t>(std::count(used.begin(), used.end(), false));
+  if (unused > 0) {
+    throw ValueError("blocks: expected a row for each, got " + std::to_string(unused) +
+                     " that none leads to");
+  }
   clear();
   if (compact_) compact_->restore(blocks.data(), num_blocks);
   lanes_.restore(lanes);
