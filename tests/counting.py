@@ -113,6 +113,14 @@ class Recorder:
             self.lanes[lane].append(as_row(map_nest(lambda leaf, i=i: leaf[i], parts)))
             self.extras[lane].append({name: part[i] for name, part in batch.extras.items()})
 
+    def end_episodes(self, lanes: Any = None) -> None:
+        for lane in range(self.num_envs) if lanes is None else lanes:
+            if self.lanes[lane]:
+                *step, done, truncated = self.lanes[lane][-1]
+                goes_on = "[False]" in done
+                cut = truncated.replace("False", "True") if goes_on else truncated
+                self.lanes[lane][-1] = (*step, done, cut)
+
     def __len__(self) -> int:
         return sum(map(len, self.lanes))
 

@@ -87,17 +87,6 @@ def test_transitions_of_same_step_env_without_final_observation_are_refused(info
         transitions(states, states, step, mode=AutoresetMode.SAME_STEP)
 
 
-def test_transitions_cut_truncates_open_episodes_only() -> None:
-    states = np.zeros((3, 1), np.float32)
-    step = step_of([[1], [2], [3]], [True, False, False])
-    rows = transitions(states, states, step, mode=AutoresetMode.DISABLED)
-    cut = rows.cut(np.array([True, True, False]))
-    assert cut.batch.truncations.tolist() == [False, True, False]
-    assert cut.batch.dones.tolist() == [True, False, False]
-    assert cut.ended.tolist() == [True, True, False]
-    assert rows.ended.tolist() == [True, False, False]
-
-
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_transitions_in_a_loop_of_ones_own_store_what_a_plain_loop_does(
     mode: AutoresetMode,

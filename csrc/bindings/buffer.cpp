@@ -214,10 +214,10 @@ void Buffer::learn_type(py::handle type) {
 }
 
 void Buffer::push(py::handle experience, py::handle lane) {
+  const std::uint32_t number = read_lane(lane);  // can run code, which can push other types
   PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(experience.ptr()));
   if (type != known_type_.ptr()) learn_type(type);
   ReaderLease reader(*this);
-  const std::uint32_t number = read_lane(lane);
   const LaneOrder order = {.lanes = &number, .num_lanes = options_.num_lanes};
   reader->read_row(experience.ptr(), known_type_is_plain_);
   require_room(order, 1);
@@ -244,6 +244,14 @@ void Buffer::extend(const py::dict& columns, py::handle lanes) {
                            .num_lanes = options_.num_lanes};
   require_room(order, rows);
   storage_->append(order, reader->source(), rows);
+}
+
+void Buffer::end_episodes(py::handle lanes) {
+  if (!lanes.is_none()) {
+    for (const std::uint32_t lane : read_lanes(lanes)) storage_->end_episode(lane);
+    return;
+  }
+  for (std::uint32_t lane = 0; lane < options_.num_lanes; ++lane) storage_->end_episode(lane);
 }
 
 py::tuple Buffer::sample(py::handle batch_size) {

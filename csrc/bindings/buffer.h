@@ -53,6 +53,10 @@ class Buffer {
   /// step. Throws as push does.
   void extend(const pybind11::dict& columns, pybind11::handle lanes);
 
+  /// Marks the newest row of each lane in an array, or of all where it is None, as truncated,
+  /// unless it ended its episode by itself. Throws ValueError for an unknown lane.
+  void end_episodes(pybind11::handle lanes);
+
   std::size_t size() const { return storage_->view().size(); }
   /// Draws distinct rows. Returns the fields, then dones and truncations, then indices and
   /// discounts where gamma is set. Throws ValueError when there are fewer than `batch_size`.

@@ -90,6 +90,7 @@ PYBIND11_MODULE(_core, m) {
       .def("__len__", &velora::Buffer::size)
       .def_property_readonly("push", &velora::make_push_method, "Appends one experience.")
       .def("extend", &velora::Buffer::extend, py::arg("columns"), py::arg("lanes") = py::none())
+      .def("end_episodes", &velora::Buffer::end_episodes, py::arg("lanes"))
       .def("sample", &velora::Buffer::sample, py::arg("batch_size"))
       .def("sample_sequences", &velora::Buffer::sample_sequences, py::arg("batch_size"),
            py::arg("length"), py::arg("burn_in"), py::arg("boundary"), py::arg("first_fields"))

@@ -149,8 +149,8 @@ void RowReader::require_unchanged() const {
 
 std::size_t RowReader::read_rows(const py::dict& source) {
   stacked_ = true;
-  code_ran_ = false;
-  count_ = 0;  // the first array says how many
+  code_ran_ = true;  // keys may compare as they like
+  count_ = 0;        // the first array says how many
   const auto item = [&](const py::object& key) {
     PyObject* value = PyDict_GetItemWithError(source.ptr(), key.ptr());
     if (value == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();

@@ -26,6 +26,7 @@ class HostRows final : public RowStorage {
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
     store_.append(lanes, source, count);
   }
+  void end_episode(std::uint32_t lane) override { store_.end_episode(lane); }
   void clear() override { store_.clear(); }
   void sample(std::size_t count, const BatchTarget& target) override {
     sampler_.sample(store_, count, target);
@@ -67,6 +68,9 @@ class CudaRows final : public RowStorage {
 
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
     store_.append(lanes, source, count, current_stream(device_));
+  }
+  void end_episode(std::uint32_t lane) override {
+    store_.end_episode(lane, current_stream(device_));
   }
   void clear() override { store_.clear(); }
   void sample(std::size_t count, const BatchTarget& target) override {

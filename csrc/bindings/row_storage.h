@@ -33,6 +33,8 @@ class RowStorage {
 
   /// As Store::append.
   virtual void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) = 0;
+  /// As Store::end_episode.
+  virtual void end_episode(std::uint32_t lane) = 0;
   virtual void clear() = 0;
   /// Writes `count` distinct rows, which there are, to `target`: those of the lanes' next draw.
   /// To count it is up to the caller.

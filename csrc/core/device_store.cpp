@@ -138,6 +138,21 @@ void DeviceStore::commit(std::uint32_t lane, std::uint8_t flags) {
   changed_ = true;
 }
 
+void DeviceStore::end_episode(std::uint32_t lane, void* stream) {
+  const LaneState before = lanes_.states()[lane];
+  if (!lanes_.end_episode(lane)) return;
+  changed_ = true;
+  flush(stream);  // the row is on the device then, and this half has room for a byte or is turned
+  if (!buffer_.has_room(1)) buffer_.turn();
+  const RowId newest = {lane, before.pushed - 1};
+  const std::uint8_t flags = kTruncated | (before.episode == newest.serial ? kFirst : 0);
+  *buffer_.next() = std::byte{flags};
+  runtime_->copy_to_device(rows() + view().place(newest) * layout_.pitch() + layout_.flags_offset(),
+                           buffer_.next(), 1, stream);
+  buffer_.advance(1);
+  mark(buffer_.sent(stream), stream);
+}
+
 void DeviceStore::clear() {
   lanes_.clear();
   changed_ = true;

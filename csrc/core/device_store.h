@@ -54,6 +54,8 @@ class DeviceStore {
   /// As Store::append. Of more rows than half the write buffer holds, some may be there when this
   /// throws.
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count, void* stream);
+  /// As Store::end_episode.
+  void end_episode(std::uint32_t lane, void* stream);
   void clear();
 
   /// Sends what was appended since the last flush: for each lane that was written without

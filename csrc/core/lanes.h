@@ -103,6 +103,14 @@ class Lanes {
       if (rows > control_->largest) control_->largest = rows;
     }
   }
+  /// Lets the next row of `lane` begin an episode. Returns whether its newest row, which is then to
+  /// be marked as truncated, is present and had not ended one.
+  bool end_episode(std::uint32_t lane) {
+    LaneState& state = states_[lane];
+    const bool goes_on = state.episode != state.pushed && state.pushed > state.cleared;
+    state.episode = state.pushed;
+    return goes_on;
+  }
   /// Takes out every row. Serials and episodes go on, so indices from before stay recognisable.
   void clear();
   std::vector<SavedLane> save() const;

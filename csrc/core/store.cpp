@@ -122,6 +122,12 @@ void Store::append_compact(const LaneOrder& lanes, const RowSource& source, std:
   }
 }
 
+void Store::end_episode(std::uint32_t lane) {
+  const RowId newest = {lane, view().end(lane) - 1};
+  if (!lanes_.end_episode(lane)) return;
+  rows()[view().place(newest) * layout_.pitch() + layout_.flags_offset()] |= std::byte{kTruncated};
+}
+
 void Store::clear() {
   lanes_.clear();
   if (compact_) compact_->clear();

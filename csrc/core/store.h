@@ -38,6 +38,8 @@ class Store {
   /// Appends rows [0, count) to their lanes, in that order: all, or none when this throws
   /// MemoryError.
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count);
+  /// Marks the newest row of `lane` as truncated, unless it ended its episode by itself.
+  void end_episode(std::uint32_t lane);
   void clear();
 
   /// The windows of that kind, kept up to date from the first call on, which looks through all

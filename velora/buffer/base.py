@@ -184,6 +184,24 @@ class Buffer(Sequence[Any]):
         self._schema.check_columns(columns)
         self._core.extend(columns, lanes)
 
+    def end_episodes(self, lanes: Any = None) -> None:
+        """Marks the newest experience of environments as truncated.
+
+        For loops that stop an episode themselves, when it was pushed already that it goes on: what
+        comes next from these environments begins a new one. An experience that ended its episode
+        stays as it is.
+
+        Args:
+            lanes: The environments, ints `(k,)`; None for all.
+
+        Raises:
+            ValueError: If there is no such environment. The buffer is then as before.
+        """
+        if isinstance(lanes, (list, tuple, range)):
+            lanes = np.asarray(lanes, dtype=None if len(lanes) > 0 else np.int64)
+        if self._core is not None:
+            self._core.end_episodes(lanes)
+
     def __len__(self) -> int:
         return 0 if self._core is None else len(self._core)
 

@@ -78,7 +78,7 @@ class Collector:
         if seed is not None:
             self._env.action_space.seed(seed)
         self._observations: Any = None  # None: to be reset
-        self._unstored: tuple[Transitions, NDArray[np.bool_] | None] | None = None
+        self._unstored: Transitions | None = None
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._is_first = np.ones(self.num_envs, np.bool_)
         self._scores = Scores(self.num_envs)
@@ -123,7 +123,7 @@ class Collector:
         """
         check_int("steps", steps, least=1)
         if self._unstored is not None:
-            self._store(*self._unstored)
+            self._store(self._unstored)
         left = np.full(self.num_envs, steps)
         while left.any():
             rows = self._advance()
@@ -133,9 +133,11 @@ class Collector:
                 left[rows.lanes] -= 1
             else:
                 left -= 1
-            stops = left == 0
-            is_cut = stops.any() and (truncate or not stops.all())
-            self._store(rows, stops if is_cut else None)
+            self._store(rows)
+            if not left.all():  # Those that have their steps wait: their episodes go on unseen.
+                waiting = np.flatnonzero(left == 0)
+                if truncate or len(waiting) < self.num_envs:
+                    self._buffer.end_episodes(waiting)
         if truncate:
             self._observations = None
         return self._scores.take()
@@ -144,13 +146,14 @@ class Collector:
         """Takes one step and gives what there is to store, in memory of its own."""
         if self._observations is None:
             self._reset()
-        observations = self._observations
+        # A step that fails half way leaves environments somewhere else: they begin anew then.
+        observations, self._observations = self._observations, None
+        if self._mode is AutoresetMode.DISABLED and self._ended.any():
+            observations = self._reset_where(self._ended, observations)
         seen = only_row(observations) if self._is_single else observations
         actions, extras = act(self.policy, seen, self._env.action_space)
         if self._is_single:
             actions, extras = stacked(actions), {name: stacked(x) for name, x in extras.items()}
-        # A step that fails half way leaves environments somewhere else: they begin anew then.
-        self._observations = None
         *results, infos = self._env.step(for_env(actions, observations))
         self._scores.count_step()
         following, *others = copied(tuple(results))
@@ -164,23 +167,22 @@ class Collector:
         )
         over = np.zeros(self.num_envs, np.bool_)
         over[rows.lanes] = rows.ended
-        if self._mode is AutoresetMode.DISABLED and over.any():
-            following = self._reset_where(over, following)
         self._is_first = self._ended if self._mode is AutoresetMode.NEXT_STEP else over
         self._ended = over
         self._observations = following
         return rows
 
-    def _store(self, rows: Transitions, cut: NDArray[np.bool_] | None) -> None:
-        """Puts rows into the buffer, with the episodes of environments in `cut` truncated."""
-        self._unstored = rows, cut
+    def _store(self, rows: Transitions) -> None:
+        """Puts rows into the buffer; what it refuses waits for the next call."""
+        self._unstored = rows
         if len(rows) > 0:
-            batch = (rows if cut is None else rows.cut(cut)).batch
-            self._buffer.extend(batch, lanes=None if len(rows) == self.num_envs else rows.lanes)
+            lanes = None if len(rows) == self.num_envs else rows.lanes
+            self._buffer.extend(rows.batch, lanes=lanes)
         self._unstored = None
         self._scores.count_stored(len(rows))
 
     def _reset(self) -> None:
+        self._buffer.end_episodes()  # Nothing goes on with what was stored before.
         self._ended = np.zeros(self.num_envs, np.bool_)
         if self._mode is AutoresetMode.NEXT_STEP and _resets_twice(self._env):
             # A step tells which environments will: after it, those that have just ended.
@@ -243,22 +245,16 @@ def collect(
     check_int("steps", steps, least=1)
     collector = Collector(env, policy, buffer, seed=seed)
     left = np.full(collector.num_envs, steps)
-    # A step behind: that there is a next step is known only when it has been taken.
-    held: tuple[Transitions, NDArray[np.bool_]] | None = None
     with progress_bar(steps, shown=progress) as show:
         try:
             while left.any():
                 rows = collector._advance().only(left > 0)
                 collector._scores.add(rows)
                 left[rows.lanes] -= 1
-                if held is not None:
-                    ready, held = held, None  # What the buffer refuses is not offered again.
-                    collector._store(*ready)
-                held = rows, left == 0
+                collector._store(rows)
                 show(steps - int(left.max()))
         finally:
-            if held is not None:
-                collector._store(held[0], np.ones(collector.num_envs, np.bool_))
+            buffer.end_episodes()
     return collector._scores.take()
 
 

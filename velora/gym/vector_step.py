@@ -41,17 +41,6 @@ class Transitions:
         batch = self.batch[rows]  # type: ignore[index]
         return Transitions(batch, self.lanes[rows], self.ended[rows])
 
-    def cut(self, unwanted: NDArray[np.bool_]) -> Transitions:
-        """Truncates the episodes of environments in the mask `unwanted`, `(N,)`, at these rows.
-
-        For a loop that will not go on with them. What ended by itself stays as it is.
-        """
-        rows = unwanted[self.lanes] & ~self.ended
-        if not rows.any():
-            return self
-        batch = replace(self.batch, truncations=flags(self.batch.truncations) | rows)
-        return Transitions(batch, self.lanes, self.ended | rows)
-
 
 def transitions(
     observations: Any,
