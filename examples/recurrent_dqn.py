@@ -185,7 +185,9 @@ def train(
     last_action, memory = agent.no_action, agent.no_memory
     for step in range(1, steps + 1):
         epsilon = max(config.epsilon, 1.0 - step / config.epsilon_steps)
-        action, next_memory = agent.greedy(state, last_action, memory)  # It remembers whatever it does.
+        action, next_memory = agent.greedy(
+            state, last_action, memory
+        )  # It remembers whatever it does.
         if random.random() < epsilon:
             action = random.randrange(n_actions)
 

@@ -186,3 +186,25 @@ def test_push_whose_lane_pushes_another_type_reads_its_own_with_care() -> None:
     with pytest.raises(ValueError, match="state: expected an array that stays"):
         buffer.push(Freeing(freed, 1, 0.0, torch.zeros(4), False), lane=Lane())
     assert len(buffer) == before + 1
+
+
+def test_collect_after_rows_that_do_not_fit_begins_a_new_episode() -> None:
+    buffer = ReplayBuffer(20, seed=0)
+    collector = Collector(Failing(set()), lambda _: np.int64(1), buffer, seed=0)
+    collector.collect(2)
+    collector.policy = lambda _: np.array([1, 2])
+    with pytest.raises(ValueError, match="action"):
+        collector.collect(1)
+    collector.policy = lambda _: np.int64(1)
+    collector.collect(1)
+    assert steps_of(buffer) == [(100, False), (101, True), (200, False)]
+
+
+def test_collect_with_a_policy_that_works_in_place_stores_what_it_saw() -> None:
+    def policy(observation: Any) -> Any:
+        observation /= 100
+        return np.int64(0)
+
+    buffer = ReplayBuffer(20, seed=0)
+    collect(Failing(set()), policy, buffer, 3, seed=0)
+    assert steps_of(buffer) == [(100, False), (101, False), (102, True)]

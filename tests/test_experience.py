@@ -316,3 +316,10 @@ def test_print_batch_shows_dtypes_and_shapes_and_no_numbers() -> None:
         "BatchExperience(states={'camera': uint8[2, 3]}, actions=int64[2, 1], "
         "rewards=float32[2, 1], dones=(float32[2]), extras={'log_prob': float32[2, 1]})"
     )
+
+
+def test_index_sequences_by_time_is_a_type_error() -> None:
+    # Parts with a step dimension and parts without would be cut in different ones.
+    batch = BatchExperience(*(torch.zeros(2, 6, 3) for _ in range(5)))
+    with pytest.raises(TypeError, match=r"^index: .*tuple"):
+        batch[:, 2:]  # type: ignore[index]

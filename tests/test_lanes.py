@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import AnyBuffer, assert_rows, assert_same_future, stack, unchanged
+from helpers import AnyBuffer, assert_rows, assert_same_future, stack, stamped, unchanged
 from reference_time import LanesModel
 from streams import (
     Environment,
@@ -532,3 +532,34 @@ def test_play_a_recording_uses_every_lane_and_call() -> None:
     assert min(calls.values()) > 2
     assert len(calls) == 3
     assert recording.model.room() == [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("terminations", "dones"),
+        ("truncation", "truncations"),
+        ("lane", "lanes"),
+        ("obs", "states"),
+    ],
+)
+def test_extend_with_a_mistaken_name_says_which_was_meant(name: str, meant: str) -> None:
+    batch = stack([stamped(0), stamped(1)])
+    names = ("states", "actions", "rewards", "next_states", "dones")
+    parts = {part: getattr(batch, part) for part in names}
+    buffer = ReplayBuffer(4)
+    with pytest.raises(ValueError, match=f"^{name}: expected {meant}"):
+        buffer.extend(**parts, **{name: torch.zeros(2)})
+    assert len(buffer) == 0
+
+
+def test_extend_first_by_time_and_environment_says_that_rows_are_flat() -> None:
+    buffer = ReplayBuffer(12, num_envs=3)
+    with pytest.raises(ValueError, match=r"^reward: expected \(rows,\).*shape \(2, 3\)"):
+        buffer.extend(
+            states=torch.zeros(2, 3, 4),
+            actions=torch.zeros(2, 3),
+            rewards=torch.zeros(2, 3),
+            next_states=torch.zeros(2, 3, 4),
+            dones=torch.zeros(2, 3),
+        )

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
 from velora.buffer.schema import Schema, columns_of
-from velora.buffer.spaces import from_env, num_envs_of, schema_of_env
+from velora.buffer.spaces import num_envs_of, schema_of_env
 from velora.gym import add_core_env_wrappers, collect
 
 BOX = spaces.Box(-1.0, 1.0, (3,), np.float32)
@@ -153,7 +153,7 @@ def test_schema_of_what_is_no_env_is_a_type_error(thing: Any) -> None:
 @pytest.mark.parametrize("space", SPACES, ids=str)
 def test_buffer_from_env_takes_its_transitions(kind: Any, space: Any) -> None:
     env = vector_env(SampleEnv(observation_space=space, action_space=space))
-    buffer = from_env(kind, env, 21)
+    buffer = kind.from_env(env, 21)
     assert (len(buffer), buffer.num_envs, buffer.capacity) == (0, 2, 20)
     reference = kind(21, num_envs=2)
     for into in (buffer, reference):
@@ -165,7 +165,7 @@ def test_buffer_from_env_takes_its_transitions(kind: Any, space: Any) -> None:
 
 def test_buffer_from_env_takes_options_and_extras() -> None:
     env = vector_env(SampleEnv())
-    buffer = from_env(ReplayBuffer, env, 20, "cpu", extras={"log_prob": 0.0}, gamma=0.5, seed=1)
+    buffer = ReplayBuffer.from_env(env, 20, "cpu", extras={"log_prob": 0.0}, gamma=0.5, seed=1)
     collect(env, lambda s: (s, {"log_prob": np.zeros(2)}), buffer, 10)
     batch = buffer.sample(20)
     assert batch.extras["log_prob"].shape == (20, 1)
@@ -173,7 +173,7 @@ def test_buffer_from_env_takes_options_and_extras() -> None:
 
 
 def test_buffer_from_env_refuses_what_its_spaces_do_not_hold() -> None:
-    buffer = from_env(ReplayBuffer, SampleEnv(), 20)
+    buffer = ReplayBuffer.from_env(SampleEnv(), 20)
     with pytest.raises(ValueError, match=r"^state: expected"):
         buffer.push(Experience(np.zeros(4), np.zeros(3), 0.0, np.zeros(4), False))
     with pytest.raises(ValueError, match=r"^log_prob: expected no such field"):

@@ -71,7 +71,7 @@ def test_transitions_of_same_step_env_have_final_observations(kind: str) -> None
         final = [np.array([7.0]), None]
     states = np.zeros((2, 1), np.float32)
     step = step_of([[0], [1]], [True, False], infos | {"final_obs": final})
-    rows = transitions(states, states, step, mode=AutoresetMode.SAME_STEP)
+    rows = transitions(states, states, step, mode=AutoresetMode.SAME_STEP, ended=None)
     assert rows.batch.next_states.tolist() == [[7], [1]]
     assert rows.lanes.tolist() == [0, 1]
     assert step[0].tolist() == [[0], [1]]
@@ -84,7 +84,7 @@ def test_transitions_of_same_step_env_without_final_observation_are_refused(info
     states = np.zeros((2, 1), np.float32)
     step = (*step_of([[0], [1]], [True, False])[:4], infos)
     with pytest.raises(ValueError, match=r"^infos\['final_obs'\]: expected .* environment 0"):
-        transitions(states, states, step, mode=AutoresetMode.SAME_STEP)
+        transitions(states, states, step, mode=AutoresetMode.SAME_STEP, ended=None)
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
@@ -130,7 +130,7 @@ def test_autoreset_mode_of_env_that_does_not_say_is_refused(metadata: Any) -> No
 
 
 def test_autoreset_mode_is_the_envs_own_where_a_class_shares_its_metadata() -> None:
-    env: Any = UndeclaredEnv(autoreset_mode=AutoresetMode.SAME_STEP)
+    env: Any = UndeclaredEnv(autoreset_mode=AutoresetMode.SAME_STEP, ended=None)
     env.autoreset_mode = AutoresetMode.DISABLED
     assert autoreset_mode(env) is AutoresetMode.DISABLED
     assert autoreset_mode(gym.vector.VectorWrapper(env)) is AutoresetMode.DISABLED
@@ -146,3 +146,15 @@ def test_autoreset_mode_of_wrapper_that_resets_is_the_wrappers() -> None:
     env = gym.vector.VectorWrapper(SyncVectorEnv([CountingEnv], autoreset_mode=MODES[2]))
     env.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
     assert autoreset_mode(env) is AutoresetMode.SAME_STEP
+
+
+@pytest.mark.parametrize("mode", ["SameStep", "NEXT_STEP", None, True], ids=repr)
+def test_transitions_in_a_mode_that_is_none_are_refused(mode: Any) -> None:
+    states = np.zeros((1, 1), np.float32)
+    step = step_of([[1]], [True])
+    if mode == "SameStep":  # the value of the mode, which wants a final observation
+        with pytest.raises(ValueError, match="final_obs"):
+            transitions(states, states, step, mode=mode, ended=None)
+    else:
+        with pytest.raises(ValueError, match="AutoresetMode"):
+            transitions(states, states, step, mode=mode, ended=None)

@@ -64,7 +64,7 @@ BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs,
   for (const TensorSpec& spec : specs) {
     offsets_.push_back(offset);
     const std::size_t rows = extent.rows * (spec.each_step ? extent.steps : 1);
-    if (spec.row_bytes > (SIZE_MAX / 2 - offset) / rows) {
+    if (spec.row_bytes > (SIZE_MAX / 4 - offset) / rows) {
       throw MemoryError("batch_size: " + std::to_string(rows) + " rows do not fit into memory");
     }
     offset = align(offset + rows * spec.row_bytes);

@@ -5,40 +5,13 @@
 #include <string>
 #include <utility>
 
-#include "bindings/tensor_view.h"
+#include "bindings/arguments.h"
 #include "core/errors.h"
 
 namespace py = pybind11;
 
 namespace velora {
 namespace {
-
-/// A size given from Python: an int, or what counts as one, of at least 1. Throws TypeError (as a
-/// Python error) for anything else, ValueError when it is smaller or beyond 64 bits.
-std::size_t positive_size(py::handle value, const char* name) {
-  const auto index = py::reinterpret_steal<py::object>(
-      PyBool_Check(value.ptr()) != 0 ? nullptr : PyNumber_Index(value.ptr()));
-  if (!index) {
-    PyErr_Clear();
-    throw py::type_error(std::string(name) + ": expected an int, got " + describe(value.ptr()));
-  }
-  const long long size = PyLong_AsLongLong(index.ptr());
-  const bool overflow = size == -1 && PyErr_Occurred() != nullptr;
-  PyErr_Clear();
-  if (overflow || size < 1) {
-    throw ValueError(std::string(name) + ": expected at least 1" +
-                     (overflow ? " and at most 2**63 - 1" : "") + ", got " +
-                     std::string(py::str(index)));
-  }
-  return static_cast<std::size_t>(size);
-}
-
-SequenceBoundary read_boundary(const std::string& name) {
-  if (name == "pad") return SequenceBoundary::kPad;
-  if (name == "within") return SequenceBoundary::kWithin;
-  if (name == "cross") return SequenceBoundary::kCross;
-  throw ValueError("boundary: expected 'pad', 'within' or 'cross', got '" + name + "'");
-}
 
 py::bytes make_bytes(std::size_t size) {
   auto bytes = py::reinterpret_steal<py::bytes>(
@@ -101,7 +74,12 @@ Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, const BufferOpt
       trees_(trees),
       check_type_(std::move(check_type)),
       plan_(plan_batch()),
-      slabs_(SlabPool::create()) {}
+      slabs_(SlabPool::create()) {
+  const TensorSpec& reward = plan_.specs.at(plan_.reward);
+  if (options_.n_step > 1 && (reward.dtype != DType::kFloat32 || reward.row_bytes != kFloat)) {
+    throw ValueError("reward: expected one float32 to sum up over n_step");
+  }
+}
 
 Buffer::Plan Buffer::plan_batch() const {
   Plan plan;
@@ -126,54 +104,6 @@ std::shared_ptr<const Buffer::Plan> Buffer::plan_sequences(
   plan->specs.push_back({DType::kFloat32, {1}, kFloat});  // mask
   plan->specs.push_back({DType::kFloat32, {1}, kFloat});  // is_first
   return plan;
-}
-
-std::uint32_t Buffer::read_lane(py::handle lane) const {
-  const std::uint32_t num_lanes = options_.num_lanes;
-  const auto expected = [&] {
-    return "lane: expected one of 0 to " + std::to_string(num_lanes - 1);
-  };
-  if (!lane || lane.is_none()) {
-    if (num_lanes == 1) return 0;
-    throw ValueError(expected() + " for a buffer of " + std::to_string(num_lanes) +
-                     " environments, got none; name one, or extend() with a step of each");
-  }
-  const auto index = py::reinterpret_steal<py::object>(
-      PyBool_Check(lane.ptr()) != 0 ? nullptr : PyNumber_Index(lane.ptr()));
-  if (!index) {
-    PyErr_Clear();
-    throw py::type_error("lane: expected an int, got " + describe(lane.ptr()));
-  }
-  int overflow = 0;
-  const long long number = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
-  if (overflow != 0 || number < 0 || number >= num_lanes) {
-    throw ValueError(expected() + ", got " + std::string(py::str(index)));
-  }
-  return static_cast<std::uint32_t>(number);
-}
-
-std::vector<std::uint32_t> Buffer::read_lanes(py::handle lanes) const {
-  BorrowedArray array;
-  array.borrow(lanes.ptr(), "lanes");
-  const ArrayView& view = array.view();
-  const bool whole = view.dtype != DType::kBool && view.dtype < DType::kFloat16;
-  if (!whole || view.ndim != 1) {
-    throw ValueError("lanes: expected an int for each row, got " + describe(lanes.ptr()));
-  }
-  std::vector<std::int64_t> numbers(static_cast<std::size_t>(view.shape[0]));
-  const Misfit misfit =
-      copy_elements(view, DType::kInt64, reinterpret_cast<std::byte*>(numbers.data()));
-  std::vector<std::uint32_t> result;
-  result.reserve(numbers.size());
-  for (const std::int64_t number : numbers) {
-    if (misfit != Misfit::kNone || number < 0 || number >= options_.num_lanes) {
-      throw ValueError("lanes: expected numbers from 0 to " +
-                       std::to_string(options_.num_lanes - 1) + ", got " +
-                       (misfit != Misfit::kNone ? "one beyond 63 bits" : std::to_string(number)));
-    }
-    result.push_back(static_cast<std::uint32_t>(number));
-  }
-  return result;
 }
 
 void Buffer::require_room(const LaneOrder& lanes, std::size_t rows) const {
@@ -214,7 +144,8 @@ void Buffer::learn_type(py::handle type) {
 }
 
 void Buffer::push(py::handle experience, py::handle lane) {
-  const std::uint32_t number = read_lane(lane);  // can run code, which can push other types
+  const std::uint32_t number =
+      read_lane(lane, options_.num_lanes);  // can run code, which can push other types
   PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(experience.ptr()));
   if (type != known_type_.ptr()) learn_type(type);
   ReaderLease reader(*this);
@@ -229,7 +160,7 @@ void Buffer::extend(const py::dict& columns, py::handle lanes) {
   // Before the rows: reading lanes can run code, and nothing may after the rows were read.
   const bool in_turn = lanes.is_none();
   const std::vector<std::uint32_t> numbers =
-      in_turn ? std::vector<std::uint32_t>() : read_lanes(lanes);
+      in_turn ? std::vector<std::uint32_t>() : read_lanes(lanes, options_.num_lanes);
   const std::size_t rows = reader->read_rows(columns);
   if (in_turn && rows % options_.num_lanes != 0) {
     throw ValueError("batch: expected a multiple of " + std::to_string(options_.num_lanes) +
@@ -248,14 +179,15 @@ void Buffer::extend(const py::dict& columns, py::handle lanes) {
 
 void Buffer::end_episodes(py::handle lanes) {
   if (!lanes.is_none()) {
-    for (const std::uint32_t lane : read_lanes(lanes)) storage_->end_episode(lane);
+    for (const std::uint32_t lane : read_lanes(lanes, options_.num_lanes))
+      storage_->end_episode(lane);
     return;
   }
   for (std::uint32_t lane = 0; lane < options_.num_lanes; ++lane) storage_->end_episode(lane);
 }
 
 py::tuple Buffer::sample(py::handle batch_size) {
-  const std::size_t count = positive_size(batch_size, "batch_size");
+  const std::size_t count = read_size(batch_size, "batch_size");
   require_rows(count);
   return make_batch(plan_, {.rows = count}, [&](const BatchTensors& tensors) {
     require_rows(count);
@@ -310,7 +242,7 @@ py::tuple Buffer::sample_sequences(std::size_t batch_size, std::size_t length, s
     SequenceTarget target = {.steps = target_of(plan, tensors, 1, columns_),
                              .mask = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 2)),
                              .firsts = {}};
-    target.steps.first = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 1));
+    target.steps.is_first = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 1));
     first_columns_.clear();
     add_columns(plan, tensors, false, 1, first_columns_);
     target.firsts.columns = first_columns_.data();

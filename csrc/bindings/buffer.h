@@ -73,7 +73,7 @@ class Buffer {
                                    const std::vector<std::size_t>& first_fields);
   void clear() { storage_->clear(); }
   /// Whether all lanes hold as many rows.
-  bool is_even() const { return options_.num_lanes == 1 || storage_->view().even_size != 0; }
+  bool is_even() const { return storage_->view().is_even(); }
 
   bool is_compact() const { return storage_->layout().compact(); }
   std::size_t nbytes() const { return storage_->nbytes(); }
@@ -104,8 +104,6 @@ class Buffer {
   /// `columns` is the memory for the target's.
   BatchTarget target_of(const Plan& plan, const BatchTensors& tensors, std::uint32_t n_step,
                         std::vector<Column>& columns) const;
-  std::uint32_t read_lane(pybind11::handle lane) const;
-  std::vector<std::uint32_t> read_lanes(pybind11::handle lanes) const;
   void require_room(const LaneOrder& lanes, std::size_t rows) const;
   void require_rows(std::size_t count) const;
   void learn_type(pybind11::handle type);

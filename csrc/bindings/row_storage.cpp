@@ -19,7 +19,6 @@ class HostRows final : public RowStorage {
 
   const RowLayout& layout() const override { return store_.layout(); }
   Lanes& lanes() override { return store_.lanes(); }
-  const Lanes& lanes() const override { return store_.lanes(); }
   RowsView view() const override { return store_.view(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
 
@@ -62,7 +61,6 @@ class CudaRows final : public RowStorage {
 
   const RowLayout& layout() const override { return store_.layout(); }
   Lanes& lanes() override { return store_.lanes(); }
-  const Lanes& lanes() const override { return store_.lanes(); }
   RowsView view() const override { return store_.view(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
 
@@ -80,10 +78,8 @@ class CudaRows final : public RowStorage {
     store_.take(start, count, target, current_stream(device_));
   }
   std::uint64_t count_sequences(const SequenceSpec& spec) override { return refuse(spec); }
-  void sample_sequences(const SequenceSpec& spec, std::size_t count,
-                        const SequenceTarget& target) override {
-    static_cast<void>(count);
-    static_cast<void>(target);
+  void sample_sequences(const SequenceSpec& spec, std::size_t /*count*/,
+                        const SequenceTarget& /*target*/) override {
     refuse(spec);
   }
   std::vector<std::byte> save(std::span<std::byte> rows) override {

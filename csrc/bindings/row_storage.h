@@ -26,7 +26,6 @@ class RowStorage {
 
   virtual const RowLayout& layout() const = 0;
   virtual Lanes& lanes() = 0;
-  virtual const Lanes& lanes() const = 0;
   /// What the lanes hold; the rows themselves may be a device's to read.
   virtual RowsView view() const = 0;
   virtual std::size_t nbytes() const = 0;

@@ -21,7 +21,7 @@ BlockStore::BlockStore(std::size_t block_bytes) : block_bytes_(block_bytes) {
   chunk_mask_ = (1u << chunk_log2_) - 1;
 }
 
-void BlockStore::reserve(std::uint64_t count) {
+void BlockStore::reserve(std::uint64_t count, std::size_t other_bytes) {
   const std::uint64_t needed = num_used() + count;
   if (needed > kMaxBlocks) {
     throw MemoryError("compact: expected at most " + std::to_string(kMaxBlocks) +
@@ -31,6 +31,7 @@ void BlockStore::reserve(std::uint64_t count) {
   if (needed > free_.capacity()) free_.reserve(std::max(needed, 2 * free_.capacity()));
   const std::uint64_t chunk = std::uint64_t{1} << chunk_log2_;
   while (chunks_.size() * chunk < needed) {
+    require_memory(other_bytes + nbytes() + chunk * block_bytes_, "observations beside the rows");
     chunks_.push_back(Memory::anonymous(chunk * block_bytes_, "observations beside the rows"));
   }
 }

@@ -16,9 +16,9 @@ class BlockStore {
  public:
   explicit BlockStore(std::size_t block_bytes);
 
-  /// Makes sure that `count` more blocks can be acquired. Throws MemoryError, and then blocks are
-  /// as before.
-  void reserve(std::uint64_t count);
+  /// Makes sure that `count` more blocks can be acquired, beside `other_bytes` of other memory.
+  /// Throws MemoryError, and then blocks are as before.
+  void reserve(std::uint64_t count, std::size_t other_bytes = 0);
   /// Precondition: reserve() was told of it.
   std::uint32_t acquire();
   void release(std::uint32_t block) { free_.push_back(block); }

@@ -77,7 +77,7 @@ void CompactRows::write(const RowsView& view, std::uint32_t lane, std::byte* row
   }
   Links own = {.next = kNone, .head = kNone};
   bool follows = false;
-  if (present > 0 && view.lane_slots > 1) {
+  if (present > 0 && view.lane_slots > 1) {  // with one place this row overwrites the one before
     const RowId previous = {lane, state.pushed - 1};
     auto* previous_row = const_cast<std::byte*>(view.row(previous));
     Links theirs = links(previous_row);

@@ -38,8 +38,9 @@ class CompactRows {
  public:
   explicit CompactRows(const RowLayout& layout);
 
-  /// Makes sure that so many rows can be written. Throws MemoryError.
-  void reserve(std::size_t rows) { blocks_.reserve(2 * rows); }
+  /// Makes sure that so many rows can be written, beside the `nbytes` of all rows. Throws
+  /// MemoryError.
+  void reserve(std::size_t rows, std::size_t nbytes) { blocks_.reserve(2 * rows, nbytes); }
   /// Writes the observations of source row `i` to `row`, the lane's next, which is not committed
   /// yet. Precondition: reserve() was told of it.
   void write(const RowsView& view, std::uint32_t lane, std::byte* row, const RowSource& source,

@@ -130,7 +130,7 @@ VELORA_HD inline void gather_part(const GatherParams& params, const IdOf& id_of,
     const RowId id = id_of(i);
     const std::byte* row = params.view.row(id);
     const std::byte* last = row;
-    Lookahead ahead = {.last = id, .reward = 0.0, .power = params.target.gamma};
+    Lookahead ahead = {.last = id, .reward = 0.0, .discount = params.target.gamma};
     if (params.target.n_step > 1) {
       ahead = look_ahead(params.view, id, params.target);
       last = params.view.row(ahead.last);
@@ -143,7 +143,7 @@ VELORA_HD inline void gather_part(const GatherParams& params, const IdOf& id_of,
     if (first == 0) {
       if (params.target.n_step > 1) params.target.rewards[i] = static_cast<float>(ahead.reward);
       emit_step(params.target, i, id, static_cast<std::uint8_t>(row[params.view.flags_offset]),
-                static_cast<std::uint8_t>(last[params.view.flags_offset]), ahead.power);
+                static_cast<std::uint8_t>(last[params.view.flags_offset]), ahead.discount);
     }
   }
 }

@@ -61,7 +61,7 @@ BatchTarget advance(const BatchTarget& target, std::uint64_t rows, std::vector<C
   move(moved.dones);
   move(moved.truncations);
   move(moved.discounts);
-  move(moved.first);
+  move(moved.is_first);
   move(moved.indices);
   return moved;
 }
@@ -163,9 +163,8 @@ void DeviceStore::each_piece(RowId first, std::uint64_t end, const Copy& copy) c
   const RowsView view = this->view();
   while (first.serial < end) {
     const std::uint64_t slot = view.slot(first);
-    const std::uint64_t count = std::min(end - first.serial, view.lane_capacity - slot);
-    copy(rows() + (std::uint64_t{first.lane} * view.lane_capacity + slot) * view.pitch, first,
-         count);
+    const std::uint64_t count = std::min(end - first.serial, view.lane_slots - slot);
+    copy(rows() + view.place(first) * view.pitch, first, count);
     first.serial += count;
   }
 }
@@ -249,7 +248,7 @@ void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarg
   flush(stream);
   join(stream);
   TakeParams params = {};
-  if (const RowsView view = this->view(); view.num_lanes == 1 || view.even_size != 0) {
+  if (view().is_even()) {
     gather_params(target, count, stream, &params.gather);
     params.only = {RowId::kNoLane, 0};
     params.start = start;

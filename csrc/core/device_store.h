@@ -23,7 +23,7 @@ namespace velora {
 /// buffer. Every operation goes to the stream that it names, after all that was queued before on
 /// this or another stream. A stream is named until the next operation names another.
 ///
-/// The host waits for the device in copy_rows() and the destructor, and before it writes into
+/// The host waits for the device in save() and the destructor, and before it writes into
 /// pinned memory that the device has not read yet, half a write buffer ago. Every operation is
 /// O(1) on the host, but O(lanes) for each flush. Not synchronised: callers serialise all calls.
 /// All that takes a stream throws DeviceError when the device fails.

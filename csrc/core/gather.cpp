@@ -25,7 +25,7 @@ struct Block {
   const std::byte* rows[kBlock];
   const std::byte* next[kBlock];  // where the next state lies, as in a row
   std::uint8_t last_flags[kBlock];
-  double power[kBlock];
+  double discount[kBlock];
   RowId last[kBlock];
 };
 
@@ -90,12 +90,12 @@ class Gatherer {
       const RowId id = ids_[block.first + i];
       block.last[i] = id;
       block.next[i] = block.rows[i];
-      block.power[i] = one_step;
+      block.discount[i] = one_step;
       if (looks_ahead_) {
         const Lookahead ahead = look_ahead(view_, id, target_);
         target_.rewards[place_ + block.first + i] = static_cast<float>(ahead.reward);
         block.last[i] = ahead.last;
-        block.power[i] = ahead.power;
+        block.discount[i] = ahead.discount;
         block.next[i] = view_.row(ahead.last);
       }
       block.last_flags[i] = static_cast<std::uint8_t>(block.next[i][view_.flags_offset]);
@@ -126,7 +126,7 @@ class Gatherer {
     for (std::size_t i = 0; i < block.count; ++i) {
       const auto flags = static_cast<std::uint8_t>(block.rows[i][view_.flags_offset]);
       emit_step(target_, place_ + block.first + i, ids_[block.first + i], flags,
-                block.last_flags[i], block.power[i]);
+                block.last_flags[i], block.discount[i]);
     }
   }
 
@@ -180,7 +180,7 @@ void emit_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
     };
     emit_flag(target.dones, kDone);
     emit_flag(target.truncations, kTruncated);
-    emit_flag(target.first, kFirst);
+    emit_flag(target.is_first, kFirst);
     if (target.discounts != nullptr) {
       for (std::size_t i = 0; i < size; ++i) {
         target.discounts[place + i] = (flags[i] & kDone) != 0 ? 0.0f : worth;
@@ -262,7 +262,7 @@ void pad(const BatchTarget& target, std::size_t first, std::size_t count) {
     std::memset(column.out + first * column.nbytes, 0, count * column.nbytes);
   }
   for (float* part :
-       {target.rewards, target.dones, target.truncations, target.discounts, target.first}) {
+       {target.rewards, target.dones, target.truncations, target.discounts, target.is_first}) {
     if (part != nullptr) std::fill_n(part + first, count, 0.0f);
   }
   if (target.indices != nullptr) std::fill_n(target.indices + first, count, -1);

@@ -92,7 +92,7 @@ void Lanes::check(std::span<const SavedLane> lanes, std::size_t nbytes) const {
   std::uint64_t rows = 0;
   for (const SavedLane& lane : lanes) {
     if (lane.first > lane.pushed || lane.pushed - lane.first > control_->lane_slots ||
-        lane.pushed > RowId::kMaxSerial || lane.episode > lane.pushed) {
+        lane.pushed >= RowId::kMaxSerial || lane.episode > lane.pushed) {
       throw ValueError("lanes: expected at most " + std::to_string(control_->lane_slots) +
                        " rows in each, got serials " + std::to_string(lane.first) + " to " +
                        std::to_string(lane.pushed));

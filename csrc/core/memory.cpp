@@ -28,9 +28,12 @@ std::size_t physical_memory() {
 
 }  // namespace
 
-Memory Memory::anonymous(std::size_t bytes, const char* purpose) {
-  // An overcommitting kernel would grant more than there is and kill the process later.
+void require_memory(std::size_t bytes, const char* purpose) {
   if (bytes > physical_memory() || bytes > SIZE_MAX - kHugePage) refuse(bytes, purpose);
+}
+
+Memory Memory::anonymous(std::size_t bytes, const char* purpose) {
+  require_memory(bytes, purpose);
   const bool huge = bytes >= kHugePage;
   const std::size_t mapping_size = huge ? bytes + kHugePage : bytes;
   void* mapping =

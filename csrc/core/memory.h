@@ -4,6 +4,10 @@
 
 namespace velora {
 
+/// Throws MemoryError when `bytes` exceed the machine's memory: a system that overcommits would
+/// grant them and end the process later. `purpose` begins the message.
+void require_memory(std::size_t bytes, const char* purpose);
+
 /// A zeroed, page-aligned mapping that this object owns, on huge pages where the system grants
 /// them. The pages become resident when they are first written.
 class Memory {

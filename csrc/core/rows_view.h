@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "core/count_tree.h"
 #include "core/macros.h"
@@ -72,9 +71,9 @@ struct RowsView {
   }
   VELORA_HD std::uint64_t size(std::uint32_t lane) const { return end(lane) - begin(lane); }
   /// Live rows of all lanes.
-  VELORA_HD std::uint64_t size() const {
-    return num_lanes == 1 ? size(0) : even_size != 0 ? even_size * num_lanes : sizes.total();
-  }
+  VELORA_HD std::uint64_t size() const { return sizes.total(); }
+  /// Whether all lanes hold as many rows. One alone does.
+  bool is_even() const { return num_lanes == 1 || even_size != 0; }
   /// The live row at `position` < size(), counted lane by lane.
   VELORA_HD RowId locate(std::uint64_t position) const {
     std::uint64_t lane = 0;

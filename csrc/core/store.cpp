@@ -105,7 +105,10 @@ void Store::append_whole(const LaneOrder& lanes, const RowSource& source, std::s
 }
 
 void Store::append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
-  compact_->reserve(count);
+  // A row that is overwritten gives its blocks back first: more than all places never need.
+  const ControlBlock& control = lanes_.control();
+  const std::uint64_t places = control.num_lanes * control.lane_slots;
+  compact_->reserve(std::min<std::uint64_t>(count, places), memory_.size());
   std::uint32_t lane = lanes.before_first();
   for (std::size_t i = 0; i < count; ++i) {
     lane = lanes.next(i, lane);

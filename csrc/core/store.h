@@ -18,8 +18,8 @@ namespace velora {
 /// Rows in host memory. Owns one mapping: control block, lane states, rows; and beside it the
 /// blocks of compact rows. A lane is a ring with a single writer.
 ///
-/// append() costs O(rows); what it costs does not grow with what is stored. Not synchronised:
-/// callers serialise writers and readers.
+/// append() costs O(rows), times O(log lanes) until lanes are full and O(log capacity) for each
+/// kind of windows. Not synchronised: callers serialise writers and readers.
 class Store {
  public:
   /// Throws ValueError for a capacity or lane count out of range, MemoryError when the rows do

@@ -31,7 +31,7 @@ void find_in_time_order(const RowsView& view, std::uint64_t start, std::uint64_t
                         std::vector<RowId>& out) {
   out.clear();
   out.reserve(count);
-  if (view.num_lanes == 1 || view.even_size != 0) {
+  if (view.is_even()) {
     for (std::uint64_t position = start; position < start + count; ++position) {
       out.push_back(view.in_time_order(position));
     }

@@ -177,7 +177,7 @@ class Batch {
     target_.dones = floats();
     target_.truncations = floats();
     target_.discounts = floats();
-    target_.first = floats();
+    target_.is_first = floats();
     target_.indices = reinterpret_cast<std::int64_t*>(part(sizeof(std::int64_t) * count));
   }
   Batch(const Batch&) = delete;

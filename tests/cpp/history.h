@@ -144,7 +144,7 @@ class History {
     target.dones[i] = done ? 1.0f : 0.0f;
     target.truncations[i] = (own_flags(last) & kTruncated) != 0 ? 1.0f : 0.0f;
     target.discounts[i] = done ? 0.0f : static_cast<float>(power);
-    target.first[i] = (flags(id) & kFirst) != 0 ? 1.0f : 0.0f;
+    target.is_first[i] = (flags(id) & kFirst) != 0 ? 1.0f : 0.0f;
     target.indices[i] = static_cast<std::int64_t>(id.packed());
     for (const Batch::Part& part : batch.parts()) {
       const Field& field = layout.fields()[part.field];

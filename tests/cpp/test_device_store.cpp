@@ -288,6 +288,22 @@ TEST(DeviceStore, SamplesOfSeveralLanesAreThoseOfTheStore) {
   }
 }
 
+TEST(DeviceStore, EpisodesEndedFromOutsideAreThoseOfTheStore) {
+  for (const std::size_t half_bytes : {std::size_t{600}, std::size_t{4096}}) {
+    StorePair stores(5, transition_layout(), half_bytes, 3);
+    std::mt19937_64 random(half_bytes);
+    for (int step = 0; step < 40; ++step) {
+      stores.append_anywhere(random() % 4 + 1);
+      if (random() % 2 == 0) stores.sample_is_same(1);  // so that rows are there, or on their way
+      const auto lane = static_cast<std::uint32_t>(random() % 3);
+      stores.host.end_episode(lane);
+      stores.device.end_episode(lane, kStream);
+      EXPECT_TRUE(stores.sample_is_same(stores.size(), kStream, 3));
+      EXPECT_TRUE(stores.rows_are_same());
+    }
+  }
+}
+
 TEST(DeviceStore, OneRowOfManyLanesIsFound) {
   StorePair stores(2, tiny_layout(), 4096, 5000);
   stores.push(4999);

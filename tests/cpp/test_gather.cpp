@@ -140,7 +140,7 @@ TEST(Gather, FlagsBecomeTheNumbersOfEachStep) {
   target.dones = dones.data();
   target.truncations = truncations.data();
   target.discounts = discounts.data();
-  target.first = firsts.data();
+  target.is_first = firsts.data();
   target.indices = indices.data();
   gather(rows.view(), nullptr, ids, target);
   for (std::size_t i = 0; i < 50; ++i) {
@@ -232,7 +232,7 @@ struct WholeBatch {
     target.dones = &floats[size];
     target.truncations = &floats[2 * size];
     target.discounts = &floats[3 * size];
-    target.first = &floats[4 * size];
+    target.is_first = &floats[4 * size];
     target.indices = indices.data();
   }
   WholeBatch(const WholeBatch&) = delete;
@@ -298,7 +298,7 @@ TEST(Gather, PaddingIsZerosWithoutAnIndex) {
     for (std::size_t i = WholeBatch::kSpare; i < WholeBatch::kSpare + count; ++i) {
       for (float* part :
            {expected.target.rewards, expected.target.dones, expected.target.truncations,
-            expected.target.discounts, expected.target.first}) {
+            expected.target.discounts, expected.target.is_first}) {
         part[i] = 0.0f;
       }
       expected.indices[i] = -1;

@@ -249,6 +249,41 @@ TEST(RowsView, EpisodeContinuesUntilDoneTruncatedOrTheNewestRow) {
   EXPECT_FALSE(of.view().continues({0, 0})) << "it was overwritten";
 }
 
+TEST(RowsView, CountedStepsAreThoseThatContinue) {
+  for (const std::uint64_t spare : {0u, 3u}) {
+    std::mt19937_64 random(spare);
+    LanesOf of(7, 2, spare);
+    for (int i = 0; i < 60; ++i) {
+      of.push(static_cast<std::uint32_t>(random() % 2), random() % 4 == 0 ? kTruncated : 0);
+      const RowsView view = of.view();
+      for (const std::uint32_t lane : {0u, 1u}) {
+        for (RowId id = {lane, view.begin(lane)}; id.serial < view.end(lane); ++id.serial) {
+          for (const std::uint64_t most : {1u, 2u, 5u, 9u}) {
+            std::uint64_t steps = 1;
+            for (RowId row = id; steps < most && view.continues(row); ++row.serial) ++steps;
+            EXPECT_EQ(view.count_steps(id, most), steps);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Lanes, EpisodeIsEndedOnceAndOnlyWhereItWentOn) {
+  LanesOf of(3, 1);
+  EXPECT_FALSE(of.lanes.end_episode(0)) << "there is no row";
+  of.push(0);
+  EXPECT_TRUE(of.lanes.end_episode(0));
+  EXPECT_FALSE(of.lanes.end_episode(0));
+  EXPECT_EQ(of.lanes.next_flags(0, 0), kFirst);
+  of.push(0, kDone);
+  EXPECT_FALSE(of.lanes.end_episode(0));
+  of.push(0);
+  of.lanes.clear();
+  EXPECT_FALSE(of.lanes.end_episode(0)) << "its row was taken out";
+  EXPECT_EQ(of.lanes.next_flags(0, 0), kFirst);
+}
+
 TEST(RowsView, LocateCountsLiveRowsLaneByLane) {
   for (const std::uint32_t num_lanes : {1u, 2u, 5u, 16u, 17u, 257u}) {
     for (std::uint64_t seed = 0; seed < 6; ++seed) {

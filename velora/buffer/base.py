@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -74,10 +74,12 @@ class Buffer(Sequence[Any]):
         capacity: int,
         device: torch.device | str | None = None,
         *,
-        extras: dict[str, Any] | None = None,
+        extras: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Self:
-        """A buffer for an environment, with the schema of its spaces and a lane for each of it.
+        """A buffer for an environment: `num_envs` and the schema come from it.
+
+        Memory is set aside at once, so that what does not fit shows before the first step.
 
         Args:
             env: A Gymnasium environment or vector environment.
@@ -88,17 +90,22 @@ class Buffer(Sequence[Any]):
             **options: Anything else that the class takes, but `num_envs`.
 
         Raises:
-            TypeError: If `env` is not an environment, or a space has no arrays of one shape.
-            ValueError: As the class does.
+            TypeError: If `env` is not a Gymnasium environment, or has a space of other things than
+                arrays: Text, Sequence, Graph.
+            ValueError: If a space has a dtype that no buffer stores, or no elements; if an extra
+                field has the name of another; or as the class does.
             MemoryError: If `capacity` experiences exceed this machine.
         """
-        from velora.buffer.spaces import from_env  # needs gymnasium, which buffers do not
+        from velora.buffer import spaces  # needs gymnasium, which buffers do not
 
-        return from_env(cls, env, capacity, device, extras=extras, **options)
+        schema = spaces.schema_of_env(env, extras)
+        buffer = cls(capacity, device, num_envs=spaces.num_envs_of(env), **options)
+        buffer._adopt(schema, buffer._build(schema))
+        return buffer
 
     @property
     def capacity(self) -> int:
-        """How many experiences the buffer can hold: as many for each environment."""
+        """How many experiences fit: `num_envs` times `capacity // num_envs`, as it was given."""
         return self._lane_capacity * self._num_envs
 
     @property
@@ -172,7 +179,7 @@ class Buffer(Sequence[Any]):
             raise TypeError(f"{next(iter(arrays))}: expected a batch or arrays, got both")
         columns = columns_of_arrays(arrays) if arrays else columns_of(batch)
         if isinstance(lanes, (list, tuple, range)):
-            lanes = np.asarray(lanes)
+            lanes = np.asarray(lanes, dtype=None if len(lanes) > 0 else np.int64)
         if self._core is None:
             schema = Schema.from_columns(columns)
             core = self._build(schema)

@@ -118,7 +118,11 @@ class BatchExperience:
 
         Raises:
             IndexError: If a place is out of range.
+            TypeError: If it indexes more than the first dimension, of which parts have different
+                numbers: index time in each part.
         """
+        if isinstance(index, tuple):
+            raise TypeError("index: expected one for the first dimension, got a tuple")
         if isinstance(index, Integral) or (isinstance(index, torch.Tensor) and index.ndim == 0):
             place = int(index) + len(self) if index < 0 else int(index)
             if not 0 <= place < len(self):

@@ -125,7 +125,8 @@ class RolloutBuffer(Buffer):
         Raises:
             BufferError: If the buffer is empty.
             TypeError: If `batch_size` or `epochs` is not an int, or a column not a tensor.
-            ValueError: If either is less than 1, or a column is not of length T.
+            ValueError: If either is less than 1, or a column has another number of rows than
+                `sample()`, or the name of a field.
         """
         check_int("batch_size", batch_size, 1)
         check_int("epochs", epochs, 1)

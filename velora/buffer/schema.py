@@ -27,6 +27,15 @@ _STACKED = {
 }
 _STEP = ("state", "action", "reward", "next_state")
 _UNSTACKED = {stacked: name for name, stacked in _STACKED.items()}
+# Names that would otherwise be those of extra fields, without a word, and what they stand for.
+_MISTAKEN = {
+    **dict.fromkeys(("obs", "observations"), "states"),
+    **dict.fromkeys(("next_obs", "next_observations"), "next_states"),
+    **dict.fromkeys(("terminated", "terminateds", "terminations"), "dones"),
+    **dict.fromkeys(("truncation", "truncateds"), "truncations"),
+    "lane": "lanes",
+    "extras": "extra fields by their own names",
+}
 _SAMPLED = [
     item.name for item in dataclasses.fields(BatchExperience) if item.name not in _UNSTACKED
 ]
@@ -237,6 +246,9 @@ def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: If a part is missing, or is one that only a sampled batch has.
     """
+    for name in arrays:
+        if name in _MISTAKEN:
+            raise ValueError(f"{name}: expected {_MISTAKEN[name]} for this, got {name}")
     columns = {_UNSTACKED.get(name, name): value for name, value in arrays.items()}
     columns.setdefault("truncated", None)
     for name, stacked in _STACKED.items():
@@ -345,7 +357,12 @@ def _row_of_batch(value: Any, name: str) -> tuple[str, tuple[int, ...], Any]:
     dtype, shape = _core.inspect(value, name)
     if not shape:
         raise ValueError(f"{name}: expected a batch with a leading dimension, got a single number")
-    is_reward = name == "reward" and shape[1:] in ((), (1,))
+    if name == "reward" and shape[1:] not in ((), (1,)):
+        raise ValueError(
+            f"reward: expected (rows,) or (rows, 1), with environments and steps in one dimension, "
+            f"got {dtype} of shape {shape}"
+        )
+    is_reward = name == "reward"
     return dtype, shape[1:], float if is_reward else shape[1:]
 
 

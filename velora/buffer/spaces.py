@@ -3,52 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 
 from velora.buffer import tree
-from velora.buffer.base import Buffer
 from velora.buffer.experience import BatchExperience
 from velora.buffer.schema import Schema, columns_of
-
-_AnyBuffer = TypeVar("_AnyBuffer", bound=Buffer)
-
-
-def from_env(
-    kind: type[_AnyBuffer],
-    env: Any,
-    capacity: int,
-    device: torch.device | str | None = None,
-    *,
-    extras: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> _AnyBuffer:
-    """A buffer for the transitions of an environment: `num_envs` and schema come from it.
-
-    Memory is allocated at once, so that what does not fit shows before the first step.
-
-    Args:
-        kind: `ReplayBuffer` or `RolloutBuffer`.
-        env: A Gymnasium environment or vector environment, wrapped or not.
-        capacity: As for `kind`.
-        device: As for `kind`.
-        extras: What a policy adds to each step, by name: an example of one environment's, a
-            number, an array or a nest, `{"log_prob": 0.0, "hidden": torch.zeros(64)}`.
-        **options: More arguments of `kind`.
-
-    Raises:
-        TypeError: If `env` is not a Gymnasium environment, or has a space of other things than
-            arrays: Text, Sequence, Graph.
-        ValueError: If a space has a dtype that no buffer stores, or no elements; if an extra field
-            has the name of another; or as for `kind`.
-        MemoryError: If `capacity` rows exceed this machine.
-    """
-    schema = schema_of_env(env, extras)
-    buffer = kind(capacity, device, num_envs=num_envs_of(env), **options)
-    buffer._adopt(schema, buffer._build(schema))
-    return buffer
 
 
 def schema_of_env(env: Any, extras: Mapping[str, Any] | None = None) -> Schema:

@@ -99,8 +99,8 @@ class Collector:
     def collect(self, steps: int, *, truncate: bool = False) -> CollectStatistics:
         """Goes on by some steps of the environment.
 
-        Should the buffer refuse rows, since a `RolloutBuffer` is full say, then they are stored
-        first at the next call.
+        Should a `RolloutBuffer` be full, then the rows that found no room are stored first at the
+        next call. Rows that a buffer refuses for what they are, are lost, and new episodes begin.
 
         Args:
             steps: How many steps each of the N environments takes: calls of `env.step`. (Other
@@ -150,7 +150,8 @@ class Collector:
         observations, self._observations = self._observations, None
         if self._mode is AutoresetMode.DISABLED and self._ended.any():
             observations = self._reset_where(self._ended, observations)
-        seen = only_row(observations) if self._is_single else observations
+        seen = copied(observations)  # the policy may work in place, and these will be stored
+        seen = only_row(seen) if self._is_single else seen
         actions, extras = act(self.policy, seen, self._env.action_space)
         if self._is_single:
             actions, extras = stacked(actions), {name: stacked(x) for name, x in extras.items()}
@@ -173,11 +174,18 @@ class Collector:
         return rows
 
     def _store(self, rows: Transitions) -> None:
-        """Puts rows into the buffer; what it refuses waits for the next call."""
+        """Puts rows into the buffer. What finds no room there waits for the next call."""
         self._unstored = rows
         if len(rows) > 0:
             lanes = None if len(rows) == self.num_envs else rows.lanes
-            self._buffer.extend(rows.batch, lanes=lanes)
+            try:
+                self._buffer.extend(rows.batch, lanes=lanes)
+            except BufferError:
+                raise
+            except Exception:
+                # They will never fit. What follows is not what followed them: begin anew.
+                self._unstored = self._observations = None
+                raise
         self._unstored = None
         self._scores.count_stored(len(rows))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -48,7 +48,7 @@ def transitions(
     step: tuple[Any, Any, Any, Any, Any],
     *,
     mode: AutoresetMode,
-    ended: NDArray[np.bool_] | None = None,
+    ended: NDArray[np.bool_] | None,
     extras: Mapping[str, Any] | None = None,
 ) -> Transitions:
     """Sorts out what a step of a vector environment of N environments was.
@@ -79,7 +79,7 @@ def transitions(
             environment made with `copy=False` writes the next ones over them: then copy first.
         actions: What was done, `(N, ...)` or a nest.
         step: The five results of `env.step(actions)`.
-        mode: How the environment resets; `autoreset_mode(env)` says it.
+        mode: How the environment resets; `autoreset_mode(env)` says it. Its value is as good.
         ended: `(N,)`: where the step before this one ended an episode; None where none did, as
             after a reset.
         extras: More fields to store, by name, `(N, ...)` or nests.
@@ -88,8 +88,10 @@ def transitions(
         The rows to store. They share memory with the arguments where that is possible.
 
     Raises:
-        ValueError: If the mode is SAME_STEP and the final observation of an episode is missing.
+        ValueError: If there is no such mode, or it is SAME_STEP and the final observation of an
+            episode is missing.
     """
+    mode = AutoresetMode(mode)
     next_states, rewards, terminations, truncations, infos = step
     over = flags(terminations) | flags(truncations)
     if mode is AutoresetMode.SAME_STEP and over.any():

@@ -1,0 +1,84 @@
+#include "bindings/arguments.h"
+
+#include "bindings/tensor_view.h"
+#include "core/array_view.h"
+#include "core/errors.h"
+
+namespace py = pybind11;
+
+namespace velora {
+namespace {
+
+py::object read_index(py::handle value, const char* name) {
+  auto index = py::reinterpret_steal<py::object>(
+      PyBool_Check(value.ptr()) != 0 ? nullptr : PyNumber_Index(value.ptr()));
+  if (index) return index;
+  PyErr_Clear();
+  throw py::type_error(std::string(name) + ": expected an int, got " + describe(value.ptr()));
+}
+
+}  // namespace
+
+std::size_t read_size(py::handle value, const char* name) {
+  const py::object index = read_index(value, name);
+  const long long size = PyLong_AsLongLong(index.ptr());
+  const bool overflow = size == -1 && PyErr_Occurred() != nullptr;
+  PyErr_Clear();
+  if (overflow || size < 1) {
+    throw ValueError(std::string(name) + ": expected at least 1" +
+                     (overflow ? " and at most 2**63 - 1" : "") + ", got " +
+                     std::string(py::str(index)));
+  }
+  return static_cast<std::size_t>(size);
+}
+
+std::uint32_t read_lane(py::handle lane, std::uint32_t num_lanes) {
+  const auto expected = [&] {
+    return "lane: expected one of 0 to " + std::to_string(num_lanes - 1);
+  };
+  if (!lane || lane.is_none()) {
+    if (num_lanes == 1) return 0;
+    throw ValueError(expected() + " for a buffer of " + std::to_string(num_lanes) +
+                     " environments, got none; name one, or extend() with a step of each");
+  }
+  const py::object index = read_index(lane, "lane");
+  int overflow = 0;
+  const long long number = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  if (overflow != 0 || number < 0 || number >= num_lanes) {
+    throw ValueError(expected() + ", got " + std::string(py::str(index)));
+  }
+  return static_cast<std::uint32_t>(number);
+}
+
+std::vector<std::uint32_t> read_lanes(py::handle lanes, std::uint32_t num_lanes) {
+  BorrowedArray array;
+  array.borrow(lanes.ptr(), "lanes");
+  const ArrayView& view = array.view();
+  const bool whole = view.dtype != DType::kBool && view.dtype < DType::kFloat16;
+  if (!whole || view.ndim != 1) {
+    throw ValueError("lanes: expected an int for each row, got " + describe(lanes.ptr()));
+  }
+  std::vector<std::int64_t> numbers(static_cast<std::size_t>(view.shape[0]));
+  const Misfit misfit =
+      copy_elements(view, DType::kInt64, reinterpret_cast<std::byte*>(numbers.data()));
+  std::vector<std::uint32_t> result;
+  result.reserve(numbers.size());
+  for (const std::int64_t number : numbers) {
+    if (misfit != Misfit::kNone || number < 0 || number >= num_lanes) {
+      throw ValueError("lanes: expected numbers from 0 to " + std::to_string(num_lanes - 1) +
+                       ", got " +
+                       (misfit != Misfit::kNone ? "one beyond 63 bits" : std::to_string(number)));
+    }
+    result.push_back(static_cast<std::uint32_t>(number));
+  }
+  return result;
+}
+
+SequenceBoundary read_boundary(const std::string& name) {
+  if (name == "pad") return SequenceBoundary::kPad;
+  if (name == "within") return SequenceBoundary::kWithin;
+  if (name == "cross") return SequenceBoundary::kCross;
+  throw ValueError("boundary: expected 'pad', 'within' or 'cross', got '" + name + "'");
+}
+
+}  // namespace velora
