@@ -141,11 +141,14 @@ class RecurrentDQN:
 
 
 def make_env(env_id: str, device: torch.device) -> Any:
-    """Makes the environment with position and angle only, as fractions of their limits."""
+    """Makes the environment with position and angle only.
+
+    They are scaled so that what one step changes, from which velocities are to be learned, shows.
+    """
     env = gym.make(env_id)
-    seen = gym.spaces.Box(-2.0, 2.0, (2,), np.float32)
-    limits = np.array([2.4, 0.21], np.float32)
-    env = gym.wrappers.TransformObservation(env, lambda state: state[[0, 2]] / limits, seen)
+    seen = gym.spaces.Box(-20.0, 20.0, (2,), np.float32)
+    scales = np.array([0.24, 0.05], np.float32)
+    env = gym.wrappers.TransformObservation(env, lambda state: state[[0, 2]] / scales, seen)
     return add_core_env_wrappers(env, device)
 
 

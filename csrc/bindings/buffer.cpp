@@ -97,12 +97,11 @@ Buffer::Plan Buffer::plan_batch() const {
   return plan;
 }
 
-std::shared_ptr<const Buffer::Plan> Buffer::plan_sequences(
-    const std::vector<std::size_t>& first_fields) const {
-  auto plan = std::make_shared<Plan>(plan_);
-  for (const std::size_t field : first_fields) plan->specs.at(field).each_step = false;
-  plan->specs.push_back({DType::kFloat32, {1}, kFloat});  // mask
-  plan->specs.push_back({DType::kFloat32, {1}, kFloat});  // is_first
+Buffer::Plan Buffer::plan_sequences(const std::vector<std::size_t>& first_fields) const {
+  Plan plan = plan_;
+  for (const std::size_t field : first_fields) plan.specs.at(field).each_step = false;
+  plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // mask
+  plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // is_first
   return plan;
 }
 
@@ -230,12 +229,7 @@ py::tuple Buffer::sample_sequences(std::size_t batch_size, std::size_t length, s
                      std::to_string(batch_size));
   };
   require_starts();
-  if (!sequences_ || first_fields_ != first_fields) {
-    sequences_ = plan_sequences(first_fields);
-    first_fields_ = first_fields;
-  }
-  const std::shared_ptr<const Plan> shared = sequences_;  // other code may ask for another
-  const Plan& plan = *shared;
+  const Plan plan = plan_sequences(first_fields);
   const BatchExtent extent = {.rows = batch_size, .steps = burn_in + length, .is_sequences = true};
   return make_batch(plan, extent, [&](const BatchTensors& tensors) {
     require_starts();

@@ -94,7 +94,7 @@ class Buffer {
   };
 
   Plan plan_batch() const;
-  std::shared_ptr<const Plan> plan_sequences(const std::vector<std::size_t>& first_fields) const;
+  Plan plan_sequences(const std::vector<std::size_t>& first_fields) const;
   /// A batch that `fill(tensors)` writes.
   template <typename Fill>
   pybind11::tuple make_batch(const Plan& plan, BatchExtent extent, const Fill& fill);
@@ -115,8 +115,6 @@ class Buffer {
   pybind11::object known_type_;
   bool known_type_is_plain_ = false;  // looking up its fields runs no code
   Plan plan_;
-  std::shared_ptr<const Plan> sequences_;  // of the call before, whose first_fields these were
-  std::vector<std::size_t> first_fields_;
   std::vector<std::unique_ptr<RowReader>> idle_readers_;
   std::shared_ptr<SlabPool> slabs_;
   std::vector<Column> columns_;

@@ -36,7 +36,9 @@ struct CountTree {
   }
 
   VELORA_HD std::uint64_t total() const { return *levels[num_levels - 1]; }
-  VELORA_HD std::uint64_t at(std::uint64_t place) const { return levels[0][place]; }
+  void clear(std::uint64_t places) {
+    for (std::uint64_t word = 0; word < num_words(places); ++word) levels[0][word] = 0;
+  }
   void add(std::uint64_t place, std::int64_t change) {
     for (std::uint32_t level = 0; level < num_levels; ++level) {
       levels[level][place] += static_cast<std::uint64_t>(change);

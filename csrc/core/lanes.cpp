@@ -65,9 +65,9 @@ RowsView Lanes::view(const std::byte* rows, const RowLayout& layout,
 
 void Lanes::clear() {
   for (std::uint32_t lane = 0; lane < num_lanes(); ++lane) {
-    sizes_.add(lane, -static_cast<std::int64_t>(sizes_.at(lane)));
     states_[lane].cleared = states_[lane].pushed;
   }
+  sizes_.clear(num_lanes());
   control_->largest = 0;
 }
 
@@ -75,9 +75,7 @@ std::vector<SavedLane> Lanes::save() const {
   std::vector<SavedLane> saved;
   for (std::uint32_t lane = 0; lane < num_lanes(); ++lane) {
     const LaneState& state = states_[lane];
-    const std::uint64_t slots = control_->lane_slots;
-    const std::uint64_t oldest = state.pushed > slots ? state.pushed - slots : 0;
-    saved.push_back({.first = std::max(oldest, state.cleared),
+    saved.push_back({.first = state.oldest(control_->lane_slots),
                      .pushed = state.pushed,
                      .episode = state.episode});
   }

@@ -36,6 +36,12 @@ struct LaneState {
   std::uint64_t cleared;  // rows before this serial were taken out by clear()
   std::uint64_t turn;     // serial of the newest row in slot 0; saves a division in slot()
   std::uint64_t episode;  // serial of the first row of the episode that the next row belongs to
+
+  /// The oldest row that was not cleared, where the newest `kept` are there.
+  VELORA_HD std::uint64_t oldest(std::uint64_t kept) const {
+    const std::uint64_t first = pushed > kept ? pushed - kept : std::uint64_t{0};
+    return first > cleared ? first : cleared;
+  }
 };
 
 /// The rows of all lanes and the only answers to "is this row alive", "where is it" and "does its
@@ -55,19 +61,13 @@ struct RowsView {
   std::uint64_t even_size;  // of every lane, where all have the same; 0: look at `sizes`
 
   VELORA_HD std::uint64_t begin(std::uint32_t lane) const {
-    const LaneState& state = lanes[lane];
-    const std::uint64_t oldest =
-        state.pushed > lane_capacity ? state.pushed - lane_capacity : std::uint64_t{0};
-    return oldest > state.cleared ? oldest : state.cleared;
+    return lanes[lane].oldest(lane_capacity);
   }
   VELORA_HD std::uint64_t end(std::uint32_t lane) const { return lanes[lane].pushed; }
   /// The oldest row of a lane that still is in its place; older than begin() in rings with places
   /// to spare.
   VELORA_HD std::uint64_t present(std::uint32_t lane) const {
-    const LaneState& state = lanes[lane];
-    const std::uint64_t oldest =
-        state.pushed > lane_slots ? state.pushed - lane_slots : std::uint64_t{0};
-    return oldest > state.cleared ? oldest : state.cleared;
+    return lanes[lane].oldest(lane_slots);
   }
   VELORA_HD std::uint64_t size(std::uint32_t lane) const { return end(lane) - begin(lane); }
   /// Live rows of all lanes.

@@ -42,7 +42,7 @@ void Windows::update(const RowsView& view, std::uint32_t lane, std::uint64_t epi
 
 void Windows::clear() {
   std::fill(bits_.begin(), bits_.end(), 0);
-  std::fill(count_words_.begin(), count_words_.end(), 0);
+  counts_.clear(bits_.size() / kGroupWords);
 }
 
 void Windows::set(std::uint64_t bit, bool is_window) {

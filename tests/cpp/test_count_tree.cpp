@@ -32,7 +32,7 @@ class Counts {
     ASSERT_EQ(tree_.total(), std::accumulate(counts_.begin(), counts_.end(), std::uint64_t{0}));
     std::uint64_t before = 0;
     for (std::uint64_t place = 0; place < counts_.size(); ++place) {
-      ASSERT_EQ(tree_.at(place), counts_[place]);
+      ASSERT_EQ(tree_.levels[0][place], counts_[place]);
       for (std::uint64_t within = 0; within < counts_[place]; within += step) {
         std::uint64_t item = before + within;
         ASSERT_EQ(tree_.find(item), place) << "item " << before + within;
@@ -70,7 +70,7 @@ TEST(CountTree, CountsThatComeAndGoLeaveTheRest) {
     for (int round = 0; round < 30; ++round) {
       for (int i = 0; i < 20; ++i) {
         const std::uint64_t place = random() % places;
-        const auto present = static_cast<std::int64_t>(counts.tree().at(place));
+        const auto present = static_cast<std::int64_t>(counts.tree().levels[0][place]);
         counts.add(place, random() % 2 == 0 ? 3 : -present);
       }
       counts.expect_same();

@@ -119,7 +119,7 @@ TEST(Lanes, SizesAreThoseOfEachLane) {
       std::uint64_t total = 0;
       for (std::uint32_t l = 0; l < num_lanes; ++l) {
         ASSERT_EQ(of.view().size(l), sizes[l]);
-        ASSERT_EQ(of.view().sizes.at(l), sizes[l]);
+        ASSERT_EQ(of.view().sizes.levels[0][l], sizes[l]);
         total += sizes[l];
       }
       ASSERT_EQ(of.view().size(), total);
@@ -178,7 +178,7 @@ TEST(Lanes, RestoreOfWhatWasSavedGivesTheSameLanes) {
         EXPECT_EQ(other.view().begin(lane), of.view().begin(lane));
         EXPECT_EQ(other.view().end(lane), of.view().end(lane));
         EXPECT_EQ(other.view().present(lane), of.view().present(lane));
-        EXPECT_EQ(other.view().sizes.at(lane), of.view().size(lane));
+        EXPECT_EQ(other.view().sizes.levels[0][lane], of.view().size(lane));
         EXPECT_EQ(other.lanes.next_place(lane), of.lanes.next_place(lane));
         EXPECT_EQ(other.lanes.states()[lane].episode, of.lanes.states()[lane].episode);
       }
