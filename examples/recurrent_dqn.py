@@ -36,7 +36,7 @@ class Config:
     burn_in: int = 4  # steps before them that only bring the memory up to date
     hidden: int = 64
     learning_rate: float = 1e-3
-    max_gradient: float = 100.0
+    max_gradient: float = 10.0
     gamma: float = 0.99
     tau: float = 0.2  # how far the target network follows the network at each update
     epsilon: float = 0.05  # random actions once exploration has cooled down
@@ -129,7 +129,8 @@ class RecurrentDQN:
             target = batch.rewards + batch.discounts * next_q
         q = self.network.values(memory).gather(-1, batch.actions)
         # The mask leaves out the burn-in, and padding.
-        loss = ((q - target).square() * batch.mask).sum() / batch.mask.sum()
+        errors = nn.functional.smooth_l1_loss(q, target, reduction="none")
+        loss = (errors * batch.mask).sum() / batch.mask.sum()
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_gradient)

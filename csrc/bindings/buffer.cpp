@@ -312,7 +312,7 @@ void Buffer::restore(const py::bytes& lanes, std::uint64_t draws, const py::byte
                      const py::bytes& blocks) {
   const std::span<const std::byte> bytes = span_of(lanes);
   std::vector<SavedLane> saved(bytes.size() / sizeof(SavedLane));
-  std::memcpy(saved.data(), bytes.data(), saved.size() * sizeof(SavedLane));
+  if (!saved.empty()) std::memcpy(saved.data(), bytes.data(), saved.size() * sizeof(SavedLane));
   storage_->restore(saved, span_of(rows), span_of(blocks));
   storage_->lanes().set_draws(draws);
 }

@@ -67,9 +67,7 @@ class CudaRows final : public RowStorage {
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
     store_.append(lanes, source, count, current_stream(device_));
   }
-  void end_episode(std::uint32_t lane) override {
-    store_.end_episode(lane, current_stream(device_));
-  }
+  void end_episode(std::uint32_t lane) override { store_.end_episode(lane); }
   void clear() override { store_.clear(); }
   void sample(std::size_t count, const BatchTarget& target) override {
     store_.sample(count, target, current_stream(device_));

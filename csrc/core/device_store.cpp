@@ -138,19 +138,13 @@ void DeviceStore::commit(std::uint32_t lane, std::uint8_t flags) {
   changed_ = true;
 }
 
-void DeviceStore::end_episode(std::uint32_t lane, void* stream) {
+void DeviceStore::end_episode(std::uint32_t lane) {
   const LaneState before = lanes_.states()[lane];
   if (!lanes_.end_episode(lane)) return;
-  changed_ = true;
-  flush(stream);  // the row is on the device then, and this half has room for a byte or is turned
-  if (!buffer_.has_room(1)) buffer_.turn();
   const RowId newest = {lane, before.pushed - 1};
   const std::uint8_t flags = kTruncated | (before.episode == newest.serial ? kFirst : 0);
-  *buffer_.next() = std::byte{flags};
-  runtime_->copy_to_device(rows() + view().place(newest) * layout_.pitch() + layout_.flags_offset(),
-                           buffer_.next(), 1, stream);
-  buffer_.advance(1);
-  mark(buffer_.sent(stream), stream);
+  ended_.push_back({newest, flags});
+  changed_ = true;
 }
 
 void DeviceStore::clear() {
@@ -182,13 +176,27 @@ void DeviceStore::flush(void* stream) {
                                           count * pitch, stream);
                });
   }
-  // Without room for the states there are no rows in this half either: next_row saw to it.
-  if (!buffer_.has_room(states_bytes())) buffer_.turn();
+  for (const Ended& ended : ended_) {
+    if (!view().alive(ended.row)) continue;  // another row may be in its place
+    if (!buffer_.has_room(1)) {
+      mark(buffer_.sent(stream), stream);
+      buffer_.turn();
+    }
+    *buffer_.next() = std::byte{ended.flags};
+    std::byte* row = rows() + view().place(ended.row) * pitch;
+    runtime_->copy_to_device(row + layout_.flags_offset(), buffer_.next(), 1, stream);
+    buffer_.advance(1);
+  }
+  if (!buffer_.has_room(states_bytes())) {
+    mark(buffer_.sent(stream), stream);
+    buffer_.turn();
+  }
   std::memcpy(buffer_.next(), lanes_.states(), states_bytes());
   runtime_->copy_to_device(memory_.data(), buffer_.next(), states_bytes(), stream);
   buffer_.advance(states_bytes());
   mark(buffer_.sent(stream), stream);
   runs_.clear();
+  ended_.clear();
   changed_ = false;
 }
 

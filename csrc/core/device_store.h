@@ -55,7 +55,7 @@ class DeviceStore {
   /// throws.
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count, void* stream);
   /// As Store::end_episode.
-  void end_episode(std::uint32_t lane, void* stream);
+  void end_episode(std::uint32_t lane);
   void clear();
 
   /// Sends what was appended since the last flush: for each lane that was written without
@@ -90,6 +90,12 @@ class DeviceStore {
     const std::byte* rows;
   };
 
+  /// A row that has other flags since it was written.
+  struct Ended {
+    RowId row;
+    std::uint8_t flags;
+  };
+
   /// Calls copy(device row, first, count) for each contiguous piece of a lane's live rows.
   template <typename Copy>
   void each_piece(RowId first, std::uint64_t end, const Copy& copy) const;
@@ -115,6 +121,7 @@ class DeviceStore {
   DeviceMemory memory_;
   DeviceWriteBuffer buffer_;
   std::vector<Run> runs_;
+  std::vector<Ended> ended_;
   bool changed_ = true;  // since the last flush
   // Freeing memory makes a device wait, so what was outgrown stays; sizes double.
   std::vector<DeviceMemory> draw_spaces_;

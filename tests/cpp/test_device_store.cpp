@@ -297,7 +297,7 @@ TEST(DeviceStore, EpisodesEndedFromOutsideAreThoseOfTheStore) {
       if (random() % 2 == 0) stores.sample_is_same(1);  // so that rows are there, or on their way
       const auto lane = static_cast<std::uint32_t>(random() % 3);
       stores.host.end_episode(lane);
-      stores.device.end_episode(lane, kStream);
+      stores.device.end_episode(lane);
       EXPECT_TRUE(stores.sample_is_same(stores.size(), kStream, 3));
       EXPECT_TRUE(stores.rows_are_same());
     }

@@ -146,15 +146,18 @@ class Collector:
         """Takes one step and gives what there is to store, in memory of its own."""
         if self._observations is None:
             self._reset()
-        # A step that fails half way leaves environments somewhere else: they begin anew then.
-        observations, self._observations = self._observations, None
         if self._mode is AutoresetMode.DISABLED and self._ended.any():
-            observations = self._reset_where(self._ended, observations)
+            following, self._observations = self._observations, None
+            self._observations = self._reset_where(self._ended, following)
+            self._ended = np.zeros(self.num_envs, np.bool_)
+        observations = self._observations
         seen = copied(observations)  # the policy may work in place, and these will be stored
         seen = only_row(seen) if self._is_single else seen
         actions, extras = act(self.policy, seen, self._env.action_space)
         if self._is_single:
             actions, extras = stacked(actions), {name: stacked(x) for name, x in extras.items()}
+        # A step that fails half way leaves environments somewhere else: they begin anew then.
+        self._observations = None
         *results, infos = self._env.step(for_env(actions, observations))
         self._scores.count_step()
         following, *others = copied(tuple(results))
