@@ -617,3 +617,19 @@ def test_stream_links_unless_broken() -> None:
         "camera": 2,
         "body": (2, 2),
     }
+
+
+def test_nbytes_is_what_rows_and_blocks_take() -> None:
+    frames = torch.zeros(4, 64, 64, dtype=torch.uint8)
+    whole, compact, stacked = (
+        ReplayBuffer(1_000, compact=False),
+        ReplayBuffer(1_000, compact=True),
+        ReplayBuffer(1_000, frame_stack=4),
+    )
+    for buffer in (whole, compact, stacked):
+        assert buffer.nbytes == 0
+        buffer.push(Experience(frames, 0, 0.0, frames, done=False))
+    beside = 8 << 20  # the memory for observations beside the rows comes in pieces
+    assert 2_000 * frames.nbytes <= whole.nbytes <= 2_010 * frames.nbytes
+    assert 1_000 * frames.nbytes <= compact.nbytes <= 1_010 * frames.nbytes + beside
+    assert 250 * frames.nbytes <= stacked.nbytes <= 260 * frames.nbytes + beside
