@@ -10,7 +10,6 @@ import pickle
 import random
 import threading
 from collections import Counter
-from collections.abc import Hashable, Iterable
 
 import numpy as np
 import pytest
@@ -19,12 +18,10 @@ import torch
 from helpers import filled, stamped, stamps_of, unchanged
 from hypothesis import given
 from hypothesis import strategies as st
+from streams import assert_uniform
 from torch import Tensor
 
 from velora.buffer import BatchExperience, ReplayBuffer
-
-# One chi-square test of fair draws in a million is beyond these, on either side.
-TAIL = 4.75
 
 
 def replay(size: int, seed: int = 0, capacity: int | None = None) -> ReplayBuffer:
@@ -165,15 +162,6 @@ def test_construct_without_seed_touches_only_torchs_generator() -> None:
 
 
 # How often: everything that can be drawn is equally likely
-
-
-def assert_uniform(outcomes: Iterable[Hashable], cells: int) -> None:
-    """Holds the counts of outcomes between the two tails of chi-square."""
-    counts = Counter(outcomes)
-    assert len(counts) <= cells
-    statistic = reference.chi_square(counts.values(), cells)
-    assert statistic < reference.chi_square_quantile(cells - 1, TAIL)
-    assert cells < 50 or statistic > reference.chi_square_quantile(cells - 1, -TAIL)
 
 
 def test_judge_biased_draws_exceed_the_bound() -> None:

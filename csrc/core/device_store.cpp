@@ -152,17 +152,6 @@ void DeviceStore::clear() {
   changed_ = true;
 }
 
-template <typename Copy>
-void DeviceStore::each_piece(RowId first, std::uint64_t end, const Copy& copy) const {
-  const RowsView view = this->view();
-  while (first.serial < end) {
-    const std::uint64_t slot = view.slot(first);
-    const std::uint64_t count = std::min(end - first.serial, view.lane_slots - slot);
-    copy(rows() + view.place(first) * view.pitch, first, count);
-    first.serial += count;
-  }
-}
-
 void DeviceStore::flush(void* stream) {
   if (!changed_) return;
   join(stream);
@@ -170,9 +159,11 @@ void DeviceStore::flush(void* stream) {
   for (const Run& run : runs_) {
     // Rows that newer ones pushed out, or that were cleared, stay behind.
     const std::uint64_t serial = std::max(run.serial, view().begin(run.lane));
-    each_piece({run.lane, serial}, run.serial + run.count,
-               [&](std::byte* device, RowId first, std::uint64_t count) {
-                 runtime_->copy_to_device(device, run.rows + (first.serial - run.serial) * pitch,
+    if (serial >= run.serial + run.count) continue;
+    each_piece(view(), {run.lane, serial}, run.serial + run.count - serial,
+               [&](const std::byte* device, RowId first, std::uint64_t count) {
+                 runtime_->copy_to_device(const_cast<std::byte*>(device),
+                                          run.rows + (first.serial - run.serial) * pitch,
                                           count * pitch, stream);
                });
   }
@@ -303,12 +294,12 @@ void DeviceStore::save(std::span<std::byte> rows, void* stream) {
   std::byte* out = rows.data();
   for (std::uint32_t lane = 0; lane < extent_.num_lanes; ++lane) {
     const RowId begin = {lane, view().begin(lane)};
-    const std::uint64_t end = view().end(lane);
-    each_piece(begin, end, [&](std::byte* device, RowId first, std::uint64_t count) {
+    const std::uint64_t size = view().size(lane);
+    each_piece(view(), begin, size, [&](const std::byte* device, RowId first, std::uint64_t count) {
       runtime_->copy_to_host(out + (first.serial - begin.serial) * pitch, device, count * pitch,
                              stream);
     });
-    out += (end - begin.serial) * pitch;
+    out += size * pitch;
   }
   runtime_->synchronize(stream);
 }

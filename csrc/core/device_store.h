@@ -96,9 +96,6 @@ class DeviceStore {
     std::uint8_t flags;
   };
 
-  /// Calls copy(device row, first, count) for each contiguous piece of a lane's live rows.
-  template <typename Copy>
-  void each_piece(RowId first, std::uint64_t end, const Copy& copy) const;
   std::byte* rows() const { return memory_.data() + rows_offset_; }
   std::size_t states_bytes() const { return Lanes::states_bytes(extent_.num_lanes); }
   std::size_t columns_bytes() const { return layout_.fields().size() * sizeof(DeviceColumn); }

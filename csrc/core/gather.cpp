@@ -209,17 +209,6 @@ void copy_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
   emit_run(view, rows, id, count, target, first);
 }
 
-/// Calls f(rows, id, count) for each piece of a run that lies together: two where a ring wraps.
-template <typename F>
-void each_piece(const RowsView& view, RowId id, std::size_t count, const F& f) {
-  while (count > 0) {
-    const std::size_t piece = std::min<std::uint64_t>(count, view.lane_slots - view.slot(id));
-    f(view.row(id), id, piece);
-    id.serial += piece;
-    count -= piece;
-  }
-}
-
 }  // namespace
 
 void gather(const RowsView& view, const CompactRows* compact, std::span<const RowId> ids,

@@ -134,4 +134,17 @@ struct RowsView {
   }
 };
 
+/// Calls f(rows, id, count) for each piece of `count` consecutive rows of a lane that lies
+/// together: two where a ring wraps.
+template <typename F>
+void each_piece(const RowsView& view, RowId id, std::uint64_t count, const F& f) {
+  while (count > 0) {
+    const std::uint64_t before_wrap = view.lane_slots - view.slot(id);
+    const std::uint64_t piece = count < before_wrap ? count : before_wrap;
+    f(view.row(id), id, piece);
+    id.serial += piece;
+    count -= piece;
+  }
+}
+
 }  // namespace velora

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from velora.buffer import tree
 from velora.buffer.base import Buffer
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
@@ -191,7 +192,7 @@ class ReplayBuffer(Buffer):
             place
             for name in self._schema.extra_names
             if name in first_only
-            for place in self._schema.leaf_places(name)
+            for place in tree.leaves(self._schema.places[name])
         ]
         return self._deliver(
             self._core.sample_sequences(batch_size, length, burn_in, boundary, first_fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
@@ -160,13 +161,9 @@ class Schema:
             ValueError: If states are no stacks of `frame_stack` frames.
         """
         leaves = tree.leaves(self.trees)
-        places = iter(range(len(leaves)))
-        trees = {
-            name: tree.map_leaves(lambda _: next(places), nest) for name, nest in self.trees.items()
-        }
         return _core.Buffer(
             fields=[_core.Field(x.name, x.role, x.dtype, list(x.shape)) for x in leaves],
-            trees=trees,
+            trees=self.places,
             lane_capacity=lane_capacity,
             num_lanes=num_lanes,
             seed=seed,
@@ -184,14 +181,14 @@ class Schema:
         """The size of one state."""
         return sum(leaf.nbytes for leaf in tree.leaves(self.trees["state"]))
 
-    def leaf_places(self, name: str) -> list[int]:
-        """Where the leaves of one attribute stand among all of them."""
-        places = iter(range(len(tree.leaves(self.trees))))
-        numbered = {
-            other: tree.map_leaves(lambda _: next(places), nest)
-            for other, nest in self.trees.items()
+    @cached_property
+    def places(self) -> dict[str, Any]:
+        """Attribute -> nest of numbers: where each leaf stands among all of them."""
+        numbers = itertools.count()
+        return {
+            name: tree.map_leaves(lambda _: next(numbers), nest)
+            for name, nest in self.trees.items()
         }
-        return tree.leaves(numbered[name])
 
     @cached_property
     def extra_names(self) -> list[str]:
