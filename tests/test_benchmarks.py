@@ -7,8 +7,8 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +112,17 @@ def test_slow_first_call_does_not_decide_how_many_calls_fill_a_block(
 ) -> None:
     monkeypatch.syspath_prepend(ROOT)
     timing = importlib.import_module("benchmarks.timing")
-    durations = iter([0.05])
-    timings = timing.time_in_turns({"a": lambda: time.sleep(next(durations, 0.0))}, timing.QUICK)
-    assert timings["a"].calls_per_block > 1
+    now_ns = 0
+    durations_us = chain([50_000], repeat(2))
+
+    def run() -> None:
+        nonlocal now_ns
+        now_ns += next(durations_us) * 1000
+
+    monkeypatch.setattr(timing, "perf_counter_ns", lambda: now_ns)
+    timings = timing.time_in_turns({"a": run}, timing.QUICK)
+    assert timings["a"].calls_per_block == timing.QUICK.block_us / 2
+    assert timings["a"].median_us == 2
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
