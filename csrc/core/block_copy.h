@@ -6,13 +6,14 @@
 
 namespace velora {
 
-/// Copies `nbytes` from in(i) to out(i) for each i < count. Lengths up to 128 bytes, which nearly
+/// Copies `nbytes` from in(i) to out(i) for each i < count, which may be a number or a type that
+/// knows it. Lengths up to 128 bytes, which nearly
 /// all fields have, are copied in a loop that knows the length: no loop over words, no call.
 namespace block_copy {
 
 /// kWords words, the last of them overlapping the one before.
-template <std::size_t kWordBytes, std::size_t kWords, typename Out, typename In>
-void words(std::size_t count, std::size_t nbytes, const Out& out, const In& in) {
+template <std::size_t kWordBytes, std::size_t kWords, typename Count, typename Out, typename In>
+void words(Count count, std::size_t nbytes, const Out& out, const In& in) {
   for (std::size_t i = 0; i < count; ++i) {
     std::byte* to = out(i);
     const std::byte* from = in(i);
@@ -23,15 +24,15 @@ void words(std::size_t count, std::size_t nbytes, const Out& out, const In& in) 
   }
 }
 
-template <typename Out, typename In>
-void bytes(std::size_t count, std::size_t nbytes, const Out& out, const In& in) {
+template <typename Count, typename Out, typename In>
+void bytes(Count count, std::size_t nbytes, const Out& out, const In& in) {
   for (std::size_t i = 0; i < count; ++i) std::memcpy(out(i), in(i), nbytes);
 }
 
 }  // namespace block_copy
 
-template <typename Out, typename In>
-void copy_block(std::size_t count, std::size_t nbytes, const Out& out, const In& in) {
+template <typename Count, typename Out, typename In>
+void copy_block(Count count, std::size_t nbytes, const Out& out, const In& in) {
   namespace copy = block_copy;
   if (nbytes < 16) {
     if (nbytes == 4) return copy::words<4, 1>(count, nbytes, out, in);

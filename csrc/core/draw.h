@@ -73,15 +73,36 @@ VELORA_HD inline void propose(std::uint32_t element, DrawKey key, std::uint64_t 
 /// No draw has more elements: the tables of a larger one would outgrow 32-bit places.
 inline constexpr std::uint64_t kMaxDraw = std::uint64_t{1} << 28;
 
-/// Working memory of draw_distinct, kept between draws.
+/// Working memory of a DistinctDraw, kept between draws.
 struct DrawScratch {
   std::vector<std::uint32_t> short_keys;  // where all values fit into 32 bits
   std::vector<std::uint64_t> long_keys;
 };
 
-/// Fills `out` with distinct values in [0, bound), in the order of the elements. Expected cost
-/// O(count) while count is at most half of bound, O(count log count) up to count == bound.
-/// Throws ValueError when out.size() > bound or kMaxDraw.
+/// Distinct values in [0, bound), in the order of the elements, some at a time: whoever wants the
+/// first ones need not wait for the last. Expected cost O(count) while count is at most half of
+/// bound, O(count log count) up to count == bound.
+class DistinctDraw {
+ public:
+  /// `scratch` serves no other draw meanwhile. Throws ValueError when count > bound or kMaxDraw.
+  DistinctDraw(DrawKey key, std::uint64_t bound, std::size_t count, DrawScratch& scratch);
+
+  /// The next out.size() elements. Precondition: there are so many left.
+  void next(std::span<std::uint64_t> out);
+
+ private:
+  template <typename Key>
+  void resolve_clashes(std::span<std::uint64_t> out, std::vector<Key>& taken) const;
+
+  DrawKey key_;
+  std::uint64_t bound_;
+  DrawScratch& scratch_;
+  std::uint32_t mask_;      // size of the table of taken values, less one
+  std::uint32_t next_ = 0;  // the element that comes next
+  bool has_short_keys_;
+};
+
+/// Fills `out` with all elements of a draw. Throws as DistinctDraw does.
 void draw_distinct(DrawKey key, std::uint64_t bound, std::span<std::uint64_t> out,
                    DrawScratch& scratch);
 

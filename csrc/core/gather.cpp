@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "core/block_copy.h"
 #include "core/compact_rows.h"
@@ -22,80 +23,155 @@ constexpr std::size_t kBlock = 16;
 struct Block {
   std::size_t first = 0;
   std::size_t count = 0;
+  RowId ids[kBlock];
   const std::byte* rows[kBlock];
+  // Where the steps lead, if one has to look.
+  RowId last[kBlock];
   const std::byte* next[kBlock];  // where the next state lies, as in a row
   std::uint8_t last_flags[kBlock];
-  double discount[kBlock];
-  RowId last[kBlock];
+  float discount[kBlock];
 };
 
-/// Into the second-level cache. A prefetch that passes it by made a sample half as long again.
 void prefetch(const std::byte* from, std::uint64_t nbytes) {
+  // A function that does nothing but prefetch counts as one without effect to GCC, which then drops
+  // the calls to it that it does not inline.
+  asm volatile("" : : "r"(from));
   for (std::uint64_t offset = 0; offset < nbytes; offset += kCacheLine) {
-    __builtin_prefetch(from + offset, 0, 2);
+    __builtin_prefetch(from + offset);
   }
 }
 
-/// Gathers one batch, block by block in three stages: ask the memory for the rows; look where each
-/// step leads and ask for that; copy.
+/// What the flags of steps say, into places from `first` on: part by part, in loops that a compiler
+/// turns into wide instructions. `discount(i)` is what the future after step i is worth.
+template <typename Size, typename Discount>
+void emit_flags(const BatchTarget& target, std::size_t first, Size size, const std::uint8_t* flags,
+                const std::uint8_t* last_flags, const Discount& discount) {
+  const auto emit_flag = [&](float* part, const std::uint8_t* from, std::uint8_t flag) {
+    if (part == nullptr) return;
+    for (std::size_t i = 0; i < size; ++i) part[first + i] = (from[i] & flag) != 0 ? 1.0f : 0.0f;
+  };
+  emit_flag(target.dones, last_flags, kDone);
+  emit_flag(target.truncations, last_flags, kTruncated);
+  emit_flag(target.is_first, flags, kFirst);
+  if (target.discounts == nullptr) return;
+  for (std::size_t i = 0; i < size; ++i) {
+    target.discounts[first + i] = (last_flags[i] & kDone) != 0 ? 0.0f : discount(i);
+  }
+}
+
+/// Calls f with the number of rows in a block: nearly always a whole one, whose number a compiler
+/// knows. That saves the jumps at the ends of many short loops.
+template <typename F>
+void with_size(const Block& block, const F& f) {
+  if (block.count == kBlock) {
+    f(std::integral_constant<std::size_t, kBlock>());
+  } else {
+    f(block.count);
+  }
+}
+
+/// Gathers one batch, block by block in stages: name the rows; ask the memory for them; look where
+/// each step leads and ask for that, where the row itself does not say so; copy.
 class Gatherer {
  public:
-  Gatherer(const RowsView& view, const CompactRows* compact, std::span<const RowId> ids,
-           const BatchTarget& target, std::size_t place)
+  Gatherer(const RowsView& view, const CompactRows* compact, const BatchTarget& target,
+           std::size_t place)
       : view_(view),
         compact_(compact),
-        ids_(ids),
         target_(target),
         place_(place),
         looks_ahead_(target.n_step > 1),
         finds_next_(
             compact != nullptr &&
             std::any_of(target.columns, target.columns + target.num_columns,
-                        [](const Column& column) { return column.source == Source::kNext; })) {}
+                        [](const Column& column) { return column.source == Source::kNext; })),
+        follows_(looks_ahead_ || compact != nullptr),
+        prefetched_(std::min(view.pitch, kPrefetchBytes)),
+        prefetches_at_once_((kBlock + kOtherWork + target.num_columns - 1) /
+                            (kOtherWork + target.num_columns)) {}
 
-  void run() {
-    constexpr std::size_t kStages = 3;
-    Block blocks[kStages];
-    const std::size_t count = (ids_.size() + kBlock - 1) / kBlock;
-    for (std::size_t b = 0; b < count + kStages - 1; ++b) {
-      if (b < count) fetch(b * kBlock, blocks[b % kStages]);
-      if (b >= 1 && b - 1 < count) follow(blocks[(b - 1) % kStages]);
-      if (b >= 2) copy(blocks[(b - 2) % kStages]);
+  void run(RowStream& rows, std::size_t count) {
+    const std::size_t num_blocks = (count + kBlock - 1) / kBlock;
+    const std::size_t lag = follows_ ? 3 : 2;
+    for (std::size_t b = 0; b < num_blocks + lag; ++b) {
+      Prefetches prefetches(*this, at(b, 1, num_blocks));
+      prefetches.some();
+      if (b < num_blocks) {
+        name(rows, b * kBlock, std::min(kBlock, count - b * kBlock), blocks_[b % kStages]);
+      }
+      if (follows_) {
+        if (Block* block = at(b, 2, num_blocks)) follow(*block);
+      }
+      if (const Block* block = at(b, lag, num_blocks)) copy(*block, prefetches);
+      prefetches.rest();
     }
   }
 
  private:
-  void fetch(std::size_t first, Block& block) const {
+  static constexpr std::size_t kStages = 4;
+  // Besides copying columns: to name rows and to write what their flags say.
+  static constexpr std::size_t kOtherWork = 2;
+
+  /// The rows of a block are asked for bit by bit among all other work. A processor has places for
+  /// about ten lines on their way: it stands still when it asks for more, and the memory stands
+  /// still while it asks for none.
+  class Prefetches {
+   public:
+    /// Of no block where it is null.
+    Prefetches(const Gatherer& gatherer, const Block* block)
+        : gatherer_(gatherer), block_(block), count_(block == nullptr ? 0 : block->count) {}
+    void some() { up_to(std::min(done_ + gatherer_.prefetches_at_once_, count_)); }
+    void rest() { up_to(count_); }
+
+   private:
+    void up_to(std::size_t end) {
+      for (; done_ < end; ++done_) gatherer_.prefetch_row(*block_, done_);
+    }
+
+    const Gatherer& gatherer_;
+    const Block* block_;
+    std::size_t count_;
+    std::size_t done_ = 0;
+  };
+
+  /// The block that came `earlier` turns before turn `b`, if there is one.
+  Block* at(std::size_t b, std::size_t earlier, std::size_t num_blocks) {
+    return b >= earlier && b - earlier < num_blocks ? &blocks_[(b - earlier) % kStages] : nullptr;
+  }
+
+  void name(RowStream& rows, std::size_t first, std::size_t count, Block& block) const {
     block.first = first;
-    block.count = std::min(kBlock, ids_.size() - first);
-    const std::uint64_t nbytes = std::min(view_.pitch, kPrefetchBytes);
-    for (std::size_t i = 0; i < block.count; ++i) {
-      const RowId id = ids_[first + i];
-      block.rows[i] = view_.row(id);
-      prefetch(block.rows[i], nbytes);
-      if (!looks_ahead_) continue;
-      const std::uint64_t steps = std::min(target_.n_step, kPrefetchSteps);
-      const std::uint64_t end = std::min(id.serial + steps, view_.end(id.lane));
-      for (std::uint64_t serial = id.serial + 1; serial < end; ++serial) {
-        const std::byte* row = view_.row({id.lane, serial});
-        prefetch(row + target_.reward_offset, 1);
-        prefetch(row + view_.flags_offset, 1);
-      }
+    block.count = count;
+    rows.next({block.ids, count});
+    with_size(block, [&](auto size) {
+      for (std::size_t i = 0; i < size; ++i) block.rows[i] = view_.row(block.ids[i]);
+    });
+  }
+
+  void prefetch_row(const Block& block, std::size_t i) const {
+    prefetch(block.rows[i], prefetched_);
+    if (!looks_ahead_) return;
+    const RowId id = block.ids[i];
+    const std::uint64_t steps = std::min(target_.n_step, kPrefetchSteps);
+    const std::uint64_t end = std::min(id.serial + steps, view_.end(id.lane));
+    for (std::uint64_t serial = id.serial + 1; serial < end; ++serial) {
+      const std::byte* row = view_.row({id.lane, serial});
+      prefetch(row + target_.reward_offset, 1);
+      prefetch(row + view_.flags_offset, 1);
     }
   }
 
   void follow(Block& block) const {
-    const double one_step = target_.gamma;
+    const auto one_step = static_cast<float>(target_.gamma);
     for (std::size_t i = 0; i < block.count; ++i) {
-      const RowId id = ids_[block.first + i];
-      block.last[i] = id;
+      block.last[i] = block.ids[i];
       block.next[i] = block.rows[i];
       block.discount[i] = one_step;
       if (looks_ahead_) {
-        const Lookahead ahead = look_ahead(view_, id, target_);
+        const Lookahead ahead = look_ahead(view_, block.ids[i], target_);
         target_.rewards[place_ + block.first + i] = static_cast<float>(ahead.reward);
         block.last[i] = ahead.last;
-        block.discount[i] = ahead.discount;
+        block.discount[i] = static_cast<float>(ahead.discount);
         block.next[i] = view_.row(ahead.last);
       }
       block.last_flags[i] = static_cast<std::uint8_t>(block.next[i][view_.flags_offset]);
@@ -104,29 +180,52 @@ class Gatherer {
         compact_->find_next_state(view_, block.last[i], &place_of_next);
         block.next[i] = place_of_next.base;
       }
-      if (block.next[i] != block.rows[i]) {
-        prefetch(block.next[i], std::min(view_.pitch, kPrefetchBytes));
-      }
+      if (block.next[i] != block.rows[i]) prefetch(block.next[i], prefetched_);
     }
   }
 
-  void copy(const Block& block) const {
-    for (std::uint32_t c = 0; c < target_.num_columns; ++c) {
-      const Column& column = target_.columns[c];
-      if (column.source >= Source::kFrames) {
-        copy_frames(block, column);
-        continue;
+  void copy(const Block& block, Prefetches& prefetches) const {
+    with_size(block, [&](auto size) {
+      for (std::uint32_t c = 0; c < target_.num_columns; ++c) {
+        prefetches.some();
+        copy_column(block, target_.columns[c], size);
       }
-      const std::byte* const* rows = column.source == Source::kNext ? block.next : block.rows;
-      std::byte* out = column.out + (place_ + block.first) * column.nbytes;
-      copy_block(
-          block.count, column.nbytes, [&](std::size_t i) { return out + i * column.nbytes; },
-          [&](std::size_t i) { return rows[i] + column.row_offset; });
+      prefetches.some();
+      emit(block, size);
+    });
+  }
+
+  template <typename Size>
+  void copy_column(const Block& block, const Column& column, Size size) const {
+    if (column.source >= Source::kFrames) {
+      copy_frames(block, column);
+      return;
     }
-    for (std::size_t i = 0; i < block.count; ++i) {
-      const auto flags = static_cast<std::uint8_t>(block.rows[i][view_.flags_offset]);
-      emit_step(target_, place_ + block.first + i, ids_[block.first + i], flags,
-                block.last_flags[i], block.discount[i]);
+    const bool next = follows_ && column.source == Source::kNext;
+    const std::byte* const* rows = next ? block.next : block.rows;
+    std::byte* out = column.out + (place_ + block.first) * column.nbytes;
+    copy_block(
+        size, column.nbytes, [&](std::size_t i) { return out + i * column.nbytes; },
+        [&](std::size_t i) { return rows[i] + column.row_offset; });
+  }
+
+  template <typename Size>
+  void emit(const Block& block, Size size) const {
+    const std::size_t first = place_ + block.first;
+    std::uint8_t flags[kBlock];
+    for (std::size_t i = 0; i < size; ++i) {
+      flags[i] = static_cast<std::uint8_t>(block.rows[i][view_.flags_offset]);
+    }
+    if (follows_) {
+      emit_flags(target_, first, size, flags, block.last_flags,
+                 [&](std::size_t i) { return block.discount[i]; });
+    } else {
+      const auto one_step = static_cast<float>(target_.gamma);
+      emit_flags(target_, first, size, flags, flags, [&](std::size_t) { return one_step; });
+    }
+    if (target_.indices == nullptr) return;
+    for (std::size_t i = 0; i < size; ++i) {
+      target_.indices[first + i] = static_cast<std::int64_t>(block.ids[i].packed());
     }
   }
 
@@ -137,7 +236,7 @@ class Gatherer {
       std::byte* out = column.out + (place_ + block.first + i) * column.nbytes;
       const std::size_t newest = compact_->frame_stack() - 1;
       if (column.source == Source::kFrames) {
-        compact_->find_state(view_, ids_[block.first + i], frames);
+        compact_->find_state(view_, block.ids[i], frames);
       } else {
         compact_->find_next_state(view_, block.last[i], frames);
       }
@@ -154,43 +253,45 @@ class Gatherer {
 
   const RowsView& view_;
   const CompactRows* compact_;
-  std::span<const RowId> ids_;
   const BatchTarget& target_;
   std::size_t place_;  // of the first row in the batch
   bool looks_ahead_;
-  bool finds_next_;  // in compact rows
+  bool finds_next_;           // in compact rows
+  bool follows_;              // does either
+  std::uint64_t prefetched_;  // bytes of a row
+  std::size_t prefetches_at_once_;
+  Block blocks_[kStages];
 };
 
-/// What emit_step() writes, for steps that lie one after the other: part by part, in loops that a
-/// compiler turns into wide instructions.
+/// Rows whose names are there already.
+class KnownRows final : public RowStream {
+ public:
+  explicit KnownRows(std::span<const RowId> ids) : ids_(ids) {}
+  void next(std::span<RowId> out) override {
+    std::copy_n(ids_.begin(), out.size(), out.begin());
+    ids_ = ids_.subspan(out.size());
+  }
+
+ private:
+  std::span<const RowId> ids_;
+};
+
+/// What emit_step() writes, for steps that lie one after the other.
 void emit_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t count,
               const BatchTarget& target, std::size_t first) {
   constexpr std::size_t kPart = 128;
   std::uint8_t flags[kPart];
-  const auto worth = static_cast<float>(target.gamma);
+  const auto one_step = static_cast<float>(target.gamma);
   for (std::size_t done = 0; done < count; done += kPart) {
     const std::size_t size = std::min(kPart, count - done);
     for (std::size_t i = 0; i < size; ++i) {
       flags[i] = static_cast<std::uint8_t>(rows[(done + i) * view.pitch + view.flags_offset]);
     }
-    const std::size_t place = first + done;
-    const auto emit_flag = [&](float* part, std::uint8_t flag) {
-      if (part == nullptr) return;
-      for (std::size_t i = 0; i < size; ++i) part[place + i] = (flags[i] & flag) != 0 ? 1.0f : 0.0f;
-    };
-    emit_flag(target.dones, kDone);
-    emit_flag(target.truncations, kTruncated);
-    emit_flag(target.is_first, kFirst);
-    if (target.discounts != nullptr) {
-      for (std::size_t i = 0; i < size; ++i) {
-        target.discounts[place + i] = (flags[i] & kDone) != 0 ? 0.0f : worth;
-      }
-    }
-    if (target.indices != nullptr) {
-      const auto index = static_cast<std::int64_t>(id.packed() + done);
-      for (std::size_t i = 0; i < size; ++i) {
-        target.indices[place + i] = index + static_cast<std::int64_t>(i);
-      }
+    emit_flags(target, first + done, size, flags, flags, [&](std::size_t) { return one_step; });
+    if (target.indices == nullptr) continue;
+    const auto index = static_cast<std::int64_t>(id.packed() + done);
+    for (std::size_t i = 0; i < size; ++i) {
+      target.indices[first + done + i] = index + static_cast<std::int64_t>(i);
     }
   }
 }
@@ -211,9 +312,15 @@ void copy_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
 
 }  // namespace
 
+void gather(const RowsView& view, const CompactRows* compact, RowStream& rows, std::size_t count,
+            const BatchTarget& target, std::size_t first) {
+  Gatherer(view, compact, target, first).run(rows, count);
+}
+
 void gather(const RowsView& view, const CompactRows* compact, std::span<const RowId> ids,
             const BatchTarget& target, std::size_t first) {
-  Gatherer(view, compact, ids, target, first).run();
+  KnownRows rows(ids);
+  gather(view, compact, rows, ids.size(), target, first);
 }
 
 void gather_run(const RowsView& view, const CompactRows* compact, RowId id, std::size_t count,

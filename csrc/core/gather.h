@@ -77,9 +77,23 @@ VELORA_HD inline void emit_step(const BatchTarget& target, std::uint64_t i, RowI
   if (target.indices != nullptr) target.indices[i] = static_cast<std::int64_t>(id.packed());
 }
 
-/// Copies the live rows `ids` into places [first, first + ids.size()) of a batch, in that order.
-/// `compact` is null where rows are whole. Reads rows ahead of their use, so that a batch costs
-/// about one memory latency and not one for each row.
+/// Names the rows of a batch, some at a time and in their order.
+class RowStream {
+ public:
+  /// The next out.size() rows, which must be alive.
+  virtual void next(std::span<RowId> out) = 0;
+
+ protected:
+  ~RowStream() = default;
+};
+
+/// Copies `count` rows into places [first, first + count) of a batch, in their order. `compact` is
+/// null where rows are whole. Reads rows ahead of their use, so that a batch costs about one memory
+/// latency and not one for each row, and asks for their names while it waits.
+void gather(const RowsView& view, const CompactRows* compact, RowStream& rows, std::size_t count,
+            const BatchTarget& target, std::size_t first = 0);
+
+/// The same for the live rows `ids`.
 void gather(const RowsView& view, const CompactRows* compact, std::span<const RowId> ids,
             const BatchTarget& target, std::size_t first = 0);
 

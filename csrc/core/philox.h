@@ -6,6 +6,11 @@
 
 namespace velora {
 
+inline constexpr std::uint32_t kPhiloxMultiplier0 = 0xD2511F53u;
+inline constexpr std::uint32_t kPhiloxMultiplier1 = 0xCD9E8D57u;
+inline constexpr std::uint32_t kPhiloxWeyl0 = 0x9E3779B9u;
+inline constexpr std::uint32_t kPhiloxWeyl1 = 0xBB67AE85u;
+
 struct Philox4 {
   std::uint32_t word[4];
 };
@@ -14,21 +19,17 @@ struct Philox4 {
 /// numbers: as easy as 1, 2, 3" (SC 2011). No state: the same counter and key give the same four
 /// words on every device, in any order.
 VELORA_HD inline Philox4 philox4x32(Philox4 counter, std::uint32_t key0, std::uint32_t key1) {
-  constexpr std::uint32_t kMultiplier0 = 0xD2511F53u;
-  constexpr std::uint32_t kMultiplier1 = 0xCD9E8D57u;
-  constexpr std::uint32_t kWeyl0 = 0x9E3779B9u;
-  constexpr std::uint32_t kWeyl1 = 0xBB67AE85u;
   std::uint32_t* w = counter.word;
   for (int round = 0; round < 10; ++round) {
-    const std::uint64_t product0 = std::uint64_t{kMultiplier0} * w[0];
-    const std::uint64_t product1 = std::uint64_t{kMultiplier1} * w[2];
+    const std::uint64_t product0 = std::uint64_t{kPhiloxMultiplier0} * w[0];
+    const std::uint64_t product1 = std::uint64_t{kPhiloxMultiplier1} * w[2];
     const Philox4 next = {static_cast<std::uint32_t>(product1 >> 32) ^ w[1] ^ key0,
                           static_cast<std::uint32_t>(product1),
                           static_cast<std::uint32_t>(product0 >> 32) ^ w[3] ^ key1,
                           static_cast<std::uint32_t>(product0)};
     counter = next;
-    key0 += kWeyl0;
-    key1 += kWeyl1;
+    key0 += kPhiloxWeyl0;
+    key1 += kPhiloxWeyl1;
   }
   return counter;
 }

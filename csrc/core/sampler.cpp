@@ -32,6 +32,27 @@ Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId sta
   return {.first = first, .burn_in = burn_in, .size = burn_in + length};
 }
 
+/// The rows of a draw.
+class DrawnRows final : public RowStream {
+ public:
+  DrawnRows(const RowsView& view, DistinctDraw draw) : view_(view), draw_(draw) {}
+  void next(std::span<RowId> out) override {
+    std::uint64_t positions[kMost];
+    while (!out.empty()) {
+      const std::size_t count = std::min(kMost, out.size());
+      draw_.next({positions, count});
+      for (std::size_t i = 0; i < count; ++i) out[i] = view_.locate(positions[i]);
+      out = out.subspan(count);
+    }
+  }
+
+ private:
+  static constexpr std::size_t kMost = 64;
+
+  const RowsView& view_;
+  DistinctDraw draw_;
+};
+
 }  // namespace
 
 std::span<const std::uint64_t> Sampler::draw(const Store& store, std::size_t count,
@@ -43,10 +64,8 @@ std::span<const std::uint64_t> Sampler::draw(const Store& store, std::size_t cou
 
 void Sampler::sample(const Store& store, std::size_t count, const BatchTarget& target) {
   const RowsView view = store.view();
-  draw(store, count, view.size());
-  ids_.resize(count);
-  for (std::size_t i = 0; i < count; ++i) ids_[i] = view.locate(drawn_[i]);
-  gather(view, store.compact(), ids_, target);
+  DrawnRows rows(view, {store.lanes().next_draw(), view.size(), count, scratch_});
+  gather(view, store.compact(), rows, count, target);
 }
 
 void Sampler::take(const Store& store, std::uint64_t start, std::size_t count,
