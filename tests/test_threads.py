@@ -316,13 +316,14 @@ def test_fork_while_another_thread_samples_leaves_the_child_a_buffer_that_works(
 
 
 def test_exit_while_daemons_use_a_buffer_is_quiet() -> None:
-    # Batches are kept: a daemon that frees a tensor then would be ended within torch, which aborts.
+    # Batches are kept, and rows are numpy's: a daemon that needs torch at that moment, if only to
+    # free a tensor, makes torch abort.
     program = f"""
-import threading, torch
+import threading, numpy, torch
 from velora.buffer import ReplayBuffer
 torch.set_num_threads(3)
 buffer = ReplayBuffer(5000)
-zeros = torch.zeros(5000, {FEATURES})
+zeros = numpy.zeros((5000, {FEATURES}), dtype=numpy.float32)
 rows = dict(states=zeros, actions=zeros, rewards=zeros[:, 0], next_states=zeros, dones=zeros[:, 0])
 buffer.extend(**rows)
 kept = []
