@@ -86,7 +86,7 @@ void WorkerPool::start_threads(std::size_t count) {
   try {
     while (threads_.size() < count) threads_.emplace_back([this] { work(); });
   } catch (const std::exception&) {
-    // As many as the system has room for.
+    return;  // with as many as the system has room for
   }
 }
 
