@@ -45,7 +45,7 @@ build/installed.stamp: .venv/run.stamp $(BUILD_INPUTS)
 
 # Using it
 
-.PHONY: demo test test-py test-slow test-cpp test-cpp-asan
+.PHONY: demo test test-py test-slow test-cpp test-cpp-asan test-cpp-tsan
 demo: build/installed.stamp ## Train an agent and see what its memory costs; curves in demo-results
 	@$(BIN)/python -m velora demo
 
@@ -69,6 +69,11 @@ test-cpp-asan: .venv/run.stamp ## Run the C++ tests under AddressSanitizer and U
 	@$(CMAKE) --build build/cpp-asan
 	@$(BIN)/ctest --test-dir build/cpp-asan --output-on-failure
 
+test-cpp-tsan: .venv/run.stamp ## Run the C++ tests under ThreadSanitizer
+	@$(CONFIGURE) -B build/cpp-tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DVELORA_SANITIZE=thread
+	@$(CMAKE) --build build/cpp-tsan
+	@$(BIN)/ctest --test-dir build/cpp-tsan --output-on-failure
+
 .PHONY: bench bench-peers
 bench: build/installed.stamp ## Time everything against what is written by hand
 	@$(BIN)/python -m benchmarks
@@ -91,7 +96,7 @@ bench-peers: build/installed.stamp build/peers/installed.stamp ## Time everythin
 # Checking it
 
 .PHONY: check lint tidy format types stubs stubs-check docs docs-serve
-check: test lint types stubs-check test-cpp-asan docs test-wheel test-slow ## Do all that CI does
+check: test lint types stubs-check test-cpp-asan test-cpp-tsan docs test-wheel test-slow ## Do all that CI does
 
 lint: .venv/dev.stamp tidy ## Check style, names and usual mistakes in Python and C++
 	@$(BIN)/ruff check

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "bindings/arguments.h"
+#include "bindings/torch_threads.h"
 #include "core/errors.h"
 
 namespace py = pybind11;
@@ -35,6 +36,9 @@ Source source_of(const Field& field, const RowLayout& layout) {
 }
 
 constexpr std::size_t kFloat = sizeof(float);
+// Batches from here on are gathered without the GIL, and by several threads: below, to wake them
+// costs about what they save.
+constexpr std::size_t kLargeBatch = std::size_t{512} << 10;
 
 }  // namespace
 
@@ -94,6 +98,7 @@ Buffer::Plan Buffer::plan_batch() const {
     plan.specs.push_back({DType::kInt64, {}, sizeof(std::int64_t)});  // indices
     plan.specs.push_back({DType::kFloat32, {1}, kFloat});             // discounts
   }
+  for (const TensorSpec& spec : plan.specs) plan.row_bytes += spec.row_bytes;
   return plan;
 }
 
@@ -150,6 +155,7 @@ void Buffer::push(py::handle experience, py::handle lane) {
   ReaderLease reader(*this);
   const LaneOrder order = {.lanes = &number, .num_lanes = options_.num_lanes};
   reader->read_row(experience.ptr(), known_type_is_plain_);
+  if (gather_lock_.wait()) reader->check_again();
   require_room(order, 1);
   storage_->append(order, reader->source(), 1);
 }
@@ -172,27 +178,36 @@ void Buffer::extend(const py::dict& columns, py::handle lanes) {
   }
   const LaneOrder order = {.lanes = in_turn ? nullptr : numbers.data(),
                            .num_lanes = options_.num_lanes};
+  if (gather_lock_.wait()) reader->check_again();
   require_room(order, rows);
   storage_->append(order, reader->source(), rows);
 }
 
 void Buffer::end_episodes(py::handle lanes) {
   if (!lanes.is_none()) {
-    for (const std::uint32_t lane : read_lanes(lanes, options_.num_lanes))
-      storage_->end_episode(lane);
+    const std::vector<std::uint32_t> numbers = read_lanes(lanes, options_.num_lanes);
+    gather_lock_.wait();
+    for (const std::uint32_t lane : numbers) storage_->end_episode(lane);
     return;
   }
+  gather_lock_.wait();
   for (std::uint32_t lane = 0; lane < options_.num_lanes; ++lane) storage_->end_episode(lane);
+}
+
+void Buffer::clear() {
+  gather_lock_.wait();
+  storage_->clear();
 }
 
 py::tuple Buffer::sample(py::handle batch_size) {
   const std::size_t count = read_size(batch_size, "batch_size");
   require_rows(count);
-  return make_batch(plan_, {.rows = count}, [&](const BatchTensors& tensors) {
-    require_rows(count);
-    storage_->sample(count, target_of(plan_, tensors, options_.n_step, columns_));
-    storage_->lanes().count_draw();
-  });
+  return make_batch(
+      plan_, {.rows = count}, [&](const BatchTensors& tensors, const PartRunner* runner) {
+        require_rows(count);
+        storage_->sample(count, target_of(plan_, tensors, options_.n_step, columns_), runner);
+        storage_->lanes().count_draw();
+      });
 }
 
 void Buffer::require_rows(std::size_t count) const {
@@ -209,10 +224,11 @@ py::tuple Buffer::take(std::size_t start, std::size_t count) {
                      std::to_string(start));
   };
   require_part();
-  return make_batch(plan_, {.rows = count}, [&](const BatchTensors& tensors) {
-    require_part();
-    storage_->take(start, count, target_of(plan_, tensors, 1, columns_));
-  });
+  return make_batch(plan_, {.rows = count},
+                    [&](const BatchTensors& tensors, const PartRunner* runner) {
+                      require_part();
+                      storage_->take(start, count, target_of(plan_, tensors, 1, columns_), runner);
+                    });
 }
 
 py::tuple Buffer::sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
@@ -231,7 +247,7 @@ py::tuple Buffer::sample_sequences(std::size_t batch_size, std::size_t length, s
   require_starts();
   const Plan plan = plan_sequences(first_fields);
   const BatchExtent extent = {.rows = batch_size, .steps = burn_in + length, .is_sequences = true};
-  return make_batch(plan, extent, [&](const BatchTensors& tensors) {
+  return make_batch(plan, extent, [&](const BatchTensors& tensors, const PartRunner* runner) {
     require_starts();
     SequenceTarget target = {.steps = target_of(plan, tensors, 1, columns_),
                              .mask = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 2)),
@@ -241,7 +257,7 @@ py::tuple Buffer::sample_sequences(std::size_t batch_size, std::size_t length, s
     add_columns(plan, tensors, false, 1, first_columns_);
     target.firsts.columns = first_columns_.data();
     target.firsts.num_columns = static_cast<std::uint32_t>(first_columns_.size());
-    storage_->sample_sequences(spec, batch_size, target);
+    storage_->sample_sequences(spec, batch_size, target, runner);
     storage_->lanes().count_draw();
   });
 }
@@ -254,7 +270,14 @@ py::tuple Buffer::make_batch(const Plan& plan, BatchExtent extent, const Fill& f
     PyTuple_SET_ITEM(batch.ptr(), static_cast<py::ssize_t>(i), tensors.tensor(i).release().ptr());
   }
   // Filled last: making tensors can run a garbage collection, and with it any code.
-  fill(tensors);
+  if (options_.device || plan.row_bytes * extent.rows * extent.steps < kLargeBatch) {
+    gather_lock_.wait();
+    fill(tensors, nullptr);
+    return batch;
+  }
+  const UnlockedRunner runner(gather_lock_, torch_threads());
+  gather_lock_.wait_to_gather();
+  fill(tensors, &runner);
   return batch;
 }
 
@@ -313,6 +336,7 @@ void Buffer::restore(const py::bytes& lanes, std::uint64_t draws, const py::byte
   const std::span<const std::byte> bytes = span_of(lanes);
   std::vector<SavedLane> saved(bytes.size() / sizeof(SavedLane));
   if (!saved.empty()) std::memcpy(saved.data(), bytes.data(), saved.size() * sizeof(SavedLane));
+  gather_lock_.wait();
   storage_->restore(saved, span_of(rows), span_of(blocks));
   storage_->lanes().set_draws(draws);
 }

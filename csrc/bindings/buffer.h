@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/batch_tensors.h"
+#include "bindings/gather_lock.h"
 #include "bindings/row_reader.h"
 #include "bindings/row_storage.h"
 #include "core/gather.h"
@@ -35,8 +36,9 @@ struct BufferOptions {
 
 /// The native half of ReplayBuffer and RolloutBuffer: rows in, tensors out.
 ///
-/// The GIL is its lock: it is held from the first read of a call to its last write. Every mutation
-/// is all or nothing.
+/// The GIL is its lock: it is held from the first read of a call to its last write. Large batches
+/// are gathered without it, by several threads, and all that would come in between waits. Every
+/// mutation is all or nothing.
 class Buffer {
  public:
   /// `fields` are the row's fields and `trees` the pytrees that hold them; `check_type` is called
@@ -71,7 +73,7 @@ class Buffer {
   pybind11::tuple sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
                                    const std::string& boundary,
                                    const std::vector<std::size_t>& first_fields);
-  void clear() { storage_->clear(); }
+  void clear();
   /// Whether all lanes hold as many rows.
   bool is_even() const { return storage_->view().is_even(); }
 
@@ -91,11 +93,12 @@ class Buffer {
     std::vector<TensorSpec> specs;
     std::size_t reward = 0;
     std::size_t dones = 0;  // where those about time begin
+    std::size_t row_bytes = 0;
   };
 
   Plan plan_batch() const;
   Plan plan_sequences(const std::vector<std::size_t>& first_fields) const;
-  /// A batch that `fill(tensors)` writes.
+  /// A batch that `fill(tensors, runner)` writes; a large one with a runner.
   template <typename Fill>
   pybind11::tuple make_batch(const Plan& plan, BatchExtent extent, const Fill& fill);
   /// The fields that come for each step, or for the first alone.
@@ -109,6 +112,7 @@ class Buffer {
   void learn_type(pybind11::handle type);
 
   std::unique_ptr<RowStorage> storage_;
+  GatherLock gather_lock_;
   BufferOptions options_;
   pybind11::dict trees_;
   pybind11::object check_type_;

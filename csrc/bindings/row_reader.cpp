@@ -132,6 +132,11 @@ void RowReader::finish() {
   source_ = {.fields = field_rows_.data(), .done = done_.rows, .truncated = truncated_.rows};
 }
 
+void RowReader::check_again() {
+  code_ran_ = true;
+  require_unchanged();
+}
+
 void RowReader::require_unchanged() const {
   if (!code_ran_) return;
   const auto check = [](const std::string& name, const Leaf& leaf) {

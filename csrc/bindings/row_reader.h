@@ -30,6 +30,8 @@ class RowReader {
   /// Reads rows that are stacked along a leading dimension, the same for all fields. `source`
   /// maps attribute to value. A missing `truncated` means never. Returns the number of rows.
   std::size_t read_rows(const pybind11::dict& source);
+  /// After other code may have run since: throws ValueError unless all arrays are as they were.
+  void check_again();
   /// What was read, as long as this holds on to it.
   const RowSource& source() const { return source_; }
   /// Lets go of the arrays.

@@ -27,18 +27,19 @@ class HostRows final : public RowStorage {
   }
   void end_episode(std::uint32_t lane) override { store_.end_episode(lane); }
   void clear() override { store_.clear(); }
-  void sample(std::size_t count, const BatchTarget& target) override {
-    sampler_.sample(store_, count, target);
+  void sample(std::size_t count, const BatchTarget& target, const PartRunner* runner) override {
+    sampler_.sample(store_, count, target, runner);
   }
-  void take(std::uint64_t start, std::size_t count, const BatchTarget& target) override {
-    sampler_.take(store_, start, count, target);
+  void take(std::uint64_t start, std::size_t count, const BatchTarget& target,
+            const PartRunner* runner) override {
+    sampler_.take(store_, start, count, target, runner);
   }
   std::uint64_t count_sequences(const SequenceSpec& spec) override {
     return Sampler::count_sequences(store_, spec);
   }
-  void sample_sequences(const SequenceSpec& spec, std::size_t count,
-                        const SequenceTarget& target) override {
-    sampler_.sample_sequences(store_, spec, count, target);
+  void sample_sequences(const SequenceSpec& spec, std::size_t count, const SequenceTarget& target,
+                        const PartRunner* runner) override {
+    sampler_.sample_sequences(store_, spec, count, target, runner);
   }
   std::vector<std::byte> save(std::span<std::byte> rows) override { return store_.save(rows); }
   void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
@@ -69,15 +70,16 @@ class CudaRows final : public RowStorage {
   }
   void end_episode(std::uint32_t lane) override { store_.end_episode(lane); }
   void clear() override { store_.clear(); }
-  void sample(std::size_t count, const BatchTarget& target) override {
+  void sample(std::size_t count, const BatchTarget& target, const PartRunner* /*runner*/) override {
     store_.sample(count, target, current_stream(device_));
   }
-  void take(std::uint64_t start, std::size_t count, const BatchTarget& target) override {
+  void take(std::uint64_t start, std::size_t count, const BatchTarget& target,
+            const PartRunner* /*runner*/) override {
     store_.take(start, count, target, current_stream(device_));
   }
   std::uint64_t count_sequences(const SequenceSpec& spec) override { return refuse(spec); }
   void sample_sequences(const SequenceSpec& spec, std::size_t /*count*/,
-                        const SequenceTarget& /*target*/) override {
+                        const SequenceTarget& /*target*/, const PartRunner* /*runner*/) override {
     refuse(spec);
   }
   std::vector<std::byte> save(std::span<std::byte> rows) override {

@@ -9,6 +9,7 @@
 
 #include "core/gather.h"
 #include "core/lanes.h"
+#include "core/parts.h"
 #include "core/row_layout.h"
 #include "core/row_source.h"
 #include "core/sampler.h"
@@ -36,13 +37,14 @@ class RowStorage {
   virtual void end_episode(std::uint32_t lane) = 0;
   virtual void clear() = 0;
   /// Writes `count` distinct rows, which there are, to `target`: those of the lanes' next draw.
-  /// To count it is up to the caller.
-  virtual void sample(std::size_t count, const BatchTarget& target) = 0;
+  /// To count it is up to the caller. A runner, here and below, copies rows on the host.
+  virtual void sample(std::size_t count, const BatchTarget& target, const PartRunner* runner) = 0;
   /// Writes the `count` live rows from position `start` on in time order.
-  virtual void take(std::uint64_t start, std::size_t count, const BatchTarget& target) = 0;
+  virtual void take(std::uint64_t start, std::size_t count, const BatchTarget& target,
+                    const PartRunner* runner) = 0;
   virtual std::uint64_t count_sequences(const SequenceSpec& spec) = 0;
   virtual void sample_sequences(const SequenceSpec& spec, std::size_t count,
-                                const SequenceTarget& target) = 0;
+                                const SequenceTarget& target, const PartRunner* runner) = 0;
   /// As Store::save and Store::restore.
   virtual std::vector<std::byte> save(std::span<std::byte> rows) = 0;
   virtual void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,

@@ -17,7 +17,7 @@ constexpr std::uint64_t kPrefetchBytes = 1024;
 constexpr std::uint32_t kPrefetchSteps = 16;
 // Rows copied together while as many are on their way from memory: enough to hide a miss, few
 // enough for the first-level cache.
-constexpr std::size_t kBlock = 16;
+constexpr std::size_t kBlock = kGatherBlock;
 
 /// Some rows of a batch, `count` of them from place `first` on.
 struct Block {
@@ -311,6 +311,16 @@ void copy_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
 }
 
 }  // namespace
+
+std::size_t row_bytes(const BatchTarget& target) {
+  std::size_t bytes = 0;
+  for (std::uint32_t c = 0; c < target.num_columns; ++c) bytes += target.columns[c].nbytes;
+  for (const float* part :
+       {target.rewards, target.dones, target.truncations, target.discounts, target.is_first}) {
+    if (part != nullptr) bytes += sizeof(float);
+  }
+  return bytes + (target.indices != nullptr ? sizeof(std::int64_t) : 0);
+}
 
 void gather(const RowsView& view, const CompactRows* compact, RowStream& rows, std::size_t count,
             const BatchTarget& target, std::size_t first) {

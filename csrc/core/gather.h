@@ -42,6 +42,9 @@ struct BatchTarget {
   std::int64_t* indices;        // (B,): packed RowIds, -1 for padding
 };
 
+/// Bytes that one row of a batch takes.
+std::size_t row_bytes(const BatchTarget& target);
+
 /// What n steps from a row on come to.
 struct Lookahead {
   RowId last;       // the last of these steps, whose next state is the one to bootstrap from
@@ -76,6 +79,9 @@ VELORA_HD inline void emit_step(const BatchTarget& target, std::uint64_t i, RowI
   if (target.is_first != nullptr) target.is_first[i] = (flags & kFirst) != 0 ? 1.0f : 0.0f;
   if (target.indices != nullptr) target.indices[i] = static_cast<std::int64_t>(id.packed());
 }
+
+/// Rows that are copied together. Parts of a batch are best made of whole blocks.
+inline constexpr std::size_t kGatherBlock = 16;
 
 /// Names the rows of a batch, some at a time and in their order.
 class RowStream {

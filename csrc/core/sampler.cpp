@@ -53,6 +53,31 @@ class DrawnRows final : public RowStream {
   DistinctDraw draw_;
 };
 
+/// Writes the sequences that `starts` begin to train on, from number `place` of the batch on. Puts
+/// their first steps in place of `starts`.
+void gather_sequences(const RowsView& view, const CompactRows* compact, const SequenceSpec& spec,
+                      std::span<RowId> starts, const SequenceTarget& target, std::size_t place) {
+  const std::uint64_t steps = spec.burn_in + spec.length;
+  const auto prefetch = [&](std::size_t i) {
+    if (i >= starts.size()) return;
+    const std::uint64_t rows = std::min(spec.length, view.end(starts[i].lane) - starts[i].serial);
+    prefetch_run(view, starts[i], rows);
+  };
+  for (std::size_t i = 0; i < kAhead; ++i) prefetch(i);
+  for (std::size_t i = 0; i < starts.size(); ++i) {
+    prefetch(i + kAhead);
+    const Sequence sequence = find_sequence(view, spec, starts[i]);
+    starts[i] = sequence.first;
+    const std::size_t first = (place + i) * steps;
+    gather_run(view, compact, sequence.first, sequence.size, target.steps, first);
+    pad(target.steps, first + sequence.size, steps - sequence.size);
+    float* mask = target.mask + first;
+    std::fill(mask, mask + steps, 0.0f);
+    std::fill(mask + sequence.burn_in, mask + sequence.size, 1.0f);
+  }
+  if (target.firsts.num_columns > 0) gather(view, compact, starts, target.firsts, place);
+}
+
 }  // namespace
 
 std::span<const std::uint64_t> Sampler::draw(const Store& store, std::size_t count,
@@ -62,21 +87,45 @@ std::span<const std::uint64_t> Sampler::draw(const Store& store, std::size_t cou
   return drawn_;
 }
 
-void Sampler::sample(const Store& store, std::size_t count, const BatchTarget& target) {
+void Sampler::gather_ids(const Store& store, const RowsView& view, const BatchTarget& target,
+                         const PartRunner* runner) const {
+  const std::span<const RowId> ids = ids_;
+  in_parts(runner, ids.size(), row_bytes(target), kGatherBlock,
+           [&](std::size_t begin, std::size_t end) {
+             gather(view, store.compact(), ids.subspan(begin, end - begin), target, begin);
+           });
+}
+
+void Sampler::sample(const Store& store, std::size_t count, const BatchTarget& target,
+                     const PartRunner* runner) {
   const RowsView view = store.view();
-  DrawnRows rows(view, {store.lanes().next_draw(), view.size(), count, scratch_});
-  gather(view, store.compact(), rows, count, target);
+  const std::uint64_t bound = view.size();
+  if (runner != nullptr && runner->num_threads() > 1) {
+    draw(store, count, bound);
+    ids_.resize(count);
+    for (std::size_t i = 0; i < count; ++i) ids_[i] = view.locate(drawn_[i]);
+    gather_ids(store, view, target, runner);
+    return;
+  }
+  DrawnRows rows(view, {store.lanes().next_draw(), bound, count, scratch_});
+  in_parts(runner, count, row_bytes(target), kGatherBlock, [&](std::size_t, std::size_t) {
+    gather(view, store.compact(), rows, count, target);
+  });
 }
 
 void Sampler::take(const Store& store, std::uint64_t start, std::size_t count,
-                   const BatchTarget& target) {
+                   const BatchTarget& target, const PartRunner* runner) {
   const RowsView view = store.view();
   if (view.num_lanes == 1) {
-    gather_run(view, store.compact(), {0, view.begin(0) + start}, count, target, 0);
+    const std::uint64_t first = view.begin(0) + start;
+    in_parts(runner, count, row_bytes(target), kGatherBlock,
+             [&](std::size_t begin, std::size_t end) {
+               gather_run(view, store.compact(), {0, first + begin}, end - begin, target, begin);
+             });
     return;
   }
   find_in_time_order(view, start, count, ids_);
-  gather(view, store.compact(), ids_, target);
+  gather_ids(store, view, target, runner);
 }
 
 std::uint64_t Sampler::count_sequences(Store& store, const SequenceSpec& spec) {
@@ -85,35 +134,22 @@ std::uint64_t Sampler::count_sequences(Store& store, const SequenceSpec& spec) {
 }
 
 void Sampler::sample_sequences(Store& store, const SequenceSpec& spec, std::size_t count,
-                               const SequenceTarget& target) {
+                               const SequenceTarget& target, const PartRunner* runner) {
   const RowsView view = store.view();
   const bool crosses = spec.boundary == SequenceBoundary::kCross;
   const Windows* windows =
       spec.boundary == SequenceBoundary::kPad ? nullptr : &store.windows(spec.length, crosses);
   draw(store, count, windows == nullptr ? view.size() : windows->size());
-  const std::uint64_t steps = spec.burn_in + spec.length;
   ids_.resize(count);
   for (std::size_t i = 0; i < count; ++i) {
     ids_[i] = windows == nullptr ? view.locate(drawn_[i]) : windows->locate(view, drawn_[i]);
   }
-  const auto prefetch = [&](std::size_t i) {
-    if (i >= count) return;
-    const std::uint64_t rows = std::min(spec.length, view.end(ids_[i].lane) - ids_[i].serial);
-    prefetch_run(view, ids_[i], rows);
-  };
-  for (std::size_t i = 0; i < kAhead; ++i) prefetch(i);
-  for (std::size_t i = 0; i < count; ++i) {
-    prefetch(i + kAhead);
-    const Sequence sequence = find_sequence(view, spec, ids_[i]);
-    ids_[i] = sequence.first;
-    const std::size_t place = i * steps;
-    gather_run(view, store.compact(), sequence.first, sequence.size, target.steps, place);
-    pad(target.steps, place + sequence.size, steps - sequence.size);
-    float* mask = target.mask + place;
-    std::fill(mask, mask + steps, 0.0f);
-    std::fill(mask + sequence.burn_in, mask + sequence.size, 1.0f);
-  }
-  if (target.firsts.num_columns > 0) gather(view, store.compact(), ids_, target.firsts);
+  const std::span<RowId> starts = ids_;
+  const std::size_t sequence_bytes = (spec.burn_in + spec.length) * row_bytes(target.steps);
+  in_parts(runner, count, sequence_bytes, 1, [&](std::size_t begin, std::size_t end) {
+    gather_sequences(view, store.compact(), spec, starts.subspan(begin, end - begin), target,
+                     begin);
+  });
 }
 
 }  // namespace velora

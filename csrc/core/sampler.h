@@ -6,6 +6,7 @@
 
 #include "core/draw.h"
 #include "core/gather.h"
+#include "core/parts.h"
 #include "core/store.h"
 
 namespace velora {
@@ -28,24 +29,29 @@ struct SequenceTarget {
 };
 
 /// Draws rows from a Store and gathers them. The memory that it works in is kept between calls.
+/// Only what a runner, if there is one, does is left to other threads: it reads the store.
 /// Not synchronised.
 class Sampler {
  public:
   /// Writes `count` distinct rows: those of the lanes' next draw, which the caller counts when it
   /// has the batch. Precondition: there are so many.
-  void sample(const Store& store, std::size_t count, const BatchTarget& target);
+  void sample(const Store& store, std::size_t count, const BatchTarget& target,
+              const PartRunner* runner = nullptr);
   /// Writes the `count` live rows from position `start` on in time order, each looking one step
   /// ahead.
-  void take(const Store& store, std::uint64_t start, std::size_t count, const BatchTarget& target);
+  void take(const Store& store, std::uint64_t start, std::size_t count, const BatchTarget& target,
+            const PartRunner* runner = nullptr);
 
   /// How many places a sequence can start at.
   static std::uint64_t count_sequences(Store& store, const SequenceSpec& spec);
   /// Writes `count` sequences with distinct starts, as sample() does.
   void sample_sequences(Store& store, const SequenceSpec& spec, std::size_t count,
-                        const SequenceTarget& target);
+                        const SequenceTarget& target, const PartRunner* runner = nullptr);
 
  private:
   std::span<const std::uint64_t> draw(const Store& store, std::size_t count, std::uint64_t bound);
+  void gather_ids(const Store& store, const RowsView& view, const BatchTarget& target,
+                  const PartRunner* runner) const;
 
   std::vector<std::uint64_t> drawn_;
   std::vector<RowId> ids_;

@@ -15,6 +15,7 @@
 #include "core/store.h"
 #include "core/time_order.h"
 #include "history.h"
+#include "runners.h"
 #include "streams.h"
 
 namespace velora {
@@ -35,7 +36,7 @@ constexpr ObservationStorage kStorages[] = {{},
                                             {.compact = true, .frame_stack = 2},
                                             {.compact = true, .frame_stack = 4}};
 
-/// A Store and the history of it.
+/// A Store and the history of it. Batches are made with `runner`.
 class Recorded {
  public:
   Recorded(std::uint64_t capacity, std::uint32_t num_lanes, ObservationStorage storage,
@@ -67,7 +68,9 @@ class Recorded {
     ASSERT_EQ(store.view().size(), live.size());
     std::vector<RowId> ids;
     for (const std::uint64_t place : draw(count, live.size())) ids.push_back(live[place]);
-    const auto sample = [&](const BatchTarget& target) { sampler_.sample(store, count, target); };
+    const auto sample = [&](const BatchTarget& target) {
+      sampler_.sample(store, count, target, runner);
+    };
     ASSERT_EQ(batch_of(count, n_step, sample), batch_by_history(ids, n_step));
     store.lanes().count_draw();
   }
@@ -75,7 +78,7 @@ class Recorded {
     std::vector<RowId> ids;
     find_in_time_order(store.view(), start, count, ids);
     const auto take = [&](const BatchTarget& target) {
-      sampler_.take(store, start, count, target);
+      sampler_.take(store, start, count, target, runner);
     };
     ASSERT_EQ(batch_of(count, 1, take), batch_by_history(ids, 1));
   }
@@ -107,7 +110,8 @@ class Recorded {
     const Batch first_steps(layout, count, firsts_found.data(), 1, first_fields);
     sampler_.sample_sequences(
         store, spec, count,
-        {.steps = steps.target(), .mask = mask_found.data(), .firsts = columns_of(first_steps)});
+        {.steps = steps.target(), .mask = mask_found.data(), .firsts = columns_of(first_steps)},
+        runner);
     ASSERT_EQ(mask_found, mask);
     ASSERT_EQ(steps_found, batch_by_history(ids, 1, step_fields));
     if (!first_fields.empty()) {
@@ -121,6 +125,7 @@ class Recorded {
 
   Store store;
   History history;
+  const PartRunner* runner = nullptr;
 
  private:
   std::vector<std::uint64_t> draw(std::size_t count, std::uint64_t bound) {
@@ -222,6 +227,32 @@ TEST(Sampler, MoreThanThereIsIsAValueError) {
   EXPECT_THROW(sampler.sample(recorded.store, 4, {}), ValueError);
   const SequenceSpec spec = {.length = 2, .burn_in = 0, .boundary = SequenceBoundary::kCross};
   EXPECT_THROW(sampler.sample_sequences(recorded.store, spec, 3, {}), ValueError);
+}
+
+/// Of several parts.
+TEST(Sampler, LargeBatchesAreThoseOfTheHistoryWhoeverGathersThem) {
+  const testing::Backwards backwards(2);
+  const testing::OnThreads on_threads;
+  for (const ObservationStorage storage : kStorages) {
+    for (const std::uint32_t num_lanes : {1u, 3u}) {
+      Recorded recorded(6000 / num_lanes, num_lanes, storage);
+      recorded.append_anywhere(7000);
+      const std::size_t size = recorded.store.view().size();
+      for (const PartRunner* runner : {static_cast<const PartRunner*>(&backwards),
+                                       static_cast<const PartRunner*>(&on_threads)}) {
+        recorded.runner = runner;
+        for (const std::uint32_t n_step : {1u, 3u}) {
+          ASSERT_NO_FATAL_FAILURE(recorded.expect_sample(size - 1, n_step));
+        }
+        ASSERT_NO_FATAL_FAILURE(recorded.expect_take(1, size - 2));
+        for (const SequenceBoundary boundary :
+             {SequenceBoundary::kPad, SequenceBoundary::kWithin, SequenceBoundary::kCross}) {
+          const SequenceSpec spec = {.length = 4, .burn_in = 2, .boundary = boundary};
+          ASSERT_NO_FATAL_FAILURE(recorded.expect_sequences(spec, 2000, {testing::kHidden}));
+        }
+      }
+    }
+  }
 }
 
 class Sequences : public ::testing::TestWithParam<SequenceBoundary> {};
