@@ -16,8 +16,9 @@ from rich.console import Console
 from benchmarks import contenders, report
 from benchmarks.compiler import BUILD_DIR
 from benchmarks.contenders import Contender, Operation, Operations, Unavailable
+from benchmarks.rows import Contents
 from benchmarks.timing import FULL, QUICK, Plan, time_in_turns
-from benchmarks.workloads import WORKLOADS, Contents, Workload, with_capacity
+from benchmarks.workloads import WORKLOADS, Workload, with_capacity
 
 QUICK_CAPACITY = 10_000
 

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.compiler import BUILD_DIR
-from benchmarks.workloads import Array
+from benchmarks.rows import Array
 
 if TYPE_CHECKING:  # else only where it is measured: importing torch takes seconds
     from velora.buffer import Experience, ReplayBuffer

@@ -96,7 +96,8 @@ def test_contender_whose_library_is_missing_is_listed_with_the_reason(
 def test_stacks_of_one_episode_move_on_by_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
     workloads = importlib.import_module("benchmarks.workloads")
-    rows = replace(workloads.IMAGES, state_shape=(4, 2, 2), capacity=2_000)
+    leaf = replace(workloads.IMAGES.state, shape=(4, 2, 2))
+    rows = replace(workloads.IMAGES, leaves=(leaf,), capacity=2_000)
     contents = rows.make_contents()
     ends = (contents.dones + contents.truncations)[:, 0] > 0
     assert 0 < ends.sum() < 50

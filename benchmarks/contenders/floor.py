@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.compiler import NoCompiler, compile_library
 from benchmarks.contenders.base import Contender, Operation, Unavailable
-from benchmarks.workloads import Array, Boundary, Contents
+from benchmarks.rows import Array, Boundary, Contents
 
 SOURCE = Path(__file__).parent.parent / "floor.cpp"
 CACHE_LINE = 64
@@ -85,7 +85,7 @@ class Floor(Contender):
         rows = contents.rows
         try:
             self._library = compile_library(
-                SOURCE, STATE_BYTES=rows.state_nbytes, ACTION_BYTES=rows.action_nbytes
+                SOURCE, STATE_BYTES=rows.state.nbytes, ACTION_BYTES=rows.action.nbytes
             )
         except NoCompiler as error:
             raise Unavailable(str(error)) from error
@@ -173,7 +173,7 @@ class Floor(Contender):
         return places
 
     def _outputs(self, rows: int) -> Columns:
-        state, action = self._contents.rows.state_nbytes, self._contents.rows.action_nbytes
+        state, action = self._contents.rows.state.nbytes, self._contents.rows.action.nbytes
         outputs = [_aligned(rows, nbytes) for nbytes in (state, action, 4, state, 4)]
         self._keep.append(outputs)
         return Columns(*(output.ctypes.data for output in outputs), None)

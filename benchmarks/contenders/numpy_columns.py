@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.contenders.base import Contender, Operation
-from benchmarks.workloads import Array, Contents
+from benchmarks.rows import Array, Contents
 
 GAMMA = 0.99
 

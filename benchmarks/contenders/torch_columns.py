@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.contenders.base import Contender, Operation
-from benchmarks.workloads import Contents
+from benchmarks.rows import Contents
 
 
 class TorchColumns(Contender):

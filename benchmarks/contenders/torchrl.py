@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, RandomSampler, SliceSampler, TensorDictReplayBuffer
 
 from benchmarks.contenders.base import Contender, Operation
-from benchmarks.workloads import Boundary, Contents
+from benchmarks.rows import Boundary, Contents
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "end key": {"end_key": ("next", "done")},

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.contenders.base import Contender, Operation
-from benchmarks.workloads import Array, Boundary, Contents
+from benchmarks.rows import Array, Boundary, Contents
 from velora.buffer import Experience, ReplayBuffer
 
 
