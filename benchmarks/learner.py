@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 # A batch of observations: a tensor `(B, ...)`, or one for each key of dict observations.
 Tensors = Tensor | dict[str, Tensor]
-# States, actions, rewards, next states, dones: `(B, ...)`. The rewards, and the dones (not zero where
-# the episode terminated), are `(B, 1)` or `(B,)`, of any dtype.
+# States, actions, rewards, next states, dones: `(B, ...)`. Rewards are `(B, 1)` or `(B,)`, of any
+# dtype, and so are dones, not zero where the episode terminated.
 Batch = tuple[Tensors, Tensor, Tensor, Tensors, Tensor]
 
 GAMMA = 0.99
