@@ -7,13 +7,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import contenders, machine, report
+from benchmarks import contenders, output, report
 from benchmarks.charts import draw_all
-from benchmarks.compiler import BUILD_DIR
 from benchmarks.results import Result
 from benchmarks.runner import run
 from benchmarks.timing import FULL, QUICK
@@ -33,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not wanted:
         console.print("nothing to time: see --only and --capacity", style="red")
         return 1
-    folder = options.results / machine.slug()
+    folder = output.folder(options)
     results: list[Result] = []
     for result in run(wanted, options.contenders, plan, partial(console.print, style="dim")):
         results.append(result)
         # Again after each piece of work: what ends a process leaves what came before.
         document = report.as_document(results, plan)
-        report.write_json(document, folder / "results.json")
+        output.write_json(document, folder / "results.json")
     report.print_table(results, console)
     for path in (folder / "results.json", *draw_all(document, folder)):
         console.print(f"written to {path}", style="dim", soft_wrap=True)
@@ -79,14 +77,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="wall",
         help="cpu leaves out the turns of other programs: for a busy machine (default: wall)",
     )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=BUILD_DIR / "results",
-        metavar="DIR",
-        help="where to make a folder for this machine, with results.json and charts "
-        "(default: build/benchmarks/results)",
-    )
+    output.add_option(parser)
     return parser.parse_args(arguments)
 
 

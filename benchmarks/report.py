@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -69,12 +67,6 @@ def as_document(results: Sequence[Result], plan: Plan) -> dict[str, Any]:
         ],
         "results": [result.as_json() for result in results],
     }
-
-
-def write_json(document: dict[str, Any], path: Path) -> None:
-    """Writes what `json.loads` reads back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _print_aims(results: Sequence[Result], console: Console) -> None:
