@@ -69,9 +69,13 @@ test-cpp-asan: .venv/run.stamp ## Run the C++ tests under AddressSanitizer and U
 	@$(CMAKE) --build build/cpp-asan
 	@$(BIN)/ctest --test-dir build/cpp-asan --output-on-failure
 
-.PHONY: bench bench-peers
-bench: build/installed.stamp ## Time everything against what is written by hand
-	@$(BIN)/python -m benchmarks
+# Where `make bench` makes a folder for this machine; benchmarks/results is for what is to be kept.
+RESULTS ?= build/benchmarks/results
+
+.PHONY: bench
+bench: build/installed.stamp build/peers/installed.stamp ## Time everything beside other libraries; table, JSON and charts
+	@build/peers/bin/python -m benchmarks --results $(RESULTS)
+	@build/peers/bin/python -m benchmarks.memory --results $(RESULTS)
 
 # Peers have an environment of their own, so that .venv stays what velora needs. Behind it comes
 # .venv, for velora as it is installed there.
@@ -84,9 +88,6 @@ build/peers/installed.stamp: benchmarks/peers-requirements.txt | .venv/run.stamp
 	  print("import site; site.addsitedir(%r)" % get_path("purelib"))' \
 	  > $$(echo build/peers/lib/python3*/site-packages)/velora.pth
 	@touch $@
-
-bench-peers: build/installed.stamp build/peers/installed.stamp ## Time everything against other libraries too
-	@build/peers/bin/python -m benchmarks
 
 # Checking it
 
