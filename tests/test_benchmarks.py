@@ -111,6 +111,16 @@ def test_contender_whose_library_is_missing_is_listed_with_the_reason(
         assert result["left_out"]["torchrl"] == entry["reason"]
 
 
+def test_contender_that_could_not_be_installed_says_what_pip_said(
+    benchmarks: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = importlib.import_module("benchmarks.contenders")
+    (tmp_path / "failed-no_such_peer.txt").write_text("ERROR: no wheel\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(package.Unavailable, match=r"^No module named .*; ERROR: no wheel$"):
+        package.load("no_such_peer")
+
+
 def test_quick_run_draws_charts(quick: tuple[str, Path]) -> None:
     for chart in ("bars", "capacity", "batch", "row"):
         (path,) = quick[1].glob(f"*/{chart}.png")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 
 from benchmarks.contenders.base import Contender, Operation, Operations, Unavailable
 
@@ -31,6 +33,13 @@ def load(name: str) -> Contender:
     try:
         module = importlib.import_module(f"{__name__}.{name}")
     except Exception as error:
-        raise Unavailable(str(error) or type(error).__name__) from error
+        reasons = (str(error) or type(error).__name__, _why_not_installed(name))
+        raise Unavailable("; ".join(filter(None, reasons))) from error
     contender: Contender = module.create()
     return contender
+
+
+def _why_not_installed(name: str) -> str:
+    """What pip said when `make bench` wanted it; empty where it did not fail."""
+    log = Path(sys.prefix) / f"failed-{name}.txt"
+    return log.read_text(encoding="utf-8").strip() if log.exists() else ""
