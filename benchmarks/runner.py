@@ -35,7 +35,9 @@ def run(
         for workload in group:
             say(f"  {workload.name}")
             yield _time(workload, ready, left_out, plan)
-        del ready  # before the next rows are made
+        # Before the next rows are made.
+        del ready
+        gc.collect()
 
 
 def _time(
