@@ -74,9 +74,9 @@ class Tianshou(Contender):
     def sample_images(self, batch_size: int) -> Mapping[str, Operation]:
         """Stored whole, and each frame once."""
         stack = self._contents.rows.frame_stack
-        columns = _columns(self._contents, slice(None))
-        columns.pop("obs_next")
-        columns["obs"] = np.ascontiguousarray(columns["obs"][:, -1])
+        fields = ("act", "rew", "terminated", "truncated", "done")
+        columns = {field: getattr(self._buffer, field) for field in fields}
+        columns["obs"] = np.ascontiguousarray(self._buffer.obs[:, -1])
         frames = ReplayBuffer(
             self._contents.rows.capacity,
             stack_num=stack,
