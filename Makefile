@@ -74,24 +74,32 @@ test-cpp-tsan: .venv/run.stamp ## Run the C++ tests under ThreadSanitizer
 	@$(CMAKE) --build build/cpp-tsan
 	@$(BIN)/ctest --test-dir build/cpp-tsan --output-on-failure
 
-.PHONY: bench bench-peers
-bench: build/installed.stamp ## Time everything against what is written by hand
-	@$(BIN)/python -m benchmarks
+# Where `make bench` makes a folder for this machine; benchmarks/results is for what is to be kept.
+RESULTS ?= build/benchmarks/results
+
+.PHONY: bench
+bench: build/installed.stamp build/peers/installed.stamp ## Time everything beside other libraries; table, JSON and charts
+	@build/peers/bin/python -m benchmarks --results $(RESULTS)
+	@build/peers/bin/python -m benchmarks.memory --results $(RESULTS)
 
 # Peers have an environment of their own, so that .venv stays what velora needs. Behind it comes
-# .venv, for velora as it is installed there.
+# .venv, for torch and for velora as they are installed there. A peer that cannot be installed is
+# left out and leaves the reason in a file.
+PEERS := stable_baselines3 cpprb torchrl tianshou flashbax
+
 build/peers/installed.stamp: benchmarks/peers-requirements.txt | .venv/run.stamp
 	@rm -rf build/peers
 	@$(BIN)/python -m venv build/peers
-	@echo "velora: installing benchmarks/peers-requirements.txt into build/peers"
-	@build/peers/bin/pip install -qq --disable-pip-version-check -r $<
 	@$(BIN)/python -c 'from sysconfig import get_path; \
 	  print("import site; site.addsitedir(%r)" % get_path("purelib"))' \
 	  > $$(echo build/peers/lib/python3*/site-packages)/velora.pth
+	@for peer in $(PEERS); do \
+	  echo "velora: installing $$peer into build/peers"; \
+	  build/peers/bin/pip install -qq --disable-pip-version-check -c $< $$peer \
+	    2> build/peers/pip.log && continue; \
+	  grep . build/peers/pip.log | tail -n 1 | tee build/peers/failed-$$peer.txt; \
+	done
 	@touch $@
-
-bench-peers: build/installed.stamp build/peers/installed.stamp ## Time everything against other libraries too
-	@build/peers/bin/python -m benchmarks
 
 # Checking it
 

@@ -29,7 +29,14 @@ def compile_library(source: Path, **macros: int) -> ctypes.CDLL:
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         raise NoCompiler("no C++ compiler: neither CXX nor c++")
-    flags = ["-O3", "-std=c++20", "-shared", "-fPIC", *(f"-D{k}={v}" for k, v in macros.items())]
+    flags = [
+        "-O3",
+        "-std=c++20",
+        "-shared",
+        "-fPIC",
+        "-pthread",
+        *(f"-D{k}={v}" for k, v in macros.items()),
+    ]
     recipe = "\0".join([compiler, *flags]).encode() + source.read_bytes()
     library = BUILD_DIR / f"{source.stem}-{hashlib.sha256(recipe).hexdigest()[:12]}.so"
     if not library.exists():

@@ -1,7 +1,7 @@
 // What moving the bytes of a batch costs when nothing else is done: rows of a known layout, places
 // drawn beforehand, outputs that are there already. No buffer that hands out tensors can be faster.
 //
-//   gather     random rows into one output for each field
+//   gather     random rows into one output for each field; gather_on_threads does so on several
 //   copy_runs  runs of rows that follow each other, as they are, into one packed output
 //   split_runs the same runs into one output for each field
 //   scatter    one row for each ring, from one input for each field
@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <thread>
+#include <vector>
 
 namespace {
 
@@ -63,10 +65,6 @@ inline void split(const std::byte* row, const Columns& to, std::size_t i) {
   std::memcpy(to.dones + i * sizeof(float), row + kFlags, sizeof(float));
 }
 
-}  // namespace
-
-extern "C" {
-
 struct GatherJob {
   const std::byte* rows;
   const std::uint32_t* places;
@@ -95,18 +93,34 @@ struct ScatterJob {
   Columns inputs;
 };
 
-std::size_t pitch() { return kPitch; }
-
-void gather(GatherJob* job) {
-  const std::uint32_t* places = next_places(job);
-  const std::size_t count = job->count;
-  for (std::size_t i = 0; i < kRowsAhead && i < count; ++i) {
+void gather_part(const GatherJob* job, const std::uint32_t* places, std::size_t begin,
+                 std::size_t end) {
+  for (std::size_t i = begin; i < begin + kRowsAhead && i < end; ++i) {
     prefetch(job->rows + places[i] * kPitch);
   }
-  for (std::size_t i = 0; i < count; ++i) {
-    if (i + kRowsAhead < count) prefetch(job->rows + places[i + kRowsAhead] * kPitch);
+  for (std::size_t i = begin; i < end; ++i) {
+    if (i + kRowsAhead < end) prefetch(job->rows + places[i + kRowsAhead] * kPitch);
     split(job->rows + places[i] * kPitch, job->outputs, i);
   }
+}
+
+}  // namespace
+
+extern "C" {
+
+std::size_t pitch() { return kPitch; }
+
+void gather(GatherJob* job) { gather_part(job, next_places(job), 0, job->count); }
+
+// In equal parts, the first on this thread.
+void gather_on_threads(GatherJob* job, std::size_t num_threads) {
+  const std::uint32_t* places = next_places(job);
+  const auto start = [&](std::size_t part) { return job->count * part / num_threads; };
+  std::vector<std::jthread> others;
+  for (std::size_t part = 1; part < num_threads; ++part) {
+    others.emplace_back(gather_part, job, places, start(part), start(part + 1));
+  }
+  gather_part(job, places, 0, start(1));
 }
 
 void copy_runs(RunsJob* job) {

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("velora", "torch", "numpy", "torchrl", "tensordict")
+PACKAGES = (
+    "velora",
+    "torch",
+    "numpy",
+    "stable-baselines3",
+    "cpprb",
+    "torchrl",
+    "tensordict",
+    "tianshou",
+    "flashbax",
+    "jax",
+)
 
 
 def describe_machine() -> dict[str, object]:
@@ -20,6 +33,18 @@ def describe_machine() -> dict[str, object]:
         "system": platform.system(),
         "architecture": platform.machine(),
     }
+
+
+def name(machine: Mapping[str, object] | None = None) -> str:
+    """Processor and cores, of this machine or a described one."""
+    machine = describe_machine() if machine is None else machine
+    return f"{machine['processor']}, {machine['cores']} cores"
+
+
+def slug() -> str:
+    """The same for the name of a folder."""
+    plain = re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", name())
+    return re.sub(r"[^a-z0-9.]+", "-", plain.lower()).strip("-")
 
 
 def describe_versions() -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Measures what transitions of stacked images take: `python -m benchmarks.memory`. Needs Linux.
+"""Measures what transitions take: `python -m benchmarks.memory`. Needs Linux.
 
-Each way of storing them has a process of its own, which pushes steps as an Atari environment makes
-them and looks at how much more memory is resident than before. Frames are random, so that nothing
-can be saved by what they show.
+Each way of storing them has a process of its own, which pushes steps as an environment makes them
+and looks at how much more memory is resident than before. Vectors and frames are random, so that
+nothing can be saved by what they show.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import machine
-from benchmarks.compiler import BUILD_DIR
-from benchmarks.workloads import Array
+from benchmarks import machine, output
+from benchmarks.rows import Array
 
 if TYPE_CHECKING:  # else only where it is measured: importing torch takes seconds
     from velora.buffer import Experience, ReplayBuffer
@@ -32,88 +31,28 @@ if TYPE_CHECKING:  # else only where it is measured: importing torch takes secon
 FRAME_SHAPE = (84, 84)
 FRAME_STACK = 4
 EPISODE_STEPS = (100, 2_000)
+VECTOR_SIZE, ACTION_SIZE = 17, 6
+# 17 + 6 + 1 + 17 numbers of four bytes, flags, and what is left of the third cache line.
+VECTOR_ROW_BYTES = 192
 SCALE = 1_000_000
 GIGABYTE = 1e9
 STATM = Path("/proc/self/statm")
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way of storing stacked frames.
+def _play_vectors() -> Iterator[Experience]:
+    """Endless steps of a vector environment."""
+    from velora.buffer import Experience
 
-    Attributes:
-        options: For `ReplayBuffer`.
-        share: The part of `--rows` that it gets: what is stored whole takes 56 KB a row.
-        aim_gb: What `SCALE` rows may take.
-    """
-
-    options: dict[str, Any]
-    share: float = 1.0
-    aim_gb: float | None = None
+    rng = np.random.default_rng(0)
+    state = rng.standard_normal(VECTOR_SIZE, np.float32)
+    while True:
+        action = rng.standard_normal(ACTION_SIZE, np.float32)
+        following = rng.standard_normal(VECTOR_SIZE, np.float32)
+        yield Experience(state, action, 0.0, following, False)
+        state = following
 
 
-WAYS = {
-    "frame_stack=4": Way({"frame_stack": FRAME_STACK}, aim_gb=7.3),
-    "compact=True": Way({"compact": True}, share=0.1),
-    "compact=False": Way({"compact": False}, share=0.1),
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints, and returns the exit code."""
-    options = _parse(arguments)
-    if options.child:
-        print(json.dumps(_measure(WAYS[options.child].options, options.rows)))
-        return 0
-    if not STATM.exists():
-        print(f"there is no {STATM} here", file=sys.stderr)
-        return 1
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    results = {}
-    for name in options.ways:
-        rows = max(1, round(options.rows * WAYS[name].share))
-        console.print(f"{rows:,} rows, {name} ...", style="dim")
-        results[name] = {"rows": rows, **_measure_in_a_process(name, rows)}
-    _print_table(results, console)
-    document = {
-        "date": machine.now(),
-        "machine": machine.describe_machine(),
-        "versions": machine.describe_versions(),
-        "results": results,
-    }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    console.print(f"written to {options.json}", style="dim", soft_wrap=True)
-    return 0
-
-
-def _measure_in_a_process(name: str, rows: int) -> dict[str, int]:
-    command = ["-m", "benchmarks.memory", "--child", name, "--rows", str(rows)]
-    run = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=True)
-    measured: dict[str, int] = json.loads(run.stdout)
-    return measured
-
-
-def _measure(options: dict[str, Any], rows: int) -> dict[str, int]:
-    """Bytes that become resident until the buffer is full, and when it was overwritten by half."""
-    from velora.buffer import ReplayBuffer
-
-    steps = _play()
-    _fill(ReplayBuffer(10, seed=0, **options), steps, 20)  # what the first push of all needs
-    before = _resident()
-    buffer = ReplayBuffer(rows, seed=0, **options)
-    _fill(buffer, steps, rows)
-    full = _resident() - before
-    _fill(buffer, steps, rows // 2)
-    return {"full": full, "overwritten": _resident() - before}
-
-
-def _fill(buffer: ReplayBuffer, steps: Iterator[Experience], count: int) -> None:
-    for _ in range(count):
-        buffer.push(next(steps))
-
-
-def _play() -> Iterator[Experience]:
+def _play_images() -> Iterator[Experience]:
     """Endless steps: stacks that begin with copies of the first frame, then move on by a frame."""
     from velora.buffer import Experience
 
@@ -132,6 +71,85 @@ def _frame(rng: np.random.Generator) -> Array:
     return np.frombuffer(rng.bytes(int(np.prod(FRAME_SHAPE))), np.uint8).reshape(FRAME_SHAPE)
 
 
+@dataclass(frozen=True)
+class Way:
+    """One way of storing transitions.
+
+    Attributes:
+        play: Makes them.
+        options: For `ReplayBuffer`.
+        share: How many times `--rows` it gets: what is stored whole takes 56 KB a row.
+        aim_gb: What `SCALE` rows may take.
+    """
+
+    play: Callable[[], Iterator[Experience]]
+    options: dict[str, Any]
+    share: float = 1.0
+    aim_gb: float | None = None
+
+
+WAYS = {
+    "vectors": Way(_play_vectors, {}, share=10, aim_gb=1.01 * VECTOR_ROW_BYTES * SCALE / GIGABYTE),
+    "frame_stack=4": Way(_play_images, {"frame_stack": FRAME_STACK}, aim_gb=7.3),
+    "compact=True": Way(_play_images, {"compact": True}, share=0.1),
+    "compact=False": Way(_play_images, {"compact": False}, share=0.1),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints, and returns the exit code."""
+    options = _parse(arguments)
+    if options.child:
+        print(json.dumps(_measure(WAYS[options.child], options.rows)))
+        return 0
+    if not STATM.exists():
+        print(f"there is no {STATM} here", file=sys.stderr)
+        return 1
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    results = {}
+    for name in options.ways:
+        rows = max(1, round(options.rows * WAYS[name].share))
+        console.print(f"{rows:,} rows, {name} ...", style="dim")
+        results[name] = {"rows": rows, **_measure_in_a_process(name, rows)}
+    _print_table(results, console)
+    document = {
+        "date": machine.now(),
+        "machine": machine.describe_machine(),
+        "versions": machine.describe_versions(),
+        "results": results,
+    }
+    path = output.folder(options) / "memory.json"
+    output.write_json(document, path)
+    console.print(f"written to {path}", style="dim", soft_wrap=True)
+    return 0
+
+
+def _measure_in_a_process(name: str, rows: int) -> dict[str, int]:
+    command = ["-m", "benchmarks.memory", "--child", name, "--rows", str(rows)]
+    run = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=True)
+    measured: dict[str, int] = json.loads(run.stdout)
+    return measured
+
+
+def _measure(way: Way, rows: int) -> dict[str, int]:
+    """Bytes that become resident until the buffer is full, and when it was overwritten by half."""
+    from velora.buffer import ReplayBuffer
+
+    steps = way.play()
+    _fill(ReplayBuffer(10, seed=0, **way.options), steps, 20)  # what the first push of all needs
+    before = _resident()
+    buffer = ReplayBuffer(rows, seed=0, **way.options)
+    _fill(buffer, steps, rows)
+    full = _resident() - before
+    _fill(buffer, steps, rows // 2)
+    return {"full": full, "overwritten": _resident() - before}
+
+
+def _fill(buffer: ReplayBuffer, steps: Iterator[Experience], count: int) -> None:
+    for _ in range(count):
+        buffer.push(next(steps))
+
+
 def _resident() -> int:
     gc.collect()
     pages = int(STATM.read_text(encoding="ascii").split()[1])
@@ -140,14 +158,15 @@ def _resident() -> int:
 
 def _print_table(results: dict[str, dict[str, int]], console: Console) -> None:
     shape = "x".join(map(str, (FRAME_STACK, *FRAME_SHAPE)))
-    table = Table(title=f"Resident memory of {shape} uint8 transitions")
+    vectors = f"{VECTOR_SIZE}+{ACTION_SIZE} float32"
+    table = Table(title=f"Resident memory: vectors of {vectors}, else stacks of {shape} uint8")
     table.add_column("stored", no_wrap=True)
     for heading in ("rows", "bytes a row", f"GB for {SCALE:,}", "overwritten by half"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, result in results.items():
         rows = result["rows"]
         scaled = (_scaled_gb(result[key], rows) for key in ("full", "overwritten"))
-        figures = (f"{gigabytes:.2f}" for gigabytes in scaled)
+        figures = (f"{gigabytes:.3f}" for gigabytes in scaled)
         table.add_row(name, f"{rows:,}", f"{result['full'] / rows:,.0f}", *figures)
     console.print(table)
     frames = np.prod(FRAME_SHAPE) * SCALE / GIGABYTE
@@ -157,7 +176,7 @@ def _print_table(results: dict[str, dict[str, int]], console: Console) -> None:
         if aim is not None:
             most = max(_scaled_gb(result[key], result["rows"]) for key in ("full", "overwritten"))
             mark = "[green]met[/]" if most <= aim else "[red]missed[/]"
-            console.print(f"{name} at most {aim:g} GB: {most:.2f}, {mark}")
+            console.print(f"{name} at most {aim:.4g} GB: {most:.4g}, {mark}")
 
 
 def _scaled_gb(nbytes: int, rows: int) -> float:
@@ -167,13 +186,14 @@ def _scaled_gb(nbytes: int, rows: int) -> float:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory",
-        description="Measure the resident memory of stacked images, each way of storing them.",
+        description="Measure the resident memory of transitions, each way of storing them.",
     )
     parser.add_argument(
         "--rows",
         type=int,
         default=100_000,
-        help="transitions with frame_stack; the other ways get a tenth (default: 100,000)",
+        help="transitions with frame_stack; vectors get ten times as many, the other ways a tenth "
+        "(default: 100,000)",
     )
     parser.add_argument(
         "--ways",
@@ -183,13 +203,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="WAY",
         help=f"only these of {', '.join(WAYS)}",
     )
-    parser.add_argument(
-        "--json",
-        type=Path,
-        default=BUILD_DIR / "memory.json",
-        metavar="PATH",
-        help="where to write the results (default: build/benchmarks/memory.json)",
-    )
+    output.add_option(parser)
     parser.add_argument("--child", choices=list(WAYS), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

@@ -2,135 +2,94 @@
 
 from __future__ import annotations
 
-import json
-import operator
-import statistics
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
-from benchmarks.timing import Plan, Timing, quartiles
-from benchmarks.workloads import Aim, Workload
+from benchmarks.results import FLOOR, REFERENCE, Result
+from benchmarks.timing import Plan
 
-REFERENCE = "velora"
-
-
-@dataclass(frozen=True)
-class Result:
-    """One workload, and what each contender took for it."""
-
-    workload: Workload
-    timings: dict[str, Timing]
-
-    def ratio(self, name: str, to: str = REFERENCE) -> tuple[float, float, float] | None:
-        """How many times as long as another: first quartile, median, third quartile of all rounds.
-
-        None where one of them was not timed.
-        """
-        if name not in self.timings or to not in self.timings:
-            return None
-        ratios = self.timings[name].ratios_to(self.timings[to])
-        low, high = quartiles(ratios)
-        return low, statistics.median(ratios), high
-
-    def aims(self) -> list[tuple[str, bool]]:
-        """Each aim in words, and whether it was met."""
-        found = [self._try_aim(aim) for aim in self.workload.aims]
-        return [outcome for outcome in found if outcome is not None]
-
-    def _try_aim(self, aim: Aim) -> tuple[str, bool] | None:
-        if aim.times is not None:
-            ratio = self.ratio(aim.contender, aim.times)
-            value, unit = None if ratio is None else ratio[1], f"x {aim.times}"
-        else:
-            timing = self.timings.get(aim.contender)
-            value, unit = None if timing is None else timing.median_us, "us"
-        if value is None:
-            return None
-        words, met = [], True
-        for limit, word, fits in (
-            (aim.at_most, "at most", operator.le),
-            (aim.at_least, "at least", operator.ge),
-        ):
-            if limit is not None:
-                words.append(f"{word} {limit:g} {unit}")
-                met = met and fits(value, limit)
-        return f"{aim.contender} {' and '.join(words)}: {value:.2f}", met
+EVERYTHING = "everything"
 
 
-def print_table(results: list[Result], plan: Plan, console: Console) -> None:
-    """Prints medians with their spread, ratios, and how the aims fared."""
-    table = Table(title=f"Microseconds a call, one thread, {plan.clock} clock")
-    for heading in ("work", "rows", "contender"):
+def print_table(results: Sequence[Result], console: Console) -> None:
+    """Prints medians with their spread, ratios, who is missing, and how the aims fared."""
+    absent = missing(results)
+    everywhere = {name for name, works, _ in absent if works == EVERYTHING}
+    clocks = " and ".join(dict.fromkeys(result.clock for result in results))
+    table = Table(title=f"Microseconds a call, {clocks} clock, on {machine.name()}")
+    for heading in ("work", "rows", "threads", "contender"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("median", "quartiles", "min", "max", f"x {REFERENCE}", "quartiles"):
+    for heading in ("median", "quartiles", f"x {REFERENCE}", "quartiles", f"x {FLOOR}"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
-        labels = [result.workload.name, f"{result.workload.rows.capacity:,}"]
-        for name, timing in result.timings.items():
-            table.add_row(*labels, name, *_figures(timing, result.ratio(name)))
-            labels = ["", ""]
+        workload = result.workload
+        labels = [workload.name, f"{workload.rows.capacity:,}", str(result.num_threads)]
+        for name in result.timings:
+            table.add_row(*labels, name, *_figures(result, name))
+            labels = [""] * len(labels)
+        for name in sorted(result.left_out.keys() - everywhere):
+            table.add_row(*labels, name, "left out")
+            labels = [""] * len(labels)
         table.add_section()
     console.print(table)
+    for name, works, reason in absent:
+        console.print(f"{name} is left out of {works}: {reason}", style="yellow")
+    _print_aims(results, console)
+
+
+def missing(results: Sequence[Result]) -> list[tuple[str, str, str]]:
+    """Who is left out, of what, and why; what has the same reason is one line."""
+    works: dict[tuple[str, str], list[str]] = {}
     for result in results:
-        for text, met in result.aims():
-            mark = "[green]met[/]" if met else "[red]missed[/]"
-            console.print(f"{result.workload.name}: {text}, {mark}")
+        for name, reason in result.left_out.items():
+            works.setdefault((name, reason), []).append(result.workload.name)
+    return [
+        (name, EVERYTHING if len(of) == len(results) else "; ".join(of), reason)
+        for (name, reason), of in works.items()
+    ]
 
 
-def write_json(results: list[Result], left_out: dict[str, str], plan: Plan, path: Path) -> None:
-    """Writes everything that was measured, with what it was measured on and what was missing."""
-    document = {
+def as_document(results: Sequence[Result], plan: Plan) -> dict[str, Any]:
+    """Everything that was measured, with what it was measured on and what was missing."""
+    return {
         "date": machine.now(),
         "machine": machine.describe_machine(),
         "versions": machine.describe_versions(),
-        "settings": {"threads": 1, **asdict(plan)},
-        "left_out": left_out,
-        "results": [_as_json(result) for result in results],
+        "settings": asdict(plan),
+        "left_out": [
+            {"contender": name, "work": works, "reason": reason}
+            for name, works, reason in missing(results)
+        ],
+        "results": [result.as_json() for result in results],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def _figures(timing: Timing, ratio: tuple[float, float, float] | None) -> list[str]:
+def _print_aims(results: Sequence[Result], console: Console) -> None:
+    unknown = 0
+    for result in results:
+        for text, met in result.aims():
+            if met is None:
+                unknown += 1
+                continue
+            mark = "[green]met[/]" if met else "[red]missed[/]"
+            console.print(f"{result.workload.name}: {text}, {mark}")
+    if unknown:
+        console.print(f"{unknown} more aims are about contenders that were not timed", style="dim")
+
+
+def _figures(result: Result, name: str) -> list[str]:
+    timing = result.timings[name]
     low, high = timing.quartiles_us
-    figures = [
-        _us(timing.median_us),
-        f"{_us(low)}-{_us(high)}",
-        _us(min(timing.blocks_us)),
-        _us(max(timing.blocks_us)),
-    ]
-    if ratio is None:
-        return [*figures, "", ""]
-    return [*figures, f"{ratio[1]:.2f}", f"{ratio[0]:.2f}-{ratio[2]:.2f}"]
+    figures = [_us(timing.median_us), f"{_us(low)}-{_us(high)}"]
+    ratio, to_floor = result.ratio(name), result.ratio(name, FLOOR)
+    figures += ["", ""] if ratio is None else [f"{ratio[1]:.2f}", f"{ratio[0]:.2f}-{ratio[2]:.2f}"]
+    return [*figures, "" if to_floor is None else f"{to_floor[1]:.2f}"]
 
 
 def _us(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-
-def _as_json(result: Result) -> dict[str, object]:
-    contenders: dict[str, object] = {}
-    for name, timing in result.timings.items():
-        ratio = result.ratio(name)
-        contenders[name] = {
-            "median_us": timing.median_us,
-            "quartiles_us": timing.quartiles_us,
-            "min_us": min(timing.blocks_us),
-            "max_us": max(timing.blocks_us),
-            "calls_per_block": timing.calls_per_block,
-            "times_velora": None if ratio is None else ratio[1],
-            "times_velora_quartiles": None if ratio is None else (ratio[0], ratio[2]),
-        }
-    workload = result.workload
-    return {
-        "work": workload.name,
-        "rows": workload.rows.name,
-        "capacity": workload.rows.capacity,
-        "arguments": workload.arguments,
-        "contenders": contenders,
-        "aims": [{"aim": text, "met": met} for text, met in result.aims()],
-    }
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"

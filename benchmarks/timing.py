@@ -8,10 +8,13 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
-from time import perf_counter_ns, thread_time_ns
+from time import perf_counter_ns, process_time_ns
+from typing import NamedTuple, TypeVar
 
 Operation = Callable[[], object]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -19,24 +22,34 @@ class Plan:
     """How long to look.
 
     Attributes:
-        rounds: In each, every operation has one block.
+        rounds: At most so many; in each, every operation has one block.
         block_us: How long a block should last: long beside the clock's own cost, short beside
-            what else the machine does.
-        clock: "wall", or "cpu" for the time that this thread was running. They agree on an idle
-            machine; on a busy one the second leaves out the turns of other programs.
+            what else the machine does. A call that takes longer is a block of its own.
+        seconds: How long all rounds may take together; there are fewer where blocks are long.
+        least_rounds: But so many in any case.
+        clock: "wall", or "cpu" for the time that the process was running, all its threads together.
+            They agree for one thread on an idle machine; on a busy one the second leaves out the
+            turns of other programs.
     """
 
     rounds: int
     block_us: float
+    seconds: float
+    least_rounds: int
     clock: str = "wall"
 
     def now_ns(self) -> int:
         """Reads the clock."""
-        return thread_time_ns() if self.clock == "cpu" else perf_counter_ns()
+        return process_time_ns() if self.clock == "cpu" else perf_counter_ns()
+
+    def rounds_of(self, round_us: float) -> int:
+        """How many rounds there is time for."""
+        affordable = int(self.seconds * 1e6 / round_us) if round_us > 0 else self.rounds
+        return max(self.least_rounds, min(self.rounds, affordable))
 
 
-FULL = Plan(rounds=101, block_us=4_000)
-QUICK = Plan(rounds=5, block_us=100)
+FULL = Plan(rounds=101, block_us=4_000, seconds=8, least_rounds=11)
+QUICK = Plan(rounds=5, block_us=100, seconds=1, least_rounds=3)
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,9 @@ def quartiles(values: list[float] | tuple[float, ...]) -> tuple[float, float]:
     return low, high
 
 
-def time_in_turns(operations: Mapping[str, Operation], plan: Plan) -> dict[str, Timing]:
+def time_in_turns(
+    operations: Mapping[str, Operation], plan: Plan
+) -> tuple[dict[str, Timing], dict[str, Exception]]:
     """Times each operation once a round, in another order each round.
 
     A fixed order can fall into step with the turns of other programs, and then they always hit
@@ -78,20 +93,47 @@ def time_in_turns(operations: Mapping[str, Operation], plan: Plan) -> dict[str, 
         plan: At least two rounds.
 
     Returns:
-        Name -> what it took.
+        Name -> what it took, and name -> what it raised; the others go on without it.
     """
-    calls = {name: _calls_in_block(plan, run) for name, run in operations.items()}
-    blocks: dict[str, list[float]] = {name: [] for name in operations}
-    order = list(operations)
+    failures: dict[str, Exception] = {}
+    plans = {
+        name: _attempt(partial(_plan_block, plan, run), name, failures)
+        for name, run in operations.items()
+    }
+    blocks = {name: block for name, block in plans.items() if block is not None}
+    timed: dict[str, list[float]] = {name: [] for name in blocks}
     shuffle = random.Random(0).shuffle
-    for _ in range(plan.rounds):
+    for _ in range(plan.rounds_of(sum(block.expected_us for block in blocks.values()))):
+        order = [name for name in timed if name not in failures]
         shuffle(order)
         for name in order:
-            blocks[name].append(_time_block(plan, operations[name], calls[name]))
-    return {name: Timing(calls[name], tuple(blocks[name])) for name in operations}
+            run = partial(_time_block, plan, operations[name], blocks[name].calls)
+            call_us = _attempt(run, name, failures)
+            if call_us is not None:
+                timed[name].append(call_us)
+    timings = {
+        name: Timing(blocks[name].calls, tuple(calls_us))
+        for name, calls_us in timed.items()
+        if name not in failures
+    }
+    return timings, failures
 
 
-def _calls_in_block(plan: Plan, run: Operation) -> int:
+def _attempt(run: Callable[[], T], name: str, failures: dict[str, Exception]) -> T | None:
+    """What it returns; None where it raises, and then why, among the failures."""
+    try:
+        return run()
+    except Exception as error:
+        failures[name] = error
+        return None
+
+
+class _Block(NamedTuple):
+    calls: int
+    expected_us: float
+
+
+def _plan_block(plan: Plan, run: Operation) -> _Block:
     """How many calls fill a block. Finding out warms the operation up.
 
     Not from a single look: a first call takes memory that later ones have, and where it alone
@@ -101,7 +143,8 @@ def _calls_in_block(plan: Plan, run: Operation) -> int:
     calls = 1
     while (call_us := _least_of_three(plan, run, calls)) * calls < plan.block_us / 2:
         calls *= 2
-    return max(1, round(plan.block_us / call_us))
+    calls = max(1, round(plan.block_us / call_us))
+    return _Block(calls, calls * call_us)
 
 
 def _least_of_three(plan: Plan, run: Operation, calls: int) -> float:

@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from benchmarks import threads
 from benchmarks.contenders.base import Contender, Operation
-from benchmarks.workloads import Array, Boundary, Contents
-from velora.buffer import Experience, ReplayBuffer
+from benchmarks.learner import Batch
+from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
+from benchmarks.rows import Array, Boundary, Contents, map_observations
+from velora.buffer import BatchExperience, Experience, ReplayBuffer
+from velora.returns import gae
 
 
 class Velora(Contender):
@@ -23,9 +28,16 @@ class Velora(Contender):
         """Extends a buffer by all contents at once."""
         self._contents = contents
         self._buffer = _filled(contents)
-        first = (torch.from_numpy(column[0].copy()) for column in contents.columns())
-        state, action, _, next_state, _ = first
+        state, next_state = (
+            map_observations(lambda column: torch.from_numpy(column[0].copy()), column)
+            for column in (contents.states, contents.next_states)
+        )
+        action = torch.from_numpy(contents.actions[0].copy())
         self._values = (state, action, 0.5, next_state, False)
+
+    def as_tensors(self, batch: BatchExperience) -> Batch:
+        """Its fields."""
+        return batch.states, batch.actions, batch.rewards, batch.next_states, batch.dones
 
     def push(self) -> Operation:
         """`push` of an Experience that is there already."""
@@ -46,20 +58,30 @@ class Velora(Contender):
         contents = self._contents
         even = contents.rows.capacity // num_envs * num_envs
         buffer = _filled(contents, even, num_envs=num_envs)
-        arrays = {
-            "states": contents.states[:num_envs].copy(),
-            "actions": contents.actions[:num_envs].copy(),
-            "rewards": contents.rewards[:num_envs, 0].copy(),
-            "next_states": contents.next_states[:num_envs].copy(),
-            "dones": contents.dones[:num_envs, 0] > 0,
-            "truncations": contents.truncations[:num_envs, 0] > 0,
+        arrays = _columns(contents, num_envs)
+        arrays |= {name: arrays[name][:, 0] > 0 for name in ("dones", "truncations")}
+        arrays["rewards"] = arrays["rewards"][:, 0].copy()
+        tensors: dict[str, Any] = {
+            name: map_observations(torch.from_numpy, column) for name, column in arrays.items()
         }
-        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return {"": partial(buffer.extend, **tensors), "arrays": partial(buffer.extend, **arrays)}
 
     def sample(self, batch_size: int) -> Operation:
         """`sample` as it is."""
         return partial(self._buffer.sample, batch_size)
+
+    def sample_on_all_threads(self, batch_size: int) -> Mapping[str, Operation]:
+        """`sample` with as many threads as torch, and with one."""
+        run = self.sample(batch_size)
+        return {"": run, "one thread": threads.on_one(run)}
+
+    def sample_beside_tenth(self, batch_size: int) -> Mapping[str, Operation]:
+        """`sample` of this buffer, and of one with a tenth of the rows."""
+        tenth = _filled(self._contents, max(1, self._contents.rows.capacity // 10))
+        return {
+            "": self.sample(batch_size),
+            "a tenth of the rows": partial(tenth.sample, batch_size),
+        }
 
     def sample_images(self, batch_size: int) -> Mapping[str, Operation]:
         """Stored by default (each observation once), as frames, and whole."""
@@ -92,6 +114,20 @@ class Velora(Contender):
             operations[f"episodes of {steps:,}"] = run
         return operations
 
+    def gae(self, num_steps: int, num_envs: int) -> Operation:
+        """`velora.returns.gae`; it returns the returns too."""
+        rollout = make_rollout(num_steps, num_envs)
+        rewards, values, next_values, dones = (
+            torch.from_numpy(array)
+            for array in (rollout.rewards, rollout.values, rollout.next_values, rollout.dones)
+        )
+
+        def run() -> Tensor:
+            advantages, _ = gae(rewards, values, next_values, dones, gamma=GAMMA, lam=LAMBDA)
+            return advantages
+
+        return run
+
 
 def _filled(
     contents: Contents, rows: int | None = None, dones: Array | None = None, **options: Any
@@ -99,12 +135,20 @@ def _filled(
     """A full buffer of the first `rows`."""
     rows = contents.rows.capacity if rows is None else rows
     buffer = ReplayBuffer(rows, seed=0, **options)
-    fields = ("states", "actions", "rewards", "next_states", "dones", "truncations")
-    columns = {name: getattr(contents, name)[:rows] for name in fields}
+    columns = _columns(contents, rows)
     if dones is not None:
         columns |= {"dones": dones, "truncations": np.zeros_like(dones)}
     buffer.extend(**columns)
     return buffer
+
+
+def _columns(contents: Contents, rows: int) -> dict[str, Any]:
+    """The first `rows`, by the names that `extend` takes."""
+    names = ("states", "actions", "rewards", "next_states", "dones", "truncations")
+    return {
+        name: map_observations(lambda column: column[:rows], getattr(contents, name))
+        for name in names
+    }
 
 
 def _every(steps: int, rows: int) -> Array:

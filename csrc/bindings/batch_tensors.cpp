@@ -60,21 +60,30 @@ BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs,
   }
   const std::size_t headers = align(specs.size() * sizeof(TensorHeader));
   std::size_t offset = device ? 0 : headers;
-  offsets_.reserve(specs.size());
+  std::vector<std::size_t> offsets;
+  offsets.reserve(specs.size());
+  parts_.reserve(specs.size());  // before there is memory to lose
   for (const TensorSpec& spec : specs) {
-    offsets_.push_back(offset);
+    offsets.push_back(offset);
     const std::size_t rows = extent.rows * (spec.each_step ? extent.steps : 1);
     if (spec.row_bytes > (SIZE_MAX / 4 - offset) / rows) {
       throw MemoryError("batch_size: " + std::to_string(rows) + " rows do not fit into memory");
     }
     offset = align(offset + rows * spec.row_bytes);
   }
-  if (!device) {
-    slab_ = pool.acquire(offset);
-    memory_ = slab_->data();
-    return;
-  }
-  DLManagedTensorVersioned* managed = allocate_on_device(*device, offset);
+  std::byte* const memory =
+      device ? take_device_memory(pool, headers, offset) : take_slab(pool, offset);
+  for (const std::size_t part : offsets) parts_.push_back(memory + part);
+}
+
+std::byte* BatchTensors::take_slab(SlabPool& pool, std::size_t bytes) {
+  slab_ = pool.acquire(bytes);
+  return slab_->data();
+}
+
+std::byte* BatchTensors::take_device_memory(SlabPool& pool, std::size_t headers,
+                                            std::size_t bytes) {
+  DLManagedTensorVersioned* managed = allocate_on_device(*device_, bytes);
   try {
     slab_ = pool.acquire(headers);
   } catch (...) {
@@ -85,7 +94,16 @@ BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs,
     auto* tensor = static_cast<DLManagedTensorVersioned*>(companion);
     tensor->deleter(tensor);
   });
-  memory_ = static_cast<std::byte*>(managed->dl_tensor.data) + managed->dl_tensor.byte_offset;
+  return static_cast<std::byte*>(managed->dl_tensor.data) + managed->dl_tensor.byte_offset;
+}
+
+std::vector<std::int64_t> shape_of(const TensorSpec& spec, BatchExtent extent) {
+  std::vector<std::int64_t> shape = {static_cast<std::int64_t>(extent.rows)};
+  if (extent.is_sequences && spec.each_step) {
+    shape.push_back(static_cast<std::int64_t>(extent.steps));
+  }
+  shape.insert(shape.end(), spec.row_shape.begin(), spec.row_shape.end());
+  return shape;
 }
 
 py::object BatchTensors::tensor(std::size_t i) {
@@ -106,7 +124,7 @@ py::object BatchTensors::tensor(std::size_t i) {
       .manager_ctx = slab_,
       .deleter = release_tensor,
       .flags = 0,
-      .dl_tensor = {.data = data(i),
+      .dl_tensor = {.data = parts_[i],
                     .device = device_ ? DLDevice{kDLCUDA, *device_} : DLDevice{kDLCPU, 0},
                     .ndim = ndim,
                     .dtype = to_dlpack_type(spec.dtype),

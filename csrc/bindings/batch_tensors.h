@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "core/dtype.h"
@@ -19,6 +20,9 @@ struct TensorSpec {
   std::size_t row_bytes;
   bool each_step = true;  // in a batch of sequences; otherwise one row for each sequence
 };
+
+/// Where each part of a batch lies.
+using BatchMemory = std::span<std::byte* const>;
 
 /// How many rows a batch has, or how many sequences of how many steps.
 struct BatchExtent {
@@ -42,19 +46,24 @@ class BatchTensors {
   BatchTensors(const BatchTensors&) = delete;
   BatchTensors& operator=(const BatchTensors&) = delete;
 
-  /// Where the i-th part lies: in host memory, or on the device.
-  std::byte* data(std::size_t i) const { return memory_ + offsets_[i]; }
+  /// Where the parts lie: in host memory, or on the device.
+  BatchMemory memory() const { return parts_; }
   /// A new torch.Tensor (rows, *row_shape), or (rows, steps, *row_shape), over the i-th part. Call
   /// once for each part.
   pybind11::object tensor(std::size_t i);
 
  private:
+  std::byte* take_slab(SlabPool& pool, std::size_t bytes);
+  std::byte* take_device_memory(SlabPool& pool, std::size_t headers, std::size_t bytes);
+
   const std::vector<TensorSpec>& specs_;
   BatchExtent extent_;
   std::optional<int> device_;
   Slab* slab_;
-  std::byte* memory_;
-  std::vector<std::size_t> offsets_;
+  std::vector<std::byte*> parts_;
 };
+
+/// The shape of one tensor of a batch.
+std::vector<std::int64_t> shape_of(const TensorSpec& spec, BatchExtent extent);
 
 }  // namespace velora

@@ -70,12 +70,13 @@ class Buffer::ReaderLease {
 };
 
 Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, const BufferOptions& options,
-               py::object check_type)
+               py::object check_type, py::object batch_type)
     : storage_(make_row_storage(RowLayout(std::move(fields), options.observations),
                                 options.lane_capacity, options.num_lanes, options.seed,
                                 options.device)),
       options_(options),
       trees_(trees),
+      names_(std::move(batch_type), trees),
       check_type_(std::move(check_type)),
       plan_(plan_batch()),
       slabs_(SlabPool::create()) {
@@ -199,15 +200,17 @@ void Buffer::clear() {
   storage_->clear();
 }
 
-py::tuple Buffer::sample(py::handle batch_size) {
+py::object Buffer::sample(py::handle batch_size, py::handle out) {
   const std::size_t count = read_size(batch_size, "batch_size");
   require_rows(count);
-  return make_batch(
-      plan_, {.rows = count}, [&](const BatchTensors& tensors, const PartRunner* runner) {
-        require_rows(count);
-        storage_->sample(count, target_of(plan_, tensors, options_.n_step, columns_), runner);
-        storage_->lanes().count_draw();
-      });
+  const auto fill = [&](BatchMemory memory, const PartRunner* runner) {
+    require_rows(count);
+    storage_->sample(count, target_of(plan_, memory, options_.n_step, columns_), runner);
+    storage_->lanes().count_draw();
+  };
+  if (out.is_none()) return make_batch(plan_, {.rows = count}, fill);
+  write_batch(plan_, {.rows = count}, out, fill);
+  return py::reinterpret_borrow<py::object>(out);
 }
 
 void Buffer::require_rows(std::size_t count) const {
@@ -216,7 +219,7 @@ void Buffer::require_rows(std::size_t count) const {
                    ", the number of experiences in the buffer, got " + std::to_string(count));
 }
 
-py::tuple Buffer::take(std::size_t start, std::size_t count) {
+py::object Buffer::take(std::size_t start, std::size_t count) {
   const auto require_part = [&] {
     if (count > 0 && start <= size() && count <= size() - start) return;
     throw ValueError("rows: expected a part of the " + std::to_string(size()) +
@@ -224,16 +227,15 @@ py::tuple Buffer::take(std::size_t start, std::size_t count) {
                      std::to_string(start));
   };
   require_part();
-  return make_batch(plan_, {.rows = count},
-                    [&](const BatchTensors& tensors, const PartRunner* runner) {
-                      require_part();
-                      storage_->take(start, count, target_of(plan_, tensors, 1, columns_), runner);
-                    });
+  return make_batch(plan_, {.rows = count}, [&](BatchMemory memory, const PartRunner* runner) {
+    require_part();
+    storage_->take(start, count, target_of(plan_, memory, 1, columns_), runner);
+  });
 }
 
-py::tuple Buffer::sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
-                                   const std::string& boundary,
-                                   const std::vector<std::size_t>& first_fields) {
+py::object Buffer::sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
+                                    const std::string& boundary,
+                                    const std::vector<std::size_t>& first_fields) {
   const SequenceSpec spec = {
       .length = length, .burn_in = burn_in, .boundary = read_boundary(boundary)};
   const auto require_starts = [&] {
@@ -247,14 +249,14 @@ py::tuple Buffer::sample_sequences(std::size_t batch_size, std::size_t length, s
   require_starts();
   const Plan plan = plan_sequences(first_fields);
   const BatchExtent extent = {.rows = batch_size, .steps = burn_in + length, .is_sequences = true};
-  return make_batch(plan, extent, [&](const BatchTensors& tensors, const PartRunner* runner) {
+  return make_batch(plan, extent, [&](BatchMemory memory, const PartRunner* runner) {
     require_starts();
-    SequenceTarget target = {.steps = target_of(plan, tensors, 1, columns_),
-                             .mask = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 2)),
+    SequenceTarget target = {.steps = target_of(plan, memory, 1, columns_),
+                             .mask = reinterpret_cast<float*>(memory[plan.specs.size() - 2]),
                              .firsts = {}};
-    target.steps.is_first = reinterpret_cast<float*>(tensors.data(plan.specs.size() - 1));
+    target.steps.is_first = reinterpret_cast<float*>(memory[plan.specs.size() - 1]);
     first_columns_.clear();
-    add_columns(plan, tensors, false, 1, first_columns_);
+    add_columns(plan, memory, false, 1, first_columns_);
     target.firsts.columns = first_columns_.data();
     target.firsts.num_columns = static_cast<std::uint32_t>(first_columns_.size());
     storage_->sample_sequences(spec, batch_size, target, runner);
@@ -263,26 +265,53 @@ py::tuple Buffer::sample_sequences(std::size_t batch_size, std::size_t length, s
 }
 
 template <typename Fill>
-py::tuple Buffer::make_batch(const Plan& plan, BatchExtent extent, const Fill& fill) {
+py::object Buffer::make_batch(const Plan& plan, BatchExtent extent, const Fill& fill) {
   BatchTensors tensors(*slabs_, plan.specs, extent, options_.device);
-  py::tuple batch(plan.specs.size());
-  for (std::size_t i = 0; i < plan.specs.size(); ++i) {
-    PyTuple_SET_ITEM(batch.ptr(), static_cast<py::ssize_t>(i), tensors.tensor(i).release().ptr());
+  std::vector<py::object> parts;
+  parts.reserve(plan.specs.size());
+  for (std::size_t i = 0; i < plan.specs.size(); ++i) parts.push_back(tensors.tensor(i));
+  // Filled after that: making tensors can run a garbage collection, and with it any code.
+  run_gather(plan, extent, [&] { return tensors.memory(); }, fill);
+  return names_.name(std::move(parts));
+}
+
+template <typename Fill>
+void Buffer::write_batch(const Plan& plan, BatchExtent extent, py::handle out, const Fill& fill) {
+  if (options_.device) {
+    throw ValueError("out: expected None for a buffer on a CUDA device, got a batch");
   }
-  // Filled last: making tensors can run a garbage collection, and with it any code.
+  const std::vector<py::object> tensors = names_.tensors_of(out, plan.specs.size());
+  std::vector<std::byte*> memory(tensors.size());
+  const auto locate = [&] {
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      const TensorSpec& spec = plan.specs[i];
+      const std::vector<std::int64_t> shape = shape_of(spec, extent);
+      memory[i] = writable_tensor(tensors[i].ptr(), spec.dtype, shape);
+      if (memory[i] != nullptr) continue;
+      throw ValueError("out." + names_.label(i) + ": expected a contiguous " + name_of(spec.dtype) +
+                       " tensor of shape " + shape_text(shape) + " on the CPU, got " +
+                       describe(tensors[i].ptr()));
+    }
+    return BatchMemory(memory);
+  };
+  run_gather(plan, extent, locate, fill);
+}
+
+template <typename Locate, typename Fill>
+void Buffer::run_gather(const Plan& plan, BatchExtent extent, const Locate& locate,
+                        const Fill& fill) {
   if (options_.device || plan.row_bytes * extent.rows * extent.steps < kLargeBatch) {
     gather_lock_.wait();
-    fill(tensors, nullptr);
-    return batch;
+    fill(locate(), nullptr);
+    return;
   }
   const UnlockedRunner runner(gather_lock_, torch_threads());
   gather_lock_.wait_to_gather();
-  fill(tensors, &runner);
-  return batch;
+  fill(locate(), &runner);
 }
 
-void Buffer::add_columns(const Plan& plan, const BatchTensors& tensors, bool each_step,
-                         std::uint32_t n_step, std::vector<Column>& columns) const {
+void Buffer::add_columns(const Plan& plan, BatchMemory memory, bool each_step, std::uint32_t n_step,
+                         std::vector<Column>& columns) const {
   const RowLayout& layout = storage_->layout();
   for (std::size_t f = 0; f < layout.fields().size(); ++f) {
     const Field& field = layout.fields()[f];
@@ -290,31 +319,31 @@ void Buffer::add_columns(const Plan& plan, const BatchTensors& tensors, bool eac
     if (field.role == Role::kReward && n_step > 1) continue;  // a sum, not a copy
     columns.push_back({.row_offset = field.offset,
                        .nbytes = field.nbytes,
-                       .out = tensors.data(f),
+                       .out = memory[f],
                        .source = source_of(field, layout),
                        .frames = field.frames,
                        .block_offset = field.block_offset});
   }
 }
 
-BatchTarget Buffer::target_of(const Plan& plan, const BatchTensors& tensors, std::uint32_t n_step,
+BatchTarget Buffer::target_of(const Plan& plan, BatchMemory memory, std::uint32_t n_step,
                               std::vector<Column>& columns) const {
   columns.clear();
-  add_columns(plan, tensors, true, n_step, columns);
+  add_columns(plan, memory, true, n_step, columns);
   BatchTarget target = {};
   target.columns = columns.data();
   target.num_columns = static_cast<std::uint32_t>(columns.size());
   target.n_step = n_step;
   if (n_step > 1) {
     target.reward_offset = storage_->layout().fields()[plan.reward].offset;
-    target.rewards = reinterpret_cast<float*>(tensors.data(plan.reward));
+    target.rewards = reinterpret_cast<float*>(memory[plan.reward]);
   }
-  target.dones = reinterpret_cast<float*>(tensors.data(plan.dones));
-  target.truncations = reinterpret_cast<float*>(tensors.data(plan.dones + 1));
+  target.dones = reinterpret_cast<float*>(memory[plan.dones]);
+  target.truncations = reinterpret_cast<float*>(memory[plan.dones + 1]);
   if (options_.gamma) {
     target.gamma = *options_.gamma;
-    target.indices = reinterpret_cast<std::int64_t*>(tensors.data(plan.dones + 2));
-    target.discounts = reinterpret_cast<float*>(tensors.data(plan.dones + 3));
+    target.indices = reinterpret_cast<std::int64_t*>(memory[plan.dones + 2]);
+    target.discounts = reinterpret_cast<float*>(memory[plan.dones + 3]);
   }
   return target;
 }

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/batch_names.h"
 #include "bindings/batch_tensors.h"
 #include "bindings/gather_lock.h"
 #include "bindings/row_reader.h"
@@ -42,10 +43,10 @@ struct BufferOptions {
 class Buffer {
  public:
   /// `fields` are the row's fields and `trees` the pytrees that hold them; `check_type` is called
-  /// with each new type of experience and raises for one that lacks a field or has another.
-  /// Throws ValueError, MemoryError and DeviceError.
+  /// with each new type of experience and raises for one that lacks a field or has another;
+  /// `batch_type` is BatchExperience. Throws ValueError, MemoryError and DeviceError.
   Buffer(std::vector<Field> fields, const pybind11::dict& trees, const BufferOptions& options,
-         pybind11::object check_type);
+         pybind11::object check_type, pybind11::object batch_type);
 
   /// Appends one experience to a lane; null where there is only one. Throws ValueError for data
   /// that does not fit, BufferError when full.
@@ -60,19 +61,21 @@ class Buffer {
   void end_episodes(pybind11::handle lanes);
 
   std::size_t size() const { return storage_->view().size(); }
-  /// Draws distinct rows. Returns the fields, then dones and truncations, then indices and
-  /// discounts where gamma is set. Throws ValueError when there are fewer than `batch_size`.
-  pybind11::tuple sample(pybind11::handle batch_size);
+  /// Draws distinct rows. Returns a batch with all fields, dones and truncations, and where gamma
+  /// is set with indices and discounts: a new one, or `out` with its tensors written again, where
+  /// that is not None. Throws ValueError when there are fewer than `batch_size`, or `out` does not
+  /// fit.
+  pybind11::object sample(pybind11::handle batch_size, pybind11::handle out);
   /// The same for `count` rows, looking no further than one step, from position `start` on in time
   /// order.
-  pybind11::tuple take(std::size_t start, std::size_t count);
+  pybind11::object take(std::size_t start, std::size_t count);
   /// Draws sequences with distinct starts. Returns what sample() does, step by step, then mask and
   /// is_first. Of the fields in `first_fields` there is the first step alone. `length` is at least
   /// 1, and neither it nor `burn_in` exceeds a lane. Throws ValueError when there are too few
   /// starts, or for an unknown boundary.
-  pybind11::tuple sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
-                                   const std::string& boundary,
-                                   const std::vector<std::size_t>& first_fields);
+  pybind11::object sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
+                                    const std::string& boundary,
+                                    const std::vector<std::size_t>& first_fields);
   void clear();
   /// Whether all lanes hold as many rows.
   bool is_even() const { return storage_->view().is_even(); }
@@ -98,14 +101,20 @@ class Buffer {
 
   Plan plan_batch() const;
   Plan plan_sequences(const std::vector<std::size_t>& first_fields) const;
-  /// A batch that `fill(tensors, runner)` writes; a large one with a runner.
+  /// A batch that `fill(memory, runner)` writes; a large one with a runner.
   template <typename Fill>
-  pybind11::tuple make_batch(const Plan& plan, BatchExtent extent, const Fill& fill);
+  pybind11::object make_batch(const Plan& plan, BatchExtent extent, const Fill& fill);
+  /// The same into the tensors of a batch that is there already.
+  template <typename Fill>
+  void write_batch(const Plan& plan, BatchExtent extent, pybind11::handle out, const Fill& fill);
+  /// Calls fill(locate(), runner) when no other call gathers. No other code runs between the two.
+  template <typename Locate, typename Fill>
+  void run_gather(const Plan& plan, BatchExtent extent, const Locate& locate, const Fill& fill);
   /// The fields that come for each step, or for the first alone.
-  void add_columns(const Plan& plan, const BatchTensors& tensors, bool each_step,
-                   std::uint32_t n_step, std::vector<Column>& columns) const;
+  void add_columns(const Plan& plan, BatchMemory memory, bool each_step, std::uint32_t n_step,
+                   std::vector<Column>& columns) const;
   /// `columns` is the memory for the target's.
-  BatchTarget target_of(const Plan& plan, const BatchTensors& tensors, std::uint32_t n_step,
+  BatchTarget target_of(const Plan& plan, BatchMemory memory, std::uint32_t n_step,
                         std::vector<Column>& columns) const;
   void require_room(const LaneOrder& lanes, std::size_t rows) const;
   void require_rows(std::size_t count) const;
@@ -115,6 +124,7 @@ class Buffer {
   GatherLock gather_lock_;
   BufferOptions options_;
   pybind11::dict trees_;
+  BatchNames names_;
   pybind11::object check_type_;
   pybind11::object known_type_;
   bool known_type_is_plain_ = false;  // looking up its fields runs no code

@@ -70,7 +70,7 @@ PYBIND11_MODULE(_core, m) {
                        std::uint64_t lane_capacity, std::uint32_t num_lanes, std::uint64_t seed,
                        std::uint32_t n_step, std::optional<double> gamma, bool overwrite,
                        bool compact, std::uint32_t frame_stack, py::object check_type,
-                       std::optional<int> device) {
+                       py::object batch_type, std::optional<int> device) {
              const velora::BufferOptions options = {
                  .lane_capacity = lane_capacity,
                  .num_lanes = num_lanes,
@@ -81,17 +81,17 @@ PYBIND11_MODULE(_core, m) {
                  .observations = {.compact = compact, .frame_stack = frame_stack},
                  .device = device};
              return std::make_unique<velora::Buffer>(std::move(fields), trees, options,
-                                                     std::move(check_type));
+                                                     std::move(check_type), std::move(batch_type));
            }),
            py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("lane_capacity"),
            py::arg("num_lanes"), py::arg("seed"), py::arg("n_step"), py::arg("gamma"),
            py::arg("overwrite"), py::arg("compact"), py::arg("frame_stack"), py::arg("check_type"),
-           py::arg("device") = py::none())
+           py::arg("batch_type"), py::arg("device") = py::none())
       .def("__len__", &velora::Buffer::size)
       .def_property_readonly("push", &velora::make_push_method, "Appends one experience.")
       .def("extend", &velora::Buffer::extend, py::arg("columns"), py::arg("lanes") = py::none())
       .def("end_episodes", &velora::Buffer::end_episodes, py::arg("lanes"))
-      .def("sample", &velora::Buffer::sample, py::arg("batch_size"))
+      .def("sample", &velora::Buffer::sample, py::arg("batch_size"), py::arg("out") = py::none())
       .def("sample_sequences", &velora::Buffer::sample_sequences, py::arg("batch_size"),
            py::arg("length"), py::arg("burn_in"), py::arg("boundary"), py::arg("first_fields"))
       .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))

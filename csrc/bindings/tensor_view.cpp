@@ -195,6 +195,28 @@ const std::byte* BorrowedArray::borrow_vector(PyObject* value, DType dtype, std:
   return view_.data;
 }
 
+std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape) {
+  DLTensor tensor;
+  if (!is_plain_tensor(value)) return nullptr;
+  if (exchange_api().dltensor_from_py_object_no_sync(value, &tensor) != 0) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  DType found = DType::kFloat32;
+  if (tensor.device.device_type != kDLCPU || !from_dlpack_type(tensor.dtype, &found) ||
+      found != dtype || static_cast<std::size_t>(tensor.ndim) != shape.size() ||
+      tensor.data == nullptr) {
+    return nullptr;
+  }
+  std::int64_t stride = 1;
+  for (std::size_t d = shape.size(); d-- > 0;) {
+    if (tensor.shape[d] != shape[d]) return nullptr;
+    if (shape[d] != 1 && tensor.strides[d] != stride) return nullptr;
+    stride *= shape[d];
+  }
+  return static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
+}
+
 bool BorrowedArray::still_there() const {
   if (!owner_ || !is_tensor(owner_.ptr())) return true;
   DLTensor tensor;

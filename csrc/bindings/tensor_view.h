@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "core/array_view.h"
@@ -58,6 +59,10 @@ class BorrowedArray {
     bool boolean;
   } number_{};
 };
+
+/// The memory of a contiguous tensor on the host with just this dtype and shape, to be written to.
+/// Null for anything else, and for subclasses of torch.Tensor. Runs no other code.
+std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape);
 
 /// Looks up the types of arrays that are read without asking them. Once, before anything else.
 void load_array_types();

@@ -108,9 +108,8 @@ void Sampler::sample(const Store& store, std::size_t count, const BatchTarget& t
     return;
   }
   DrawnRows rows(view, {store.lanes().next_draw(), bound, count, scratch_});
-  in_parts(runner, count, row_bytes(target), kGatherBlock, [&](std::size_t, std::size_t) {
-    gather(view, store.compact(), rows, count, target);
-  });
+  in_parts(runner, count, row_bytes(target), kGatherBlock,
+           [&](std::size_t, std::size_t) { gather(view, store.compact(), rows, count, target); });
 }
 
 void Sampler::take(const Store& store, std::uint64_t start, std::size_t count,

@@ -231,7 +231,7 @@ class Buffer(Sequence[Any]):
             raise IndexError(f"index: expected a place among {len(self)} experiences, got {index}")
         assert self._core is not None
         assert self._schema is not None
-        return self._schema.experience(self._schema.batch(self._core.take(place, 1)), 0)
+        return self._schema.experience(self._core.take(place, 1), 0)
 
     def __repr__(self) -> str:
         envs = f", num_envs={self._num_envs}" if self._num_envs > 1 else ""
@@ -288,7 +288,5 @@ class Buffer(Sequence[Any]):
             device=device,
         )
 
-    def _deliver(self, tensors: tuple[torch.Tensor, ...]) -> BatchExperience:
-        assert self._schema is not None
-        batch = self._schema.batch(tensors)
+    def _deliver(self, batch: BatchExperience) -> BatchExperience:
         return batch.to(self._device) if self._comes_by_copy else batch

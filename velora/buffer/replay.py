@@ -108,19 +108,25 @@ class ReplayBuffer(Buffer):
         """Whether observations are stored once; "auto" until the first experience decides it."""
         return self._compact if self._core is None else self._core.is_compact
 
-    def sample(self, batch_size: int) -> BatchExperience:
+    def sample(self, batch_size: int, *, out: BatchExperience | None = None) -> BatchExperience:
         """Draws distinct experiences, each set of them equally likely.
 
         Args:
             batch_size: How many, at most `len(self)`.
+            out: A batch of an earlier `sample(batch_size)` whose tensors are to be written again,
+                in place of new ones: for loops that are done with a batch before they draw the
+                next. Nothing else may still need what it held, a gradient included. In host memory
+                only.
 
         Returns:
             A batch of `batch_size` steps on the buffer's device, with `truncations`, `indices`
-            and `discounts`.
+            and `discounts`; `out` where that was given.
 
         Raises:
-            TypeError: If `batch_size` is not an int.
-            ValueError: If it is less than 1 or more than there is.
+            TypeError: If `batch_size` is not an int, or `out` not a batch.
+            ValueError: If `batch_size` is less than 1 or more than there is, or a tensor of `out`
+                is not a contiguous one of the dtype and shape that a new batch would have. `out`
+                is then as before.
         """
         if self._core is None:
             number = check_int("batch_size", batch_size, 1)
@@ -128,7 +134,9 @@ class ReplayBuffer(Buffer):
                 "batch_size: expected at most 0, the number of experiences in the buffer, got "
                 f"{number}"
             )
-        return self._deliver(self._core.sample(batch_size))
+        if out is not None and self._comes_by_copy:
+            raise ValueError(f"out: expected None for a buffer on {self._device}, got a batch")
+        return self._deliver(self._core.sample(batch_size, out))
 
     def sample_sequences(
         self,

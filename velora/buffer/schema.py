@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, cached_property
 from typing import Any
 
@@ -173,6 +173,7 @@ class Schema:
             compact=compact,
             frame_stack=frame_stack,
             check_type=self.check_type,
+            batch_type=BatchExperience,
             device=device,
         )
 
@@ -194,36 +195,6 @@ class Schema:
     def extra_names(self) -> list[str]:
         """The fields that a subclass of `Experience` added."""
         return [name for name in self.trees if name not in _STACKED]
-
-    def batch(self, tensors: tuple[Tensor, ...]) -> BatchExperience:
-        """Gives the native core's flat tensors their names and nests."""
-        parts: Sequence[Any] = tensors
-        if not self._is_flat:
-            flat = iter(tensors)
-            parts = [tree.map_leaves(lambda _: next(flat), nest) for nest in self.trees.values()]
-            parts.extend(flat)
-        names = self.extra_names
-        end = 4 + len(names)
-        sampled = len(parts) > end + 2
-        sequences = len(parts) > end + 4
-        return BatchExperience(
-            parts[0],
-            parts[1],
-            parts[2],
-            parts[3],
-            parts[end],
-            parts[end + 1],
-            parts[end + 2] if sampled else None,
-            None,
-            parts[end + 3] if sampled else None,
-            parts[end + 4] if sequences else None,
-            parts[end + 5] if sequences else None,
-            dict(zip(names, parts[4:end], strict=True)) if names else {},
-        )
-
-    @cached_property
-    def _is_flat(self) -> bool:
-        return not any(isinstance(nest, (dict, tuple)) for nest in self.trees.values())
 
     def experience(self, batch: BatchExperience, i: int) -> Any:
         """Row `i` of a batch, in the form in which it was pushed."""

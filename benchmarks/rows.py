@@ -1,0 +1,181 @@
+"""The rows that a memory is full of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+# A batch of observations: an array, or one for each key of dict observations.
+Observations = Array | dict[str, Array]
+Boundary = Literal["within", "pad", "cross"]
+T = TypeVar("T")
+
+MEAN_EPISODE = 500
+TRUNCATED = 0.5  # of the ends of episodes
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of an observation.
+
+    Attributes:
+        shape: `(F,)` or `(C, H, W)`.
+        dtype: By numpy's name, which is also torch's.
+        key: Its place in a dict observation; empty where the observation is this array alone.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    key: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one observation's part."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one memory; C is the capacity.
+
+    Attributes:
+        name: For the report.
+        leaves: Of one observation: one without a key, or several with keys.
+        action: Shape and dtype of one action.
+        capacity: How many rows there are, all of them in use.
+        frame_stack: Images are stacks of so many frames along their first dimension, each the one
+            before it moved on by a frame, but for the first of an episode.
+    """
+
+    name: str
+    leaves: tuple[Leaf, ...]
+    action: Leaf
+    capacity: int
+    frame_stack: int = 1
+
+    @property
+    def is_dict(self) -> bool:
+        """Whether observations are dicts."""
+        return bool(self.leaves[0].key)
+
+    @property
+    def state(self) -> Leaf:
+        """Shape and dtype of observations that are one array.
+
+        Raises:
+            TypeError: If they are dicts.
+        """
+        if self.is_dict:
+            raise TypeError("dict observations are more than one array")
+        return self.leaves[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values of one row, its two flags as bytes."""
+        states = sum(leaf.nbytes for leaf in self.leaves)
+        return 2 * states + self.action.nbytes + np.dtype("float32").itemsize + 2
+
+    def make_contents(self, seed: int = 0) -> Contents:
+        """Random rows, the same for every contender."""
+        rng = np.random.default_rng(seed)
+        ends = rng.random((self.capacity, 1)) < 1 / MEAN_EPISODE
+        truncations = ends & (rng.random((self.capacity, 1)) < TRUNCATED)
+        states, next_states = self._make_states(rng, ends)
+        return Contents(
+            rows=self,
+            states=states,
+            actions=random_array(rng, (self.capacity, *self.action.shape), self.action.dtype),
+            rewards=random_array(rng, (self.capacity, 1), "float32"),
+            next_states=next_states,
+            dones=(ends & ~truncations).astype(np.float32),
+            truncations=truncations.astype(np.float32),
+        )
+
+    def _make_states(
+        self, rng: np.random.Generator, ends: Array
+    ) -> tuple[Observations, Observations]:
+        if self.frame_stack > 1:
+            return self._make_stacks(rng, ends)
+        return self._make_observations(rng), self._make_observations(rng)
+
+    def _make_observations(self, rng: np.random.Generator) -> Observations:
+        made = {
+            leaf.key: random_array(rng, (self.capacity, *leaf.shape), leaf.dtype)
+            for leaf in self.leaves
+        }
+        return made if self.is_dict else made[""]
+
+    def _make_stacks(self, rng: np.random.Generator, ends: Array) -> tuple[Array, Array]:
+        """States and next states, from one new frame a row and one more at each episode's start."""
+        shape, dtype = self.state.shape, self.state.dtype
+        states = np.empty((self.capacity, *shape), np.dtype(dtype))
+        next_states = np.empty_like(states)
+        channels = shape[0] // self.frame_stack
+        frame_shape = (channels, *shape[1:])
+        stops = [*(np.flatnonzero(ends) + 1), self.capacity]
+        for start, stop in zip([0, *stops], stops, strict=False):
+            steps = stop - start
+            frames = random_array(rng, (steps + 1, *frame_shape), dtype)
+            frames = np.concatenate([frames[:1]] * (self.frame_stack - 1) + [frames])
+            for i in range(self.frame_stack):
+                place = slice(i * channels, (i + 1) * channels)
+                states[start:stop, place] = frames[i : i + steps]
+                next_states[start:stop, place] = frames[i + 1 : i + 1 + steps]
+        return states, next_states
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One array for each field, `(C, ...)`. Contenders copy from it and never write to it."""
+
+    rows: Rows
+    states: Observations
+    actions: Array
+    rewards: Array
+    next_states: Observations
+    dones: Array
+    truncations: Array
+
+    def columns(self) -> tuple[Array, ...]:
+        """All arrays in the order of an experience, without `truncations`.
+
+        Those of a dict observation follow each other, so there are five or more.
+        """
+        return (
+            *arrays_of(self.states),
+            self.actions,
+            self.rewards,
+            *arrays_of(self.next_states),
+            self.dones,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(column.nbytes for column in (*self.columns(), self.truncations))
+
+
+def arrays_of(observations: Observations) -> tuple[Array, ...]:
+    """The array, or those of the dict in its order."""
+    return tuple(observations.values()) if isinstance(observations, dict) else (observations,)
+
+
+def map_observations(
+    function: Callable[[Array], T], observations: Observations
+) -> T | dict[str, T]:
+    """What a function makes of the array, or of each array of the dict."""
+    if isinstance(observations, dict):
+        return {key: function(array) for key, array in observations.items()}
+    return function(observations)
+
+
+def random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    """Random numbers of a dtype that numpy names so."""
+    if dtype == "float32":
+        return rng.standard_normal(shape, dtype=np.float32)
+    return rng.integers(0, 128, shape, dtype=np.dtype(dtype).type)

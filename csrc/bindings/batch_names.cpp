@@ -1,0 +1,169 @@
+#include "bindings/batch_names.h"
+
+#include <utility>
+
+#include "bindings/tensor_view.h"
+#include "core/errors.h"
+
+namespace py = pybind11;
+
+namespace velora {
+namespace {
+
+/// Calls f(key, child, label of child) for each child of a dict or tuple.
+template <typename F>
+void each_child(py::handle nest, const std::string& label, const F& f) {
+  const auto visit = [&](py::handle key, py::handle child) {
+    f(key, child, label + "[" + py::cast<std::string>(py::repr(key)) + "]");
+  };
+  if (PyDict_Check(nest.ptr())) {
+    for (const auto& [key, child] : py::reinterpret_borrow<py::dict>(nest)) visit(key, child);
+    return;
+  }
+  for (py::ssize_t i = 0; i < PyTuple_GET_SIZE(nest.ptr()); ++i) {
+    visit(py::int_(i), PyTuple_GET_ITEM(nest.ptr(), i));
+  }
+}
+
+/// The nest of tensors that a nest of field numbers stands for.
+py::object nest(py::handle places, const std::vector<py::object>& tensors) {
+  if (PyDict_Check(places.ptr())) {
+    py::dict parts;
+    for (const auto& [key, child] : py::reinterpret_borrow<py::dict>(places)) {
+      parts[key] = nest(child, tensors);
+    }
+    return parts;
+  }
+  if (PyTuple_Check(places.ptr())) {
+    py::tuple parts(PyTuple_GET_SIZE(places.ptr()));
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const auto place = static_cast<py::ssize_t>(i);
+      PyObject* child = PyTuple_GET_ITEM(places.ptr(), place);
+      PyTuple_SET_ITEM(parts.ptr(), place, nest(child, tensors).release().ptr());
+    }
+    return parts;
+  }
+  return tensors[PyLong_AsSize_t(places.ptr())];
+}
+
+/// The other way round. `label` is what the nest is called in errors.
+void unnest(py::handle places, py::handle value, const std::string& label,
+            std::vector<py::object>& tensors) {
+  if (PyLong_Check(places.ptr())) {
+    tensors[PyLong_AsSize_t(places.ptr())] = py::reinterpret_borrow<py::object>(value);
+    return;
+  }
+  if (Py_TYPE(value.ptr()) != Py_TYPE(places.ptr()) || py::len(value) != py::len(places)) {
+    throw ValueError("out." + label + ": expected a " + Py_TYPE(places.ptr())->tp_name + " of " +
+                     std::to_string(py::len(places)) + ", got " + describe(value.ptr()));
+  }
+  each_child(places, label, [&](py::handle key, py::handle child, const std::string& name) {
+    PyObject* part = PyTuple_Check(value.ptr())
+                         ? PyTuple_GET_ITEM(value.ptr(), PyLong_AsSsize_t(key.ptr()))
+                         : PyDict_GetItemWithError(value.ptr(), key.ptr());
+    if (part == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    if (part == nullptr) throw ValueError("out." + name + ": expected a tensor, got none");
+    unnest(child, py::reinterpret_borrow<py::object>(part), name, tensors);
+  });
+}
+
+/// The labels of all field numbers in a nest, by number.
+void label_leaves(py::handle places, const std::string& label, std::vector<std::string>& labels) {
+  if (!PyLong_Check(places.ptr())) {
+    each_child(places, label, [&](py::handle, py::handle child, const std::string& name) {
+      label_leaves(child, name, labels);
+    });
+    return;
+  }
+  const std::size_t number = PyLong_AsSize_t(places.ptr());
+  if (labels.size() <= number) labels.resize(number + 1);
+  labels[number] = label;
+}
+
+py::str batch_name(const std::string& attribute) {
+  if (attribute == "state") return py::str("states");
+  if (attribute == "action") return py::str("actions");
+  if (attribute == "reward") return py::str("rewards");
+  if (attribute == "next_state") return py::str("next_states");
+  return py::str(attribute);
+}
+
+py::str interned(const py::str& name) {
+  PyObject* string = name.inc_ref().ptr();
+  PyUnicode_InternInPlace(&string);
+  return py::reinterpret_steal<py::str>(string);
+}
+
+void set(const py::dict& parts, const py::str& name, const py::object& value) {
+  if (PyDict_SetItem(parts.ptr(), name.ptr(), value.ptr()) != 0) throw py::error_already_set();
+}
+
+}  // namespace
+
+BatchNames::BatchNames(py::object batch_type, const py::dict& trees)
+    : type_(std::move(batch_type)), extras_(interned(py::str("extras"))) {
+  for (const auto& [key, places] : trees) {
+    const auto attribute = py::cast<std::string>(key);
+    const py::str name = interned(batch_name(attribute));
+    const bool is_extra = py::cast<std::string>(name) == attribute;
+    label_leaves(places, is_extra ? "extras['" + attribute + "']" : py::cast<std::string>(name),
+                 labels_);
+    trees_.push_back({name, py::reinterpret_borrow<py::object>(places), is_extra});
+  }
+  num_fields_ = labels_.size();
+  for (const char* name : {"dones", "truncations", "indices", "discounts", "mask", "is_first"}) {
+    steps_.push_back(interned(py::str(name)));
+    labels_.emplace_back(name);
+  }
+  for (const auto& item : py::module_::import("dataclasses").attr("fields")(type_)) {
+    set(no_parts_, interned(py::str(item.attr("name"))), py::none());
+  }
+}
+
+py::object BatchNames::name(std::vector<py::object> tensors) const {
+  const auto parts = py::reinterpret_steal<py::dict>(PyDict_Copy(no_parts_.ptr()));
+  if (!parts) throw py::error_already_set();
+  const py::dict extras;
+  for (const Tree& tree : trees_) {
+    set(tree.is_extra ? extras : parts, tree.name, nest(tree.places, tensors));
+  }
+  set(parts, extras_, extras);
+  for (std::size_t i = num_fields_; i < tensors.size(); ++i) {
+    set(parts, steps_[i - num_fields_], tensors[i]);
+  }
+  auto* type = reinterpret_cast<PyTypeObject*>(type_.ptr());
+  const auto batch = py::reinterpret_steal<py::object>(type->tp_alloc(type, 0));
+  if (!batch || PyObject_GenericSetDict(batch.ptr(), parts.ptr(), nullptr) != 0) {
+    throw py::error_already_set();
+  }
+  return batch;
+}
+
+std::vector<py::object> BatchNames::tensors_of(py::handle batch, std::size_t count) const {
+  if (!py::isinstance(batch, type_)) {
+    throw py::type_error("out: expected a BatchExperience, got " +
+                         std::string(Py_TYPE(batch.ptr())->tp_name));
+  }
+  std::vector<py::object> tensors(count);
+  const py::object extras = batch.attr(extras_);
+  if (!PyDict_Check(extras.ptr())) {
+    throw ValueError("out.extras: expected a dict, got " + describe(extras.ptr()));
+  }
+  for (const Tree& tree : trees_) {
+    const auto name = py::cast<std::string>(tree.name);
+    if (!tree.is_extra) {
+      unnest(tree.places, batch.attr(tree.name), name, tensors);
+      continue;
+    }
+    PyObject* extra = PyDict_GetItemWithError(extras.ptr(), tree.name.ptr());
+    if (extra == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    unnest(tree.places, extra == nullptr ? py::none() : py::reinterpret_borrow<py::object>(extra),
+           "extras['" + name + "']", tensors);
+  }
+  for (std::size_t i = num_fields_; i < count; ++i) {
+    tensors[i] = batch.attr(steps_[i - num_fields_]);
+  }
+  return tensors;
+}
+
+}  // namespace velora
