@@ -59,9 +59,12 @@ void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t 
 }
 
 void Store::commit(std::uint32_t lane, std::uint8_t flags) {
-  if (windows_.empty()) return lanes_.commit(lane, flags);
   const std::uint64_t episode = lanes_.states()[lane].episode;
   lanes_.commit(lane, flags);
+  if (!windows_.empty()) update_windows(lane, episode);
+}
+
+void Store::update_windows(std::uint32_t lane, std::uint64_t episode) {
   const RowsView view = this->view();
   for (Windows& windows : windows_) windows.update(view, lane, episode);
 }
@@ -89,14 +92,14 @@ void Store::begin_rows(const LaneOrder& lanes, const RowSource& source, std::siz
   const std::size_t prefetched = std::min(pitch, kPrefetchBytes);
   for (std::size_t i = 0; i < count; ++i) {
     lane = lanes.next(first + i, lane);
-    std::byte* row = base + lanes_.next_place(lane) * pitch;
+    const std::uint64_t episode = lanes_.states()[lane].episode;
+    const Lanes::NewRow row = lanes_.append(lane, source.flags(first + i));
+    if (!windows_.empty()) update_windows(lane, episode);
+    out.rows[i] = base + row.place * pitch;
+    out.flags[i] = row.flags;
     for (std::size_t at = 0; at < prefetched; at += kCacheLine) {
-      __builtin_prefetch(row + at, 1, 3);
+      __builtin_prefetch(out.rows[i] + at, 1, 3);
     }
-    const std::uint8_t flags = lanes_.next_flags(lane, source.flags(first + i));
-    commit(lane, flags);
-    out.rows[i] = row;
-    out.flags[i] = flags;
   }
 }
 

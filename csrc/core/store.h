@@ -79,6 +79,8 @@ class Store {
                   std::size_t count);
   void append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count);
   void commit(std::uint32_t lane, std::uint8_t flags);
+  /// The lane's newest row has just come, in an episode that began with serial `episode`.
+  void update_windows(std::uint32_t lane, std::uint64_t episode);
 
   RowLayout layout_;
   std::size_t rows_offset_;
