@@ -19,6 +19,10 @@ py::object read_index(py::handle value, const char* name) {
 
 }  // namespace
 
+py::object intern(const std::string& name) {
+  return py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str()));
+}
+
 std::size_t read_size(py::handle value, const char* name) {
   const py::object index = read_index(value, name);
   const long long size = PyLong_AsLongLong(index.ptr());

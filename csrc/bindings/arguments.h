@@ -14,6 +14,24 @@
 
 namespace velora {
 
+/// The arguments of a call, as METH_FASTCALL | METH_KEYWORDS hands them over.
+struct CallArguments {
+  PyObject* const* values;  // those by place, then those by name
+  std::size_t positional;
+  PyObject* names;  // a tuple, or null
+
+  std::size_t named() const {
+    return names == nullptr ? 0 : static_cast<std::size_t>(PyTuple_GET_SIZE(names));
+  }
+  PyObject* name(std::size_t i) const {
+    return PyTuple_GET_ITEM(names, static_cast<Py_ssize_t>(i));
+  }
+  PyObject* value(std::size_t i) const { return values[positional + i]; }
+};
+
+/// Equal names that are interned are the same object: look-ups compare them by address.
+pybind11::object intern(const std::string& name);
+
 /// An int, or what counts as one, of at least 1.
 std::size_t read_size(pybind11::handle value, const char* name);
 

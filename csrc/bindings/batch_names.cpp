@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "bindings/arguments.h"
 #include "bindings/tensor_view.h"
 #include "core/errors.h"
 
@@ -80,43 +81,29 @@ void label_leaves(py::handle places, const std::string& label, std::vector<std::
   labels[number] = label;
 }
 
-py::str batch_name(const std::string& attribute) {
-  if (attribute == "state") return py::str("states");
-  if (attribute == "action") return py::str("actions");
-  if (attribute == "reward") return py::str("rewards");
-  if (attribute == "next_state") return py::str("next_states");
-  return py::str(attribute);
-}
-
-py::str interned(const py::str& name) {
-  PyObject* string = name.inc_ref().ptr();
-  PyUnicode_InternInPlace(&string);
-  return py::reinterpret_steal<py::str>(string);
-}
-
-void set(const py::dict& parts, const py::str& name, const py::object& value) {
+void set(const py::dict& parts, const py::object& name, const py::object& value) {
   if (PyDict_SetItem(parts.ptr(), name.ptr(), value.ptr()) != 0) throw py::error_already_set();
 }
 
 }  // namespace
 
-BatchNames::BatchNames(py::object batch_type, const py::dict& trees)
-    : type_(std::move(batch_type)), extras_(interned(py::str("extras"))) {
+BatchNames::BatchNames(py::object batch_type, const py::dict& trees,
+                       const std::vector<std::string>& names)
+    : type_(std::move(batch_type)), extras_(intern("extras")) {
   for (const auto& [key, places] : trees) {
     const auto attribute = py::cast<std::string>(key);
-    const py::str name = interned(batch_name(attribute));
-    const bool is_extra = py::cast<std::string>(name) == attribute;
-    label_leaves(places, is_extra ? "extras['" + attribute + "']" : py::cast<std::string>(name),
-                 labels_);
-    trees_.push_back({name, py::reinterpret_borrow<py::object>(places), is_extra});
+    const std::string& name = names.at(trees_.size());
+    const bool is_extra = name == attribute;  // others have a name for many of them
+    label_leaves(places, is_extra ? "extras['" + name + "']" : name, labels_);
+    trees_.push_back({intern(name), py::reinterpret_borrow<py::object>(places), is_extra});
   }
   num_fields_ = labels_.size();
   for (const char* name : {"dones", "truncations", "indices", "discounts", "mask", "is_first"}) {
-    steps_.push_back(interned(py::str(name)));
+    steps_.push_back(intern(name));
     labels_.emplace_back(name);
   }
   for (const auto& item : py::module_::import("dataclasses").attr("fields")(type_)) {
-    set(no_parts_, interned(py::str(item.attr("name"))), py::none());
+    set(no_parts_, intern(py::cast<std::string>(item.attr("name"))), py::none());
   }
 }
 

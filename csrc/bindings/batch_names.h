@@ -15,8 +15,9 @@ namespace velora {
 class BatchNames {
  public:
   /// `batch_type` is BatchExperience; `trees` are pytrees of field numbers by attribute of an
-  /// experience.
-  BatchNames(pybind11::object batch_type, const pybind11::dict& trees);
+  /// experience, `names` what a batch calls these, in the same order.
+  BatchNames(pybind11::object batch_type, const pybind11::dict& trees,
+             const std::vector<std::string>& names);
 
   /// Takes the tensors. Sets the fields of a new batch without a call of its `__init__`.
   pybind11::object name(std::vector<pybind11::object> tensors) const;
@@ -28,7 +29,7 @@ class BatchNames {
 
  private:
   struct Tree {
-    pybind11::str name;  // attribute of a batch, or key of its extras
+    pybind11::object name;  // attribute of a batch, or key of its extras
     pybind11::object places;
     bool is_extra;
   };
@@ -36,10 +37,10 @@ class BatchNames {
   pybind11::object type_;
   std::vector<Tree> trees_;
   std::size_t num_fields_;
-  std::vector<pybind11::str> steps_;  // names of what follows the fields
+  std::vector<pybind11::object> steps_;  // names of what follows the fields
   std::vector<std::string> labels_;
   pybind11::dict no_parts_;  // all attributes of a batch, each None
-  pybind11::str extras_;
+  pybind11::object extras_;
 };
 
 }  // namespace velora

@@ -35,6 +35,11 @@ Source source_of(const Field& field, const RowLayout& layout) {
   return next ? Source::kNext : Source::kRow;
 }
 
+/// What read_batch makes an array of.
+bool is_listed(PyObject* lanes) {
+  return PyList_Check(lanes) != 0 || PyTuple_Check(lanes) != 0 || PyRange_Check(lanes) != 0;
+}
+
 constexpr std::size_t kFloat = sizeof(float);
 // Batches from here on are gathered without the GIL, and by several threads: below, to wake them
 // costs about what they save.
@@ -42,17 +47,21 @@ constexpr std::size_t kLargeBatch = std::size_t{512} << 10;
 
 }  // namespace
 
+RowReader& Buffer::idle_reader() {
+  if (idle_readers_.empty()) {
+    idle_readers_.push_back(std::make_unique<RowReader>(storage_->layout(), trees_));
+  }
+  return *idle_readers_.back();
+}
+
 /// A reader for one call. Reading can run Python code (a property, a copy from a device) in which
 /// another thread, or the same one, enters the buffer again: each call has a reader of its own.
 class Buffer::ReaderLease {
  public:
   explicit ReaderLease(Buffer& buffer) : buffer_(buffer) {
-    if (buffer.idle_readers_.empty()) {
-      reader_ = std::make_unique<RowReader>(buffer.storage_->layout(), buffer.trees_);
-    } else {
-      reader_ = std::move(buffer.idle_readers_.back());
-      buffer.idle_readers_.pop_back();
-    }
+    buffer_.idle_reader();
+    reader_ = std::move(buffer.idle_readers_.back());
+    buffer.idle_readers_.pop_back();
   }
   ~ReaderLease() {
     reader_->release();
@@ -62,7 +71,7 @@ class Buffer::ReaderLease {
   ReaderLease& operator=(const ReaderLease&) = delete;
 
   RowReader* operator->() { return reader_.get(); }
-  const RowReader& operator*() const { return *reader_; }
+  RowReader& operator*() { return *reader_; }
 
  private:
   Buffer& buffer_;
@@ -70,16 +79,19 @@ class Buffer::ReaderLease {
 };
 
 Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, const BufferOptions& options,
-               py::object check_type, py::object batch_type)
+               SchemaCalls schema)
     : storage_(make_row_storage(RowLayout(std::move(fields), options.observations),
                                 options.lane_capacity, options.num_lanes, options.seed,
                                 options.device)),
       options_(options),
       trees_(trees),
-      names_(std::move(batch_type), trees),
-      check_type_(std::move(check_type)),
+      names_(schema.batch_type, trees, schema.batch_names),
+      schema_(std::move(schema)),
+      lanes_name_(intern("lanes")),
       plan_(plan_batch()),
+      known_type_(idle_reader().names()),
       slabs_(SlabPool::create()) {
+  for (const std::string& name : schema_.batch_names) batch_names_.push_back(intern(name));
   const TensorSpec& reward = plan_.specs.at(plan_.reward);
   if (options_.n_step > 1 && (reward.dtype != DType::kFloat32 || reward.row_bytes != kFloat)) {
     throw ValueError("reward: expected one float32 to sum up over n_step");
@@ -129,45 +141,78 @@ void Buffer::require_room(const LaneOrder& lanes, std::size_t rows) const {
   }
 }
 
-void Buffer::learn_type(py::handle type) {
-  check_type_(type);
-  const auto plain_attribute = [&](py::handle name) {
-    const auto found = py::reinterpret_steal<py::object>(PyObject_GetAttr(type.ptr(), name.ptr()));
-    if (!found) {
-      PyErr_Clear();
-      return true;  // in each instance alone
-    }
-    return Py_TYPE(found.ptr())->tp_descr_get == nullptr ||
-           Py_TYPE(found.ptr()) == &PyMemberDescr_Type;
-  };
-  bool plain =
-      reinterpret_cast<PyTypeObject*>(type.ptr())->tp_getattro == PyObject_GenericGetAttr &&
-      plain_attribute(py::str("done")) && plain_attribute(py::str("truncated"));
-  for (const auto& [name, tree] : trees_) plain = plain && plain_attribute(name);
-  known_type_ = py::reinterpret_borrow<py::object>(type);
-  known_type_is_plain_ = plain;
-}
-
 void Buffer::push(py::handle experience, py::handle lane) {
   const std::uint32_t number =
       read_lane(lane, options_.num_lanes);  // can run code, which can push other types
-  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(experience.ptr()));
-  if (type != known_type_.ptr()) learn_type(type);
-  ReaderLease reader(*this);
+  PyTypeObject* type = Py_TYPE(experience.ptr());
+  if (!known_type_.is(type)) {
+    schema_.check_type(py::handle(reinterpret_cast<PyObject*>(type)));
+    known_type_.learn(type);
+  }
   const LaneOrder order = {.lanes = &number, .num_lanes = options_.num_lanes};
-  reader->read_row(experience.ptr(), known_type_is_plain_);
+  // Before a peek, which holds on to nothing; and other code may run while it waits.
+  gather_lock_.wait();
+  const bool plain = known_type_.is_plain(type);
+  if (plain) {
+    RowReader& reader = idle_reader();
+    if (reader.peek_row(experience.ptr(), known_type_)) {
+      require_room(order, 1);
+      return storage_->append(order, reader.source(), 1);
+    }
+  }
+  ReaderLease reader(*this);
+  reader->read_row(experience.ptr(), plain);
   if (gather_lock_.wait()) reader->check_again();
   require_room(order, 1);
   storage_->append(order, reader->source(), 1);
 }
 
-void Buffer::extend(const py::dict& columns, py::handle lanes) {
+void Buffer::extend(const CallArguments& call) {
   ReaderLease reader(*this);
+  std::vector<PyObject*> columns(reader->names().size());
+  py::handle lanes = py::none();
+  if (find_columns(call, columns, lanes)) return append_rows(*reader, columns, lanes);
+  // Everything else is Python's to understand.
+  const auto arguments = py::reinterpret_steal<py::object>(
+      PyObject_Vectorcall(schema_.read_batch.ptr(), call.values, call.positional, call.names));
+  if (!arguments) throw py::error_already_set();
+  const auto batch = py::cast<py::tuple>(arguments);
+  const py::dict named = batch[0];
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    columns[i] = PyDict_GetItemWithError(named.ptr(), reader->names()[i].ptr());
+    if (columns[i] == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  }
+  append_rows(*reader, columns, batch[1]);
+}
+
+bool Buffer::find_columns(const CallArguments& call, std::vector<PyObject*>& columns,
+                          py::handle& lanes) const {
+  if (call.positional > 0) return false;
+  const std::vector<py::object>& names = batch_names_;
+  for (std::size_t i = 0; i < call.named(); ++i) {
+    // Names that stand in a program are interned: they are the same where they are equal.
+    const auto known = std::find_if(names.begin(), names.end(), [&](const py::object& name) {
+      return name.ptr() == call.name(i);
+    });
+    if (known != names.end()) {
+      columns[static_cast<std::size_t>(known - names.begin())] = call.value(i);
+    } else if (call.name(i) == lanes_name_.ptr() && !is_listed(call.value(i))) {
+      lanes = call.value(i);
+    } else {
+      return false;
+    }
+  }
+  const auto truncated = columns.end() - 1;  // which may be missing
+  return std::find(columns.begin(), truncated, nullptr) == truncated;
+}
+
+void Buffer::append_rows(RowReader& reader, const std::vector<PyObject*>& columns,
+                         py::handle lanes) {
   // Before the rows: reading lanes can run code, and nothing may after the rows were read.
   const bool in_turn = lanes.is_none();
   const std::vector<std::uint32_t> numbers =
       in_turn ? std::vector<std::uint32_t>() : read_lanes(lanes, options_.num_lanes);
-  const std::size_t rows = reader->read_rows(columns);
+  const std::size_t rows = reader.read_rows(columns);
   if (in_turn && rows % options_.num_lanes != 0) {
     throw ValueError("batch: expected a multiple of " + std::to_string(options_.num_lanes) +
                      " rows, one for each environment and step, got " + std::to_string(rows) +
@@ -179,9 +224,9 @@ void Buffer::extend(const py::dict& columns, py::handle lanes) {
   }
   const LaneOrder order = {.lanes = in_turn ? nullptr : numbers.data(),
                            .num_lanes = options_.num_lanes};
-  if (gather_lock_.wait()) reader->check_again();
+  if (gather_lock_.wait()) reader.check_again();
   require_room(order, rows);
-  storage_->append(order, reader->source(), rows);
+  storage_->append(order, reader.source(), rows);
 }
 
 void Buffer::end_episodes(py::handle lanes) {

@@ -9,9 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "bindings/arguments.h"
 #include "bindings/batch_names.h"
 #include "bindings/batch_tensors.h"
 #include "bindings/gather_lock.h"
+#include "bindings/known_type.h"
 #include "bindings/row_reader.h"
 #include "bindings/row_storage.h"
 #include "core/gather.h"
@@ -35,6 +37,20 @@ struct BufferOptions {
   std::optional<int> device;
 };
 
+/// What a buffer asks its schema.
+struct SchemaCalls {
+  /// Called with each new type of experience; raises for one that lacks a field or has another.
+  pybind11::object check_type;
+  /// What extend() calls each field's batch, in the order of the row: the pytrees' names, then
+  /// done and truncated.
+  std::vector<std::string> batch_names;
+  /// Called with the arguments of an extend() that are others: returns a dict of attribute ->
+  /// array, and lanes; or raises.
+  pybind11::object read_batch;
+  /// BatchExperience.
+  pybind11::object batch_type;
+};
+
 /// The native half of ReplayBuffer and RolloutBuffer: rows in, tensors out.
 ///
 /// The GIL is its lock: it is held from the first read of a call to its last write. Large batches
@@ -42,19 +58,18 @@ struct BufferOptions {
 /// mutation is all or nothing.
 class Buffer {
  public:
-  /// `fields` are the row's fields and `trees` the pytrees that hold them; `check_type` is called
-  /// with each new type of experience and raises for one that lacks a field or has another;
-  /// `batch_type` is BatchExperience. Throws ValueError, MemoryError and DeviceError.
+  /// `fields` are the row's fields and `trees` the pytrees that hold them. Throws ValueError,
+  /// MemoryError and DeviceError.
   Buffer(std::vector<Field> fields, const pybind11::dict& trees, const BufferOptions& options,
-         pybind11::object check_type, pybind11::object batch_type);
+         SchemaCalls schema);
 
   /// Appends one experience to a lane; null where there is only one. Throws ValueError for data
   /// that does not fit, BufferError when full.
   void push(pybind11::handle experience, pybind11::handle lane);
-  /// Appends rows given as attribute -> array with a leading dimension, oldest first. `lanes` is
-  /// an array with the lane of each row, or None: the same number for all lanes, time step by time
-  /// step. Throws as push does.
-  void extend(const pybind11::dict& columns, pybind11::handle lanes);
+  /// Appends rows given as arrays with a leading dimension, oldest first: by their batch names, or
+  /// as read_batch understands them. `lanes` among them is an array with the lane of each row, or
+  /// None: the same number for all lanes, time step by time step. Throws as push does.
+  void extend(const CallArguments& call);
 
   /// Marks the newest row of each lane in an array, or of all where it is None, as truncated,
   /// unless it ended its episode by itself. Throws ValueError for an unknown lane.
@@ -118,18 +133,25 @@ class Buffer {
                         std::vector<Column>& columns) const;
   void require_room(const LaneOrder& lanes, std::size_t rows) const;
   void require_rows(std::size_t count) const;
-  void learn_type(pybind11::handle type);
+  RowReader& idle_reader();
+  /// The call's array for each of batch_names, null where it has none, and its lanes. Returns false
+  /// where it is to be read by read_batch.
+  bool find_columns(const CallArguments& call, std::vector<PyObject*>& columns,
+                    pybind11::handle& lanes) const;
+  void append_rows(RowReader& reader, const std::vector<PyObject*>& columns,
+                   pybind11::handle lanes);
 
   std::unique_ptr<RowStorage> storage_;
   GatherLock gather_lock_;
   BufferOptions options_;
   pybind11::dict trees_;
   BatchNames names_;
-  pybind11::object check_type_;
-  pybind11::object known_type_;
-  bool known_type_is_plain_ = false;  // looking up its fields runs no code
+  SchemaCalls schema_;
+  std::vector<pybind11::object> batch_names_;  // interned, as lanes_name_
+  pybind11::object lanes_name_;
   Plan plan_;
   std::vector<std::unique_ptr<RowReader>> idle_readers_;
+  KnownType known_type_;
   std::shared_ptr<SlabPool> slabs_;
   std::vector<Column> columns_;
   std::vector<Column> first_columns_;

@@ -1,5 +1,6 @@
 #include "bindings/exchange_api.h"
 
+#include <bit>
 #include <cstdint>
 #include <string>
 
@@ -9,6 +10,12 @@ namespace velora {
 namespace {
 
 const DLPackExchangeAPI* loaded_api = nullptr;
+
+// In the order of DType.
+constexpr DLDataType kTypes[kDTypeCount] = {
+    {kDLBool, 8, 1},    {kDLUInt, 8, 1},   {kDLUInt, 16, 1}, {kDLUInt, 32, 1}, {kDLUInt, 64, 1},
+    {kDLInt, 8, 1},     {kDLInt, 16, 1},   {kDLInt, 32, 1},  {kDLInt, 64, 1},  {kDLFloat, 16, 1},
+    {kDLBfloat, 16, 1}, {kDLFloat, 32, 1}, {kDLFloat, 64, 1}};
 
 }  // namespace
 
@@ -33,22 +40,13 @@ void load_exchange_api() {
 
 const DLPackExchangeAPI& exchange_api() { return *loaded_api; }
 
-DLDataType to_dlpack_type(DType dtype) {
-  constexpr DLDataTypeCode kCodes[kDTypeCount] = {kDLBool,   kDLUInt,  kDLUInt, kDLUInt, kDLUInt,
-                                                  kDLInt,    kDLInt,   kDLInt,  kDLInt,  kDLFloat,
-                                                  kDLBfloat, kDLFloat, kDLFloat};
-  return {static_cast<std::uint8_t>(kCodes[static_cast<int>(dtype)]),
-          static_cast<std::uint8_t>(8 * size_of(dtype)), 1};
-}
+DLDataType to_dlpack_type(DType dtype) { return kTypes[static_cast<int>(dtype)]; }
 
 bool from_dlpack_type(DLDataType type, DType* out) {
-  for (int i = 0; i < kDTypeCount; ++i) {
-    const auto dtype = static_cast<DType>(i);
-    const DLDataType known = to_dlpack_type(dtype);
-    if (type.code == known.code && type.bits == known.bits && type.lanes == known.lanes) {
-      *out = dtype;
-      return true;
-    }
+  for (int i = kDTypeCount - 1; i >= 0; --i) {  // floats first: they are the most usual
+    if (std::bit_cast<std::uint32_t>(type) != std::bit_cast<std::uint32_t>(kTypes[i])) continue;
+    *out = static_cast<DType>(i);
+    return true;
   }
   return false;
 }

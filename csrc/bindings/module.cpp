@@ -11,9 +11,9 @@
 #include "bindings/buffer.h"
 #include "bindings/cuda_library.h"
 #include "bindings/exchange_api.h"
-#include "bindings/push_method.h"
 #include "bindings/python_errors.h"
 #include "bindings/tensor_view.h"
+#include "bindings/write_methods.h"
 #include "core/errors.h"
 
 namespace py = pybind11;
@@ -70,6 +70,7 @@ PYBIND11_MODULE(_core, m) {
                        std::uint64_t lane_capacity, std::uint32_t num_lanes, std::uint64_t seed,
                        std::uint32_t n_step, std::optional<double> gamma, bool overwrite,
                        bool compact, std::uint32_t frame_stack, py::object check_type,
+                       std::vector<std::string> batch_names, py::object read_batch,
                        py::object batch_type, std::optional<int> device) {
              const velora::BufferOptions options = {
                  .lane_capacity = lane_capacity,
@@ -80,16 +81,21 @@ PYBIND11_MODULE(_core, m) {
                  .overwrite = overwrite,
                  .observations = {.compact = compact, .frame_stack = frame_stack},
                  .device = device};
+             velora::SchemaCalls schema = {.check_type = std::move(check_type),
+                                           .batch_names = std::move(batch_names),
+                                           .read_batch = std::move(read_batch),
+                                           .batch_type = std::move(batch_type)};
              return std::make_unique<velora::Buffer>(std::move(fields), trees, options,
-                                                     std::move(check_type), std::move(batch_type));
+                                                     std::move(schema));
            }),
            py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("lane_capacity"),
            py::arg("num_lanes"), py::arg("seed"), py::arg("n_step"), py::arg("gamma"),
            py::arg("overwrite"), py::arg("compact"), py::arg("frame_stack"), py::arg("check_type"),
-           py::arg("batch_type"), py::arg("device") = py::none())
+           py::arg("batch_names"), py::arg("read_batch"), py::arg("batch_type"),
+           py::arg("device") = py::none())
       .def("__len__", &velora::Buffer::size)
       .def_property_readonly("push", &velora::make_push_method, "Appends one experience.")
-      .def("extend", &velora::Buffer::extend, py::arg("columns"), py::arg("lanes") = py::none())
+      .def_property_readonly("extend", &velora::make_extend_method, "Appends steps.")
       .def("end_episodes", &velora::Buffer::end_episodes, py::arg("lanes"))
       .def("sample", &velora::Buffer::sample, py::arg("batch_size"), py::arg("out") = py::none())
       .def("sample_sequences", &velora::Buffer::sample_sequences, py::arg("batch_size"),

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings/arguments.h"
 #include "core/errors.h"
 
 namespace py = pybind11;
@@ -19,17 +20,13 @@ const std::string kTruncatedName = "truncated";
 const Field kFlag = {
     .name = "", .role = Role::kExtra, .dtype = DType::kBool, .shape = {1}, .nbytes = 1};
 
-// Attribute look-ups compare interned names by address.
-py::object intern(const std::string& text) {
-  return py::reinterpret_steal<py::object>(PyUnicode_InternFromString(text.c_str()));
-}
-
 std::string shape_of(const Field& field) { return shape_text(field.shape); }
 
 /// Does one row of this shape fit the field? A scalar is a vector of one, and (1, F) is one row
 /// of F.
 bool row_fits(const Field& field, const std::int64_t* shape, std::size_t ndim) {
   if (field.shape.size() == 1) {
+    if (ndim == 1) return shape[0] == field.shape[0];
     if (ndim == 2 && shape[0] == 1) return shape[1] == field.shape[0];
     if (ndim == 0) return field.shape[0] == 1;
   }
@@ -65,15 +62,14 @@ const char* reason(Misfit misfit) {
 }  // namespace
 
 RowReader::RowReader(const RowLayout& layout, const py::dict& trees)
-    : layout_(layout),
-      done_key_(intern(kDoneName)),
-      truncated_key_(intern(kTruncatedName)),
-      leaves_(layout.fields().size()),
-      field_rows_(layout.fields().size()) {
+    : layout_(layout), leaves_(layout.fields().size()), field_rows_(layout.fields().size()) {
   for (const auto& [name, tree] : trees) {
     const auto text = py::cast<std::string>(name);
-    attributes_.push_back({.name = intern(text), .tree = parse(tree, text)});
+    names_.push_back(intern(text));
+    trees_.push_back(parse(tree, text));
   }
+  names_.push_back(intern(kDoneName));
+  names_.push_back(intern(kTruncatedName));
 }
 
 RowReader::Node RowReader::parse(py::handle tree, const std::string& path) {
@@ -101,24 +97,25 @@ void RowReader::read_row(PyObject* source, bool plain) {
   stacked_ = false;
   code_ran_ = !plain;
   count_ = 1;
-  for (const Attribute& attribute : attributes_) {
-    const auto value =
-        py::reinterpret_steal<py::object>(PyObject_GetAttr(source, attribute.name.ptr()));
+  const auto attribute = [&](std::size_t i) {
+    return py::reinterpret_steal<py::object>(PyObject_GetAttr(source, names_[i].ptr()));
+  };
+  for (std::size_t i = 0; i < trees_.size(); ++i) {
+    const py::object value = attribute(i);
     if (!value) throw py::error_already_set();
-    visit(attribute.tree, value.ptr());
+    visit(trees_[i], value.ptr());
   }
-  const auto done = py::reinterpret_steal<py::object>(PyObject_GetAttr(source, done_key_.ptr()));
+  const py::object done = attribute(trees_.size());
   if (!done) throw py::error_already_set();
   read_leaf(kDoneName, done.ptr(), kFlag, done_);
-  const auto truncated =
-      py::reinterpret_steal<py::object>(PyObject_GetAttr(source, truncated_key_.ptr()));
+  const py::object truncated = attribute(trees_.size() + 1);
   if (truncated) {
     read_leaf(kTruncatedName, truncated.ptr(), kFlag, truncated_);
   } else {
     // An experience without this field is never cut off. One that has it and fails says so.
     py::error_already_set error;
     auto* type = reinterpret_cast<PyObject*>(Py_TYPE(source));
-    if (PyObject_HasAttr(type, truncated_key_.ptr()) != 0 || !error.matches(PyExc_AttributeError)) {
+    if (PyObject_HasAttr(type, names_.back().ptr()) != 0 || !error.matches(PyExc_AttributeError)) {
       throw error;
     }
     truncated_.rows = nullptr;
@@ -126,8 +123,42 @@ void RowReader::read_row(PyObject* source, bool plain) {
   finish();
 }
 
+bool RowReader::peek_row(PyObject* source, const KnownType& type) {
+  count_ = 1;
+  for (std::size_t i = 0; i < trees_.size(); ++i) {
+    if (trees_[i].kind != Node::Kind::kLeaf) return false;
+    const std::size_t field = trees_[i].field;
+    if (!peek_leaf(type.get(source, i), layout_.fields()[field], leaves_[field])) return false;
+  }
+  if (!peek_leaf(type.get(source, trees_.size()), kFlag, done_) ||
+      !peek_leaf(type.get(source, trees_.size() + 1), kFlag, truncated_)) {
+    return false;
+  }
+  point_at_rows();
+  return true;
+}
+
+bool RowReader::peek_leaf(PyObject* value, const Field& field, Leaf& leaf) {
+  ArrayView& view = leaf.peeked;
+  if (value == nullptr || !peek(value, &leaf.number, &view) ||
+      !row_fits(field, view.shape, static_cast<std::size_t>(view.ndim))) {
+    return false;
+  }
+  if (view.dtype == field.dtype && view.is_contiguous()) {
+    leaf.rows = view.data;
+    return true;
+  }
+  leaf.converted.resize(field.nbytes);
+  leaf.rows = leaf.converted.data();
+  return copy_elements(view, field.dtype, leaf.converted.data()) == Misfit::kNone;
+}
+
 void RowReader::finish() {
   require_unchanged();
+  point_at_rows();
+}
+
+void RowReader::point_at_rows() {
   for (std::size_t f = 0; f < leaves_.size(); ++f) field_rows_[f] = leaves_[f].rows;
   source_ = {.fields = field_rows_.data(), .done = done_.rows, .truncated = truncated_.rows};
 }
@@ -152,26 +183,20 @@ void RowReader::require_unchanged() const {
   check(kTruncatedName, truncated_);
 }
 
-std::size_t RowReader::read_rows(const py::dict& source) {
+std::size_t RowReader::read_rows(std::span<PyObject* const> columns) {
   stacked_ = true;
-  code_ran_ = true;  // keys may compare as they like
-  count_ = 0;        // the first array says how many
-  const auto item = [&](const py::object& key) {
-    PyObject* value = PyDict_GetItemWithError(source.ptr(), key.ptr());
-    if (value == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
-    return value;
-  };
-  for (const Attribute& attribute : attributes_) {
-    PyObject* value = item(attribute.name);
-    if (value == nullptr) {
-      throw ValueError(attribute.tree.path + ": expected a batch of this field, got none");
+  code_ran_ = false;
+  count_ = 0;  // the first array says how many
+  for (std::size_t i = 0; i < trees_.size(); ++i) {
+    if (columns[i] == nullptr) {
+      throw ValueError(trees_[i].path + ": expected a batch of this field, got none");
     }
-    visit(attribute.tree, value);
+    visit(trees_[i], columns[i]);
   }
-  PyObject* done = item(done_key_);
+  PyObject* done = columns[trees_.size()];
   if (done == nullptr) throw ValueError(kDoneName + ": expected a batch of flags, got none");
   read_leaf(kDoneName, done, kFlag, done_);
-  PyObject* truncated = item(truncated_key_);
+  PyObject* truncated = columns[trees_.size() + 1];
   if (truncated != nullptr && truncated != Py_None) {
     read_leaf(kTruncatedName, truncated, kFlag, truncated_);
   } else {
@@ -217,10 +242,6 @@ void RowReader::visit(const Node& node, PyObject* value) {
 
 void RowReader::read_leaf(const std::string& path, PyObject* value, const Field& field,
                           Leaf& leaf) {
-  if (!stacked_ && field.shape.size() == 1) {
-    leaf.rows = leaf.array.borrow_vector(value, field.dtype, field.shape[0]);
-    if (leaf.rows != nullptr) return;
-  }
   leaf.array.borrow(value, path.c_str());
   code_ran_ |= leaf.array.ran_code();
   const ArrayView& view = leaf.array.view();

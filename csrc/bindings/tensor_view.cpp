@@ -1,6 +1,9 @@
 #include "bindings/tensor_view.h"
 
-#include <cstring>
+#include <pybind11/numpy.h>
+
+#include <algorithm>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -16,6 +19,19 @@ namespace {
 PyTypeObject* tensor_type = nullptr;
 PyTypeObject* parameter_type = nullptr;
 PyTypeObject* ndarray_type = nullptr;
+/// numpy's numbers that are no Python floats, by their types: none runs code when it is read.
+struct NumpyScalar {
+  const char* name;
+  DType dtype;
+  PyTypeObject* type;
+};
+NumpyScalar numpy_scalars[] = {
+    {"bool_", DType::kBool, nullptr},     {"float32", DType::kFloat32, nullptr},
+    {"int64", DType::kInt64, nullptr},    {"int32", DType::kInt32, nullptr},
+    {"uint8", DType::kUInt8, nullptr},    {"int8", DType::kInt8, nullptr},
+    {"int16", DType::kInt16, nullptr},    {"uint16", DType::kUInt16, nullptr},
+    {"uint32", DType::kUInt32, nullptr},  {"uint64", DType::kUInt64, nullptr},
+    {"float16", DType::kFloat16, nullptr}};
 PyObject* plain_torch_dispatch = nullptr;
 
 [[noreturn]] void refuse(const char* field, const std::string& got) {
@@ -69,6 +85,32 @@ bool from_buffer_format(const char* format, py::ssize_t itemsize, DType* out) {
   }
 }
 
+/// From numpy's number of a type, which stands for a type of C.
+bool from_numpy_type(int number, DType* out) {
+  constexpr bool kLongIsWide = sizeof(long) == 8;
+  static constexpr DType kTypes[] = {DType::kBool,
+                                     DType::kInt8,
+                                     DType::kUInt8,
+                                     DType::kInt16,
+                                     DType::kUInt16,
+                                     DType::kInt32,
+                                     DType::kUInt32,
+                                     kLongIsWide ? DType::kInt64 : DType::kInt32,
+                                     kLongIsWide ? DType::kUInt64 : DType::kUInt32,
+                                     DType::kInt64,
+                                     DType::kUInt64,
+                                     DType::kFloat32,
+                                     DType::kFloat64};
+  constexpr int kHalf = 23;
+  if (number == kHalf) {
+    *out = DType::kFloat16;
+    return true;
+  }
+  if (number < 0 || number >= static_cast<int>(std::size(kTypes))) return false;
+  *out = kTypes[number];
+  return true;
+}
+
 bool is_plain_tensor(PyObject* value) {
   return Py_TYPE(value) == tensor_type || Py_TYPE(value) == parameter_type;
 }
@@ -103,10 +145,84 @@ bool may_be_negated(const ArrayView& view) {
 }
 
 /// The DLPack view of a tensor in one call.
-bool borrow_dense(PyObject* tensor, DLTensor* out, std::string* why) {
-  if (exchange_api().dltensor_from_py_object_no_sync(tensor, out) == 0) return true;
-  *why = take_python_error();
+bool borrow_dense(PyObject* tensor, DLTensor* out) {
+  return exchange_api().dltensor_from_py_object_no_sync(tensor, out) == 0;
+}
+
+/// A tensor in host memory, of a dtype that there is and few enough dimensions.
+bool view_of_tensor(const DLTensor& tensor, ArrayView* view) {
+  if (tensor.device.device_type != kDLCPU || tensor.ndim > kMaxDims ||
+      !from_dlpack_type(tensor.dtype, &view->dtype)) {
+    return false;
+  }
+  view->data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
+  view->ndim = tensor.ndim;
+  const auto itemsize = static_cast<std::int64_t>(size_of(view->dtype));
+  for (int d = 0; d < tensor.ndim; ++d) {
+    view->shape[d] = tensor.shape[d];
+    view->strides[d] = tensor.strides[d] * itemsize;
+  }
+  return tensor.data != nullptr || view->num_elements() == 0;
+}
+
+/// An array of just numpy's own type, in native byte order.
+bool view_of_ndarray(PyObject* value, ArrayView* view) {
+  const auto array = py::reinterpret_borrow<py::array>(value);
+  const py::dtype dtype = array.dtype();
+  const char order = dtype.byteorder();
+  if ((order != '=' && order != '|') || array.ndim() > kMaxDims ||
+      !from_numpy_type(dtype.num(), &view->dtype)) {
+    return false;
+  }
+  view->data = static_cast<const std::byte*>(array.data());
+  view->ndim = static_cast<int>(array.ndim());
+  for (int d = 0; d < view->ndim; ++d) {
+    view->shape[d] = array.shape()[d];
+    view->strides[d] = array.strides()[d];
+  }
+  return true;
+}
+
+bool view_of_numpy_scalar(PyObject* value, NumberMemory* memory, ArrayView* view) {
+  for (const NumpyScalar& scalar : numpy_scalars) {
+    if (Py_TYPE(value) != scalar.type) continue;
+    view->dtype = scalar.dtype;
+    py::detail::npy_api::get().PyArray_ScalarAsCtype_(value, memory);
+    return true;
+  }
   return false;
+}
+
+/// A number of Python, of 64 bits at most, or of numpy.
+bool view_of_number(PyObject* value, NumberMemory* memory, ArrayView* view) {
+  view->ndim = 0;
+  view->data = reinterpret_cast<const std::byte*>(memory);
+  if (PyFloat_Check(value) != 0) {
+    view->dtype = DType::kFloat64;
+    memory->real = PyFloat_AS_DOUBLE(value);
+    return true;
+  }
+  if (PyBool_Check(value) != 0) {
+    view->dtype = DType::kBool;
+    memory->boolean = value == Py_True;
+    return true;
+  }
+  if (PyLong_Check(value) == 0) return view_of_numpy_scalar(value, memory, view);
+  int overflow = 0;
+  view->dtype = DType::kInt64;
+  memory->integer = PyLong_AsLongLongAndOverflow(value, &overflow);
+  if (overflow == 0) return true;
+  view->dtype = DType::kUInt64;
+  memory->natural = PyLong_AsUnsignedLongLong(value);
+  if (PyErr_Occurred() == nullptr) return true;
+  PyErr_Clear();
+  return false;
+}
+
+bool same_memory(const ArrayView& a, const ArrayView& b) {
+  return a.data == b.data && a.dtype == b.dtype && a.ndim == b.ndim &&
+         std::equal(a.shape, a.shape + a.ndim, b.shape) &&
+         std::equal(a.strides, a.strides + a.ndim, b.strides);
 }
 
 }  // namespace
@@ -118,8 +234,14 @@ void load_array_types() {
   tensor_type = reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr());
   py::object parameter = torch.attr("nn").attr("Parameter");
   parameter_type = reinterpret_cast<PyTypeObject*>(parameter.release().ptr());
-  py::object ndarray = py::module_::import("numpy").attr("ndarray");
+  const py::module_ numpy = py::module_::import("numpy");
+  py::object ndarray = numpy.attr("ndarray");
   ndarray_type = reinterpret_cast<PyTypeObject*>(ndarray.release().ptr());
+  py::detail::npy_api::get();  // imports more of numpy, which is not to happen while one reads
+  for (NumpyScalar& scalar : numpy_scalars) {
+    py::object scalar_type = numpy.attr(scalar.name);
+    scalar.type = reinterpret_cast<PyTypeObject*>(scalar_type.release().ptr());
+  }
   plain_torch_dispatch = py::object(type.attr("__torch_dispatch__")).release().ptr();
 }
 
@@ -147,6 +269,37 @@ std::string describe(PyObject* value) {
   }
 }
 
+namespace {
+
+/// Says why a tensor cannot be read. `tensor` is null where torch has just refused to export it.
+[[noreturn]] void refuse_tensor(PyObject* value, const char* field, const DLTensor* tensor) {
+  if (tensor == nullptr) {
+    const std::string why = take_python_error();
+    refuse(field, describe(value) + ": " + why);
+  }
+  ArrayView view;
+  if (tensor->device.device_type != kDLCPU || !from_dlpack_type(tensor->dtype, &view.dtype)) {
+    refuse(field, describe(value));
+  }
+  require_few_dimensions(field, tensor->ndim);
+  refuse(field, describe(value) + " whose memory was given up");
+}
+
+}  // namespace
+
+bool peek(PyObject* value, NumberMemory* memory, ArrayView* view) {
+  if (is_plain_tensor(value)) {
+    DLTensor tensor;
+    if (borrow_dense(value, &tensor)) {
+      return view_of_tensor(tensor, view) && !may_be_negated(*view);
+    }
+    PyErr_Clear();
+    return false;
+  }
+  if (Py_TYPE(value) == ndarray_type) return view_of_ndarray(value, view);
+  return view_of_number(value, memory, view);
+}
+
 void BorrowedArray::reset() {
   if (has_buffer_) PyBuffer_Release(&buffer_);
   has_buffer_ = false;
@@ -158,7 +311,9 @@ void BorrowedArray::borrow(PyObject* value, const char* field) {
   reset();
   owner_ = py::reinterpret_borrow<py::object>(value);
   if (is_plain_tensor(value)) return borrow_tensor(value, field);
-  if (PyFloat_Check(value) != 0 || PyLong_Check(value) != 0) return borrow_number(value, field);
+  if (Py_TYPE(value) == ndarray_type && view_of_ndarray(value, &view_)) return;
+  if (view_of_number(value, &number_, &view_)) return;
+  if (PyLong_Check(value) != 0) refuse(field, "an int of more than 64 bits");
   ran_code_ = Py_TYPE(value) != ndarray_type;
   if (is_tensor(value)) {
     borrow_tensor(value, field);
@@ -170,29 +325,6 @@ void BorrowedArray::borrow(PyObject* value, const char* field) {
   } else {
     refuse(field, describe(value));
   }
-}
-
-const std::byte* BorrowedArray::borrow_vector(PyObject* value, DType dtype, std::int64_t length) {
-  DLTensor tensor;
-  if (length < 2 || !is_plain_tensor(value)) return nullptr;
-  if (exchange_api().dltensor_from_py_object_no_sync(value, &tensor) != 0) {
-    PyErr_Clear();  // borrow() will say what is wrong
-    return nullptr;
-  }
-  const DLDataType expected = to_dlpack_type(dtype);
-  const bool fits = tensor.device.device_type == kDLCPU && tensor.ndim == 1 &&
-                    tensor.shape[0] == length && tensor.strides[0] == 1 &&
-                    tensor.dtype.code == expected.code && tensor.dtype.bits == expected.bits &&
-                    tensor.dtype.lanes == 1 && tensor.data != nullptr;
-  if (!fits) return nullptr;
-  reset();
-  owner_ = py::reinterpret_borrow<py::object>(value);
-  view_.data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
-  view_.dtype = dtype;
-  view_.ndim = 1;
-  view_.shape[0] = length;
-  view_.strides[0] = static_cast<std::int64_t>(size_of(dtype));
-  return view_.data;
 }
 
 std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape) {
@@ -218,41 +350,18 @@ std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::in
 }
 
 bool BorrowedArray::still_there() const {
-  if (!owner_ || !is_tensor(owner_.ptr())) return true;
-  DLTensor tensor;
-  if (exchange_api().dltensor_from_py_object_no_sync(owner_.ptr(), &tensor) != 0) {
+  if (!owner_) return true;
+  ArrayView now;
+  if (is_tensor(owner_.ptr())) {
+    DLTensor tensor;
+    if (borrow_dense(owner_.ptr(), &tensor)) {
+      return view_of_tensor(tensor, &now) && same_memory(now, view_);
+    }
     PyErr_Clear();
     return false;
   }
-  const auto* data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
-  bool same = data == view_.data && tensor.ndim == view_.ndim;
-  const auto itemsize = static_cast<std::int64_t>(size_of(view_.dtype));
-  for (int d = 0; same && d < view_.ndim; ++d) {
-    same = tensor.shape[d] == view_.shape[d] && tensor.strides[d] * itemsize == view_.strides[d];
-  }
-  return same;
-}
-
-void BorrowedArray::borrow_number(PyObject* value, const char* field) {
-  view_.ndim = 0;
-  view_.data = reinterpret_cast<const std::byte*>(&number_);
-  if (PyBool_Check(value) != 0) {
-    view_.dtype = DType::kBool;
-    number_.boolean = value == Py_True;
-  } else if (PyFloat_Check(value) != 0) {
-    view_.dtype = DType::kFloat64;
-    number_.real = PyFloat_AS_DOUBLE(value);
-  } else {
-    int overflow = 0;
-    view_.dtype = DType::kInt64;
-    number_.integer = PyLong_AsLongLongAndOverflow(value, &overflow);
-    if (overflow == 0) return;
-    view_.dtype = DType::kUInt64;
-    number_.natural = PyLong_AsUnsignedLongLong(value);
-    if (PyErr_Occurred() == nullptr) return;
-    PyErr_Clear();
-    refuse(field, "an int of more than 64 bits");
-  }
+  if (Py_TYPE(owner_.ptr()) != ndarray_type || has_buffer_) return true;
+  return view_of_ndarray(owner_.ptr(), &now) && same_memory(now, view_);
 }
 
 void BorrowedArray::borrow_buffer(PyObject* value, const char* field) {
@@ -278,29 +387,15 @@ void BorrowedArray::borrow_buffer(PyObject* value, const char* field) {
 void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
   if (intercepts_operations(value)) refuse(field, std::string(type_name(value)));
   DLTensor tensor;
-  std::string why;
-  bool dense = borrow_dense(value, &tensor, &why);
+  bool dense = borrow_dense(value, &tensor);
   if (dense && tensor.device.device_type != kDLCPU) {
     ran_code_ = true;
     owner_ = py::handle(value).attr("detach")().attr("cpu")();
     value = owner_.ptr();
-    dense = borrow_dense(value, &tensor, &why);
+    dense = borrow_dense(value, &tensor);
   }
-  if (!dense || tensor.device.device_type != kDLCPU ||
-      !from_dlpack_type(tensor.dtype, &view_.dtype)) {
-    refuse(field, describe(value) + (why.empty() ? "" : ": " + why));
-  }
-  require_few_dimensions(field, tensor.ndim);
-  view_.data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
-  view_.ndim = tensor.ndim;
-  const auto itemsize = static_cast<std::int64_t>(size_of(view_.dtype));
-  for (int d = 0; d < tensor.ndim; ++d) {
-    view_.shape[d] = tensor.shape[d];
-    view_.strides[d] = tensor.strides[d] * itemsize;
-  }
-  if (tensor.data == nullptr && view_.num_elements() > 0) {
-    refuse(field, describe(value) + " whose memory was given up");
-  }
+  if (!dense || !view_of_tensor(tensor, &view_))
+    refuse_tensor(value, field, dense ? &tensor : nullptr);
   if (!may_be_negated(view_)) return;
   ran_code_ = true;  // calls of torch let other threads run
   if (py::cast<bool>(py::handle(value).attr("is_neg")())) {

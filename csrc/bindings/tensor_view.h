@@ -13,6 +13,20 @@
 
 namespace velora {
 
+/// A number read from Python, as memory that an ArrayView can show.
+union NumberMemory {
+  double real;
+  std::int64_t integer;
+  std::uint64_t natural;
+  bool boolean;
+};
+
+/// What nearly every call brings: a plain tensor in host memory, a numpy array or a number. `view`
+/// shows it (a number in `memory`) as long as the value is alive and no other code runs: nobody
+/// holds on to it, and none ran here. Returns false for whatever takes more, which is for a
+/// BorrowedArray.
+bool peek(PyObject* value, NumberMemory* memory, ArrayView* view);
+
 /// A Python value borrowed as an array: a tensor (through torch's DLPack exchange table), anything
 /// with the buffer protocol or __dlpack__, or a plain number.
 ///
@@ -29,13 +43,9 @@ class BorrowedArray {
   /// Throws ValueError for what cannot be read as an array in this process's memory. A tensor on
   /// another device is copied to the host first.
   void borrow(PyObject* value, const char* field);
-  /// The same, in a fraction of the time, for what nearly every push brings: a tensor that is a
-  /// vector of just this dtype and length. Returns its elements, or null for anything else, which
-  /// is then not borrowed.
-  const std::byte* borrow_vector(PyObject* value, DType dtype, std::int64_t length);
   void reset();
-  /// Whether a tensor still shows the memory that was borrowed: code that ran since may have
-  /// resized it, or given it other memory.
+  /// Whether a tensor or a numpy array still shows the memory that was borrowed: code that ran
+  /// since may have resized it, or given it other memory.
   bool still_there() const;
   /// Whether the last borrow may have run other code, or let other threads run.
   bool ran_code() const { return ran_code_; }
@@ -43,7 +53,6 @@ class BorrowedArray {
   const ArrayView& view() const { return view_; }
 
  private:
-  void borrow_number(PyObject* value, const char* field);
   void borrow_buffer(PyObject* value, const char* field);
   void borrow_tensor(PyObject* value, const char* field);
 
@@ -52,12 +61,7 @@ class BorrowedArray {
   Py_buffer buffer_{};
   bool has_buffer_ = false;
   bool ran_code_ = false;
-  union {
-    double real;
-    std::int64_t integer;
-    std::uint64_t natural;
-    bool boolean;
-  } number_{};
+  NumberMemory number_{};
 };
 
 /// The memory of a contiguous tensor on the host with just this dtype and shape, to be written to.

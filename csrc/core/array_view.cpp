@@ -53,21 +53,6 @@ bool is_aligned(const ArrayView& in) {
 
 }  // namespace
 
-std::int64_t ArrayView::num_elements() const {
-  std::int64_t count = 1;
-  for (int d = 0; d < ndim; ++d) count *= shape[d];
-  return count;
-}
-
-bool ArrayView::is_contiguous() const {
-  auto expected = static_cast<std::int64_t>(size_of(dtype));
-  for (int d = ndim - 1; d >= 0; --d) {
-    if (shape[d] != 1 && strides[d] != expected) return false;
-    expected *= shape[d];
-  }
-  return true;
-}
-
 std::string ArrayView::shape_string() const {
   return shape_text({shape, static_cast<std::size_t>(ndim)});
 }

@@ -23,9 +23,20 @@ struct ArrayView {
   std::int64_t shape[kMaxDims] = {};
   std::int64_t strides[kMaxDims] = {};
 
-  std::int64_t num_elements() const;
+  std::int64_t num_elements() const {
+    std::int64_t count = 1;
+    for (int d = 0; d < ndim; ++d) count *= shape[d];
+    return count;
+  }
   /// Row-major without gaps.
-  bool is_contiguous() const;
+  bool is_contiguous() const {
+    auto expected = static_cast<std::int64_t>(size_of(dtype));
+    for (int d = ndim - 1; d >= 0; --d) {
+      if (shape[d] != 1 && strides[d] != expected) return false;
+      expected *= shape[d];
+    }
+    return true;
+  }
   /// "(3, 84, 84)"
   std::string shape_string() const;
 };

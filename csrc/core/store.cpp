@@ -13,9 +13,6 @@ namespace velora {
 namespace {
 
 constexpr std::size_t kPage = 4096;
-// Rows written together: enough places on their way from memory, few enough for the first-level
-// cache.
-constexpr std::size_t kBlock = 16;
 constexpr std::size_t kCacheLine = 64;
 constexpr std::size_t kPrefetchBytes = 512;
 
@@ -64,7 +61,10 @@ void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t 
 void Store::commit(std::uint32_t lane, std::uint8_t flags) {
   const std::uint64_t episode = lanes_.states()[lane].episode;
   lanes_.commit(lane, flags);
-  if (windows_.empty()) return;
+  if (!windows_.empty()) update_windows(lane, episode);
+}
+
+void Store::update_windows(std::uint32_t lane, std::uint64_t episode) {
   const RowsView view = this->view();
   for (Windows& windows : windows_) windows.update(view, lane, episode);
 }
@@ -73,35 +73,49 @@ void Store::append_whole(const LaneOrder& lanes, const RowSource& source, std::s
   // While the fields of one block are written, the places of the next are on their way. Two rows
   // can have one place, where a lane is short: each field is written in their order, so the newer
   // one stays.
-  std::byte* rows[2][kBlock];
+  NewRows blocks[2];
   std::uint32_t lane = lanes.before_first();
-  const auto begin = [&](std::size_t first, std::byte** block) {
-    for (std::size_t i = first; i < std::min(first + kBlock, count); ++i) {
-      lane = lanes.next(i, lane);
-      std::byte* row = next_row(lane);
-      for (std::size_t offset = 0; offset < std::min(layout_.pitch(), kPrefetchBytes);
-           offset += kCacheLine) {
-        __builtin_prefetch(row + offset, 1, 3);
-      }
-      const std::uint8_t flags = lanes_.next_flags(lane, source.flags(i));
-      row[layout_.flags_offset()] = std::byte{flags};
-      commit(lane, flags);
-      block[i - first] = row;
-    }
-  };
-  begin(0, rows[0]);
+  begin_rows(lanes, source, 0, std::min(kBlock, count), lane, blocks[0]);
   for (std::size_t first = 0, turn = 0; first < count; first += kBlock, turn ^= 1) {
-    std::byte* const* block = rows[turn];
-    if (first + kBlock < count) begin(first + kBlock, rows[turn ^ 1]);
-    for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
-      const Field& field = layout_.fields()[f];
-      const std::byte* values = source.fields[f] + first * field.nbytes;
-      copy_block(
-          std::min(kBlock, count - first), field.nbytes,
-          [&](std::size_t i) { return block[i] + field.offset; },
-          [&](std::size_t i) { return values + i * field.nbytes; });
+    const std::size_t next = first + kBlock;
+    if (next < count) {
+      begin_rows(lanes, source, next, std::min(kBlock, count - next), lane, blocks[turn ^ 1]);
+    }
+    write_rows(blocks[turn], source, first, std::min(kBlock, count - first));
+  }
+}
+
+void Store::begin_rows(const LaneOrder& lanes, const RowSource& source, std::size_t first,
+                       std::size_t count, std::uint32_t& lane, NewRows& out) {
+  std::byte* const base = rows();
+  const std::size_t pitch = layout_.pitch();
+  const std::size_t prefetched = std::min(pitch, kPrefetchBytes);
+  for (std::size_t i = 0; i < count; ++i) {
+    lane = lanes.next(first + i, lane);
+    const std::uint64_t episode = lanes_.states()[lane].episode;
+    const Lanes::NewRow row = lanes_.append(lane, source.flags(first + i));
+    if (!windows_.empty()) update_windows(lane, episode);
+    out.rows[i] = base + row.place * pitch;
+    out.flags[i] = row.flags;
+    for (std::size_t at = 0; at < prefetched; at += kCacheLine) {
+      __builtin_prefetch(out.rows[i] + at, 1, 3);
     }
   }
+}
+
+void Store::write_rows(const NewRows& block, const RowSource& source, std::size_t first,
+                       std::size_t count) {
+  std::byte* const* const rows = block.rows;
+  for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
+    const std::size_t offset = layout_.fields()[f].offset;
+    const std::size_t nbytes = layout_.fields()[f].nbytes;
+    const std::byte* values = source.fields[f] + first * nbytes;
+    copy_block(
+        count, nbytes, [rows, offset](std::size_t i) { return rows[i] + offset; },
+        [values, nbytes](std::size_t i) { return values + i * nbytes; });
+  }
+  const std::size_t flags_offset = layout_.flags_offset();
+  for (std::size_t i = 0; i < count; ++i) rows[i][flags_offset] = std::byte{block.flags[i]};
 }
 
 void Store::append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count) {

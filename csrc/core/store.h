@@ -56,14 +56,31 @@ class Store {
 
  private:
   static constexpr std::size_t kMaxWindows = 4;
+  /// Rows written together: enough places on their way from memory, few enough for the first-level
+  /// cache.
+  static constexpr std::size_t kBlock = 16;
+
+  /// Rows that count already and are to be written.
+  struct NewRows {
+    std::byte* rows[kBlock];
+    std::uint8_t flags[kBlock];
+  };
 
   std::byte* rows() const { return memory_.data() + rows_offset_; }
   std::byte* next_row(std::uint32_t lane) {
     return rows() + lanes_.next_place(lane) * layout_.pitch();
   }
   void append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count);
+  /// Gives source rows [first, first + count) their places. `lane` is that of the row before them,
+  /// and then of the last.
+  void begin_rows(const LaneOrder& lanes, const RowSource& source, std::size_t first,
+                  std::size_t count, std::uint32_t& lane, NewRows& out);
+  void write_rows(const NewRows& block, const RowSource& source, std::size_t first,
+                  std::size_t count);
   void append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count);
   void commit(std::uint32_t lane, std::uint8_t flags);
+  /// The lane's newest row has just come, in an episode that began with serial `episode`.
+  void update_windows(std::uint32_t lane, std::uint64_t episode);
 
   RowLayout layout_;
   std::size_t rows_offset_;

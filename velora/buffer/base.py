@@ -6,7 +6,6 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
-import numpy as np
 import torch
 from typing_extensions import Self
 
@@ -14,13 +13,14 @@ from velora import _core
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.placement import check_device, cuda_index
-from velora.buffer.schema import Schema, columns_of, columns_of_arrays
+from velora.buffer.schema import Schema, columns_of_call, lane_array
 
 MAX_CAPACITY = 2**40
 MAX_ENVS = 2**16
 # Observations from this size on are stored once where the buffer may choose.
 COMPACT_BYTES = 4096
-_NATIVE = ("_first", "_core", "_push")  # what a pickle has in another form
+# What a pickle has in another form.
+_NATIVE = ("_first", "_core", "_push", "_extend", "push", "extend")
 
 
 class Buffer(Sequence[Any]):
@@ -175,21 +175,19 @@ class Buffer(Sequence[Any]):
                 is no such lane, or as in `push`.
             BufferError: If a `RolloutBuffer` has less room.
         """
-        if batch is not None and arrays:
-            raise TypeError(f"{next(iter(arrays))}: expected a batch or arrays, got both")
-        columns = columns_of_arrays(arrays) if arrays else columns_of(batch)
-        if isinstance(lanes, (list, tuple, range)):
-            lanes = np.asarray(lanes, dtype=None if len(lanes) > 0 else np.int64)
-        if self._core is None:
-            schema = Schema.from_columns(columns)
-            core = self._build(schema)
-            core.extend(columns, lanes)
-            if self._adopt(schema, core):
-                return
-        assert self._core is not None
-        assert self._schema is not None
-        self._schema.check_columns(columns)
-        self._core.extend(columns, lanes)
+        self._extend(batch, lanes=lanes, **arrays)
+
+    def _extend(
+        self, batch: BatchExperience | None = None, *, lanes: Any = None, **arrays: Any
+    ) -> None:
+        # As `_push`: until there is a core.
+        columns = columns_of_call(batch, arrays)
+        lanes = lane_array(lanes)
+        schema = Schema.from_columns(columns)
+        core = self._build(schema)
+        core.extend(batch, lanes=lanes, **arrays)
+        if not self._adopt(schema, core):
+            self._extend(batch, lanes=lanes, **arrays)
 
     def end_episodes(self, lanes: Any = None) -> None:
         """Marks the newest experience of environments as truncated.
@@ -204,8 +202,7 @@ class Buffer(Sequence[Any]):
         Raises:
             ValueError: If there is no such environment. The buffer is then as before.
         """
-        if isinstance(lanes, (list, tuple, range)):
-            lanes = np.asarray(lanes, dtype=None if len(lanes) > 0 else np.int64)
+        lanes = lane_array(lanes)
         if self._core is not None:
             self._core.end_episodes(lanes)
 
@@ -268,6 +265,13 @@ class Buffer(Sequence[Any]):
         first = self.__dict__.setdefault("_first", (schema, core))
         self._schema, self._core = first
         self._push = self._core.push  # type: ignore[method-assign]
+        self._extend = self._core.extend  # type: ignore[method-assign]
+        # Without a Python frame around it, a push takes half the time. A subclass may have methods
+        # of its own.
+        if type(self).push is Buffer.push:
+            self.push = self._push  # type: ignore[method-assign]
+        if type(self).extend is Buffer.extend:
+            self.extend = self._extend  # type: ignore[method-assign]
         return self._core is core
 
     def _build(self, schema: Schema) -> _core.Buffer:

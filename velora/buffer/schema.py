@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache, cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,18 +129,26 @@ class Schema:
                     f"{kind.__name__} with it"
                 )
 
-    def check_columns(self, columns: dict[str, Any]) -> None:
-        """Checks that a batch has no field that this schema lacks.
+    def read_batch(
+        self, batch: BatchExperience | None = None, *, lanes: Any = None, **arrays: Any
+    ) -> tuple[dict[str, Any], Any]:
+        """Attribute -> stacked arrays, and lanes, from the arguments of `Buffer.extend`.
+
+        The native core calls it for those that are not just arrays by their names.
 
         Raises:
-            ValueError: If it has.
+            TypeError: If `batch` is not a BatchExperience, or there are arrays beside it.
+            ValueError: If a part is missing or unknown.
         """
+        columns = columns_of_call(batch, arrays)
+        lanes = lane_array(lanes)
         for name in columns:
             if name not in self.trees and name not in _STACKED:
                 raise ValueError(
                     f"{name}: expected no such field, since the first experience had none, got a "
                     "batch with it"
                 )
+        return columns, lanes
 
     def build_core(
         self,
@@ -173,6 +182,8 @@ class Schema:
             compact=compact,
             frame_stack=frame_stack,
             check_type=self.check_type,
+            batch_names=[_STACKED.get(name, name) for name in (*self.trees, "done", "truncated")],
+            read_batch=self.read_batch,
             batch_type=BatchExperience,
             device=device,
         )
@@ -204,6 +215,25 @@ class Schema:
         restored["done"] = bool(batch.dones[i])
         restored["truncated"] = bool(batch.truncations[i])
         return _construct(self.experience_type or _declare(tuple(self.extra_names)), restored)
+
+
+def columns_of_call(batch: BatchExperience | None, arrays: dict[str, Any]) -> dict[str, Any]:
+    """Attribute -> stacked arrays, from those of a batch or those given by name.
+
+    Raises:
+        TypeError: If `batch` is not a BatchExperience, or there are arrays beside it.
+        ValueError: If a part is missing, or is one that only a sampled batch has.
+    """
+    if batch is not None and arrays:
+        raise TypeError(f"{next(iter(arrays))}: expected a batch or arrays, got both")
+    return columns_of_arrays(arrays) if arrays else columns_of(batch)
+
+
+def lane_array(lanes: Any) -> Any:
+    """Lanes that are listed, as an array; anything else as it is."""
+    if isinstance(lanes, (list, tuple, range)):
+        return np.asarray(lanes, dtype=None if len(lanes) > 0 else np.int64)
+    return lanes
 
 
 def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:

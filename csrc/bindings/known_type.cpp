@@ -1,0 +1,54 @@
+#include "bindings/known_type.h"
+
+#include <structmember.h>
+
+#include <optional>
+
+namespace py = pybind11;
+
+namespace velora {
+namespace {
+
+/// What the type or one of its bases has under that name, as it stands there; null for nothing.
+py::object find_in_type(PyTypeObject* type, py::handle name) {
+  for (const py::handle base : py::reinterpret_borrow<py::tuple>(type->tp_mro)) {
+    const py::object attributes = base.attr("__dict__");
+    if (attributes.contains(name)) return attributes[name];
+  }
+  return {};
+}
+
+/// Where the objects of a type have an attribute: in a slot, from the start of the object, or
+/// elsewhere. Nothing where looking it up would not be plain.
+std::optional<Py_ssize_t> find_slot(PyTypeObject* type, py::handle name, Py_ssize_t elsewhere) {
+  const py::object found = find_in_type(type, name);
+  if (!found || Py_TYPE(found.ptr())->tp_descr_get == nullptr) return elsewhere;
+  if (Py_TYPE(found.ptr()) != &PyMemberDescr_Type) return std::nullopt;
+  const auto* descriptor = reinterpret_cast<PyMemberDescrObject*>(found.ptr());
+  const PyMemberDef& member = *descriptor->d_member;
+  const bool is_slot = member.type == T_OBJECT_EX && (member.flags & READ_RESTRICTED) == 0 &&
+                       PyType_IsSubtype(type, descriptor->d_common.d_type) != 0;
+  return is_slot ? std::optional(member.offset) : std::nullopt;
+}
+
+}  // namespace
+
+void KnownType::learn(PyTypeObject* type) {
+  const auto object = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(type));
+  py::hasattr(object, names_.front());  // gives the type a version, where it has none
+  const unsigned int version = type->tp_version_tag;
+  bool plain = version != 0 && type->tp_getattro == PyObject_GenericGetAttr;
+  std::vector<Py_ssize_t> slots;
+  for (std::size_t i = 0; plain && i < names_.size(); ++i) {
+    const std::optional<Py_ssize_t> slot = find_slot(type, names_[i], kNoSlot);
+    plain = slot.has_value();
+    slots.push_back(slot.value_or(kNoSlot));
+  }
+  // Only now: what ran meanwhile can have learned another type.
+  type_ = object;
+  version_ = version;
+  plain_ = plain;
+  slots_ = std::move(slots);
+}
+
+}  // namespace velora
