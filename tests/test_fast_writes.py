@@ -21,7 +21,7 @@ import torch
 from helpers import PolicyExperience, filled, stack, stamped, stamps_of, step, unchanged
 from torch import Tensor
 
-from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
+from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer, tree
 
 NUMPY_SCALARS = (
     *("bool_", "int8", "int16", "int32", "int64", "longlong"),
@@ -104,8 +104,9 @@ def outcome(push: Callable[[], None], buffer: ReplayBuffer) -> Any:
     except Exception as error:
         return type(error), str(error)
     batch = buffer._core.take(len(buffer) - 1, 1)  # type: ignore[union-attr]
+    parts = tree.leaves({**vars(batch), "extras": tuple(batch.extras.values())})
     return [
-        (part.dtype, part.shape, part.contiguous().view(torch.uint8).tolist()) for part in batch
+        (part.dtype, part.shape, part.contiguous().view(torch.uint8).tolist()) for part in parts
     ]
 
 

@@ -42,7 +42,8 @@ py::object nest(py::handle places, const std::vector<py::object>& tensors) {
       PyObject* child = PyTuple_GET_ITEM(places.ptr(), place);
       PyTuple_SET_ITEM(parts.ptr(), place, nest(child, tensors).release().ptr());
     }
-    return parts;
+    const bool named = PyObject_HasAttrString(places.ptr(), "_fields") != 0;
+    return named ? py::type::of(places)(*parts) : py::object(parts);
   }
   return tensors[PyLong_AsSize_t(places.ptr())];
 }
