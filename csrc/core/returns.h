@@ -101,7 +101,7 @@ inline void gae_column(const GaeStep<Real>& step, const GaeInput<Real, Flag>& in
 /// Fills `advantages` and `returns` (advantages + values), each of steps * width elements that
 /// overlap neither an input nor each other. O(steps * width), allocates and throws nothing;
 /// concurrent calls may share inputs.
-template <typename Real, typename Flag>
+template <typename Real, typename Flag = std::uint8_t>
 void gae(const GaeInput<Real, Flag>& in, double gamma, double lambda, Real* advantages,
          Real* returns) {
   const GaeStep<Real> step{static_cast<Real>(gamma), static_cast<Real>(gamma * lambda)};
