@@ -74,10 +74,21 @@ Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-// The kernel knows bytes as flags; a floating flag costs one more pass.
 Tensor dense_flags(const Tensor& tensor) {
   return dense(is_byte(tensor.scalar_type()) ? tensor
                                              : torch::stable::to(tensor, ScalarType::Bool));
+}
+
+// A tensor like one on the CPU that is dense. Made past the dispatcher, which would take longer
+// than all else of a small call.
+Tensor uninitialised_like(const Tensor& tensor) {
+  std::int32_t dtype = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(tensor.dim(), tensor.sizes().data(), tensor.strides().data(), dtype,
+                               aoti_torch_device_type_cpu(), /*device_index=*/0, &made));
+  return Tensor(made);
 }
 
 template <typename T>
@@ -85,30 +96,41 @@ const T* data_of(const Tensor& tensor) {
   return static_cast<const T*>(tensor.const_data_ptr());
 }
 
-template <typename Real>
-std::tuple<Tensor, Tensor> gae_as(const Tensor& rewards, const Tensor& values,
-                                  const Tensor& next_values, const Tensor& dones,
-                                  const Tensor& truncations, double gamma, double lambda) {
-  const Tensor r = dense(rewards);
-  const Tensor v = dense(values);
-  const Tensor next_v = dense(next_values);
-  const Tensor done = dense_flags(dones);
-  const Tensor truncated = dense_flags(truncations);
-  Tensor advantages = torch::stable::new_empty(r, r.sizes());
-  Tensor returns = torch::stable::new_empty(r, r.sizes());
+struct GaeTensors {
+  Tensor rewards, values, next_values, dones, truncations;  // dense; flags of one dtype
+};
 
-  const auto steps = static_cast<std::size_t>(r.size(0));
-  const auto width = steps == 0 ? 0 : static_cast<std::size_t>(r.numel()) / steps;
-  const GaeInput<Real> in{.rewards = data_of<Real>(r),
-                          .values = data_of<Real>(v),
-                          .next_values = data_of<Real>(next_v),
-                          .dones = data_of<std::uint8_t>(done),
-                          .truncations = data_of<std::uint8_t>(truncated),
-                          .steps = steps,
-                          .width = width};
-  gae(in, gamma, lambda, static_cast<Real*>(advantages.mutable_data_ptr()),
+template <typename Real, typename Flag>
+std::tuple<Tensor, Tensor> gae_as(const GaeTensors& in, double gamma, double lambda) {
+  Tensor advantages = uninitialised_like(in.rewards);
+  Tensor returns = uninitialised_like(in.rewards);
+  const auto steps = static_cast<std::size_t>(in.rewards.size(0));
+  const auto width = steps == 0 ? 0 : static_cast<std::size_t>(in.rewards.numel()) / steps;
+  const GaeInput<Real, Flag> input{.rewards = data_of<Real>(in.rewards),
+                                   .values = data_of<Real>(in.values),
+                                   .next_values = data_of<Real>(in.next_values),
+                                   .dones = data_of<Flag>(in.dones),
+                                   .truncations = data_of<Flag>(in.truncations),
+                                   .steps = steps,
+                                   .width = width};
+  gae(input, gamma, lambda, static_cast<Real*>(advantages.mutable_data_ptr()),
       static_cast<Real*>(returns.mutable_data_ptr()));
   return {std::move(advantages), std::move(returns)};
+}
+
+// Flags of the dtype of the rewards are read as they are. All others as bytes, which costs those
+// that are none a pass of their own.
+template <typename Real>
+std::tuple<Tensor, Tensor> gae_of(GaeTensors in, double gamma, double lambda) {
+  const ScalarType real = in.rewards.scalar_type();
+  if (in.dones.scalar_type() == real && in.truncations.scalar_type() == real) {
+    in.dones = dense(in.dones);
+    in.truncations = dense(in.truncations);
+    return gae_as<Real, Real>(in, gamma, lambda);
+  }
+  in.dones = dense_flags(in.dones);
+  in.truncations = dense_flags(in.truncations);
+  return gae_as<Real, std::uint8_t>(in, gamma, lambda);
 }
 
 std::tuple<Tensor, Tensor> gae_cpu(const Tensor& rewards, const Tensor& values,
@@ -123,9 +145,9 @@ std::tuple<Tensor, Tensor> gae_cpu(const Tensor& rewards, const Tensor& values,
   check_real("next_values", next_values, rewards);
   check_flag("dones", dones, rewards);
   check_flag("truncations", truncations, rewards);
-  return rewards.scalar_type() == ScalarType::Float
-             ? gae_as<float>(rewards, values, next_values, dones, truncations, gamma, lam)
-             : gae_as<double>(rewards, values, next_values, dones, truncations, gamma, lam);
+  GaeTensors in{dense(rewards), dense(values), dense(next_values), dones, truncations};
+  return rewards.scalar_type() == ScalarType::Float ? gae_of<float>(std::move(in), gamma, lam)
+                                                    : gae_of<double>(std::move(in), gamma, lam);
 }
 
 }  // namespace

@@ -41,6 +41,15 @@ void prefetch(const std::byte* from, std::uint64_t nbytes) {
   }
 }
 
+template <typename Count, typename Out, typename In>
+void copy_field(Count count, std::size_t nbytes, const Out& out, const In& in) {
+  if (nbytes < kStreamBytes) {
+    copy_block(count, nbytes, out, in);
+  } else {
+    copy_stream(static_cast<std::size_t>(count), nbytes, out, in);
+  }
+}
+
 /// What the flags of steps say, into places from `first` on: part by part, in loops that a compiler
 /// turns into wide instructions. `discount(i)` is what the future after step i is worth.
 template <typename Size, typename Discount>
@@ -204,7 +213,7 @@ class Gatherer {
     const bool next = follows_ && column.source == Source::kNext;
     const std::byte* const* rows = next ? block.next : block.rows;
     std::byte* out = column.out + (place_ + block.first) * column.nbytes;
-    copy_block(
+    copy_field(
         size, column.nbytes, [&](std::size_t i) { return out + i * column.nbytes; },
         [&](std::size_t i) { return rows[i] + column.row_offset; });
   }
@@ -244,10 +253,11 @@ class Gatherer {
         std::memcpy(out, frames[newest].of(column.row_offset, column.block_offset, 0), nbytes);
         continue;
       }
-      for (std::size_t f = 0; f <= newest; ++f) {
-        std::memcpy(out + f * nbytes, frames[f].of(column.row_offset, column.block_offset, nbytes),
-                    nbytes);
-      }
+      copy_field(
+          newest + 1, nbytes, [&](std::size_t f) { return out + f * nbytes; },
+          [&](std::size_t f) {
+            return frames[f].of(column.row_offset, column.block_offset, nbytes);
+          });
     }
   }
 
@@ -303,7 +313,7 @@ void copy_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
     const Column& column = target.columns[c];
     std::byte* out = column.out + first * column.nbytes;
     const std::byte* in = rows + column.row_offset;
-    copy_block(
+    copy_field(
         count, column.nbytes, [&](std::size_t i) { return out + i * column.nbytes; },
         [&](std::size_t i) { return in + i * view.pitch; });
   }

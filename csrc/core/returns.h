@@ -49,14 +49,14 @@ struct GaeStep {
 
 /// The transitions of a rollout, time-major and contiguous: step t of environment i is element
 /// t * width + i. Each of the T transitions brings its own next value, so nothing is read for a
-/// step T. A flag is set where it is not zero.
-template <typename Real>
+/// step T. A flag, of whatever type, is set where it is not zero.
+template <typename Real, typename Flag = std::uint8_t>
 struct GaeInput {
   const Real* rewards;
   const Real* values;
   const Real* next_values;
-  const std::uint8_t* dones;
-  const std::uint8_t* truncations;
+  const Flag* dones;
+  const Flag* truncations;
   std::size_t steps;  // T
   std::size_t width;  // environments side by side
 };
@@ -65,12 +65,12 @@ namespace detail {
 
 // One step of all environments. They do not depend on each other, so the compiler vectorises across
 // them. `next` is the row of advantages one step later, null after the last.
-template <typename Real>
+template <typename Real, typename Flag>
 inline void gae_row(const GaeStep<Real>& step, std::size_t width, const Real* __restrict rewards,
                     const Real* __restrict values, const Real* __restrict next_values,
-                    const std::uint8_t* __restrict dones,
-                    const std::uint8_t* __restrict truncations, const Real* __restrict next,
-                    Real* __restrict advantages, Real* __restrict returns) {
+                    const Flag* __restrict dones, const Flag* __restrict truncations,
+                    const Real* __restrict next, Real* __restrict advantages,
+                    Real* __restrict returns) {
   for (std::size_t i = 0; i < width; ++i) {
     const bool done = dones[i] != 0;
     const bool end = done | (truncations[i] != 0);
@@ -82,8 +82,8 @@ inline void gae_row(const GaeStep<Real>& step, std::size_t width, const Real* __
 
 // All steps of a single environment. The advantage stays in a register, where a row of one would
 // send it through memory.
-template <typename Real>
-inline void gae_column(const GaeStep<Real>& step, const GaeInput<Real>& in,
+template <typename Real, typename Flag>
+inline void gae_column(const GaeStep<Real>& step, const GaeInput<Real, Flag>& in,
                        Real* __restrict advantages, Real* __restrict returns) {
   Real advantage{0};
   for (std::size_t t = in.steps; t-- > 0;) {
@@ -101,8 +101,9 @@ inline void gae_column(const GaeStep<Real>& step, const GaeInput<Real>& in,
 /// Fills `advantages` and `returns` (advantages + values), each of steps * width elements that
 /// overlap neither an input nor each other. O(steps * width), allocates and throws nothing;
 /// concurrent calls may share inputs.
-template <typename Real>
-void gae(const GaeInput<Real>& in, double gamma, double lambda, Real* advantages, Real* returns) {
+template <typename Real, typename Flag = std::uint8_t>
+void gae(const GaeInput<Real, Flag>& in, double gamma, double lambda, Real* advantages,
+         Real* returns) {
   const GaeStep<Real> step{static_cast<Real>(gamma), static_cast<Real>(gamma * lambda)};
   if (in.width == 1) {
     detail::gae_column(step, in, advantages, returns);
