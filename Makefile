@@ -103,8 +103,8 @@ build/peers/installed.stamp: benchmarks/peers-requirements.txt | .venv/run.stamp
 
 # Checking it
 
-.PHONY: check lint tidy format types stubs stubs-check docs docs-serve
-check: test lint types stubs-check test-cpp-asan test-cpp-tsan docs test-wheel test-slow ## Do all that CI does
+.PHONY: check lint tidy format types stubs stubs-check counts counts-check docs docs-serve
+check: test lint types stubs-check counts-check test-cpp-asan test-cpp-tsan docs test-wheel test-slow ## Do all that CI does
 
 lint: .venv/dev.stamp tidy ## Check style, names and usual mistakes in Python and C++
 	@$(BIN)/ruff check
@@ -137,6 +137,14 @@ stubs: build/stubs/velora/_core.pyi ## Write the types of the extension, velora/
 
 stubs-check: build/stubs/velora/_core.pyi ## Compare velora/_core.pyi with the extension
 	@diff -u velora/_core.pyi $< || { echo "velora/_core.pyi is out of date: make stubs"; exit 1; }
+
+counts: build/installed.stamp ## Write how many instructions each operation takes, benchmarks/instructions.json
+	@scripts/system-packages $(PYTHON) valgrind
+	@$(BIN)/python -m benchmarks.instructions --write
+
+counts-check: build/installed.stamp ## Compare benchmarks/instructions.json with what operations take now
+	@scripts/system-packages $(PYTHON) valgrind
+	@$(BIN)/python -m benchmarks.instructions
 
 docs: .venv/dev.stamp ## Build the documentation into site; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

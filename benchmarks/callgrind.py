@@ -35,12 +35,14 @@ class Counts:
         return Counts(_difference(later.own, self.own), _difference(later.total, self.total))
 
 
-def run_under_callgrind(command: list[str], folder: Path) -> dict[str, Counts]:
+def run_under_callgrind(command: list[str], folder: Path, hash_seed: int = 0) -> dict[str, Counts]:
     """Runs Python with `command` as its arguments; it starts, labels and dumps the counting itself.
 
     Args:
         command: Such as `["-m", "module"]`.
         folder: Where to write the dumps.
+        hash_seed: Of Python. Hashes decide how dicts collide, and so how many instructions there
+            are.
 
     Returns:
         Label of a dump -> its counts.
@@ -57,10 +59,11 @@ def run_under_callgrind(command: list[str], folder: Path) -> dict[str, Counts]:
         "--compress-strings=no",
         f"--callgrind-out-file={folder}/callgrind.out",
     ]
-    # Hashes decide how dicts collide, and so how many instructions there are.
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "OMP_NUM_THREADS": "1"}
     subprocess.run([*valgrind, sys.executable, *command], env=environment, check=True)
-    dumps = (_parse(path) for path in sorted(folder.glob("callgrind.out.*")))
+    # They end in numbers: .9 comes before .10.
+    paths = sorted(folder.glob("callgrind.out.*"), key=lambda path: (len(path.name), path.name))
+    dumps = (_parse(path) for path in paths)
     return {label: counts for label, counts in dumps if label}
 
 
