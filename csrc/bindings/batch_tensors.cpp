@@ -72,7 +72,7 @@ BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs,
     offset = align(offset + rows * spec.row_bytes);
   }
   std::byte* const memory =
-      device ? take_device_memory(pool, headers, offset) : take_slab(pool, offset);
+      device ? take_device_memory(pool, *device, headers, offset) : take_slab(pool, offset);
   for (const std::size_t part : offsets) parts_.push_back(memory + part);
 }
 
@@ -81,9 +81,9 @@ std::byte* BatchTensors::take_slab(SlabPool& pool, std::size_t bytes) {
   return slab_->data();
 }
 
-std::byte* BatchTensors::take_device_memory(SlabPool& pool, std::size_t headers,
+std::byte* BatchTensors::take_device_memory(SlabPool& pool, int device, std::size_t headers,
                                             std::size_t bytes) {
-  DLManagedTensorVersioned* managed = allocate_on_device(*device_, bytes);
+  DLManagedTensorVersioned* managed = allocate_on_device(device, bytes);
   try {
     slab_ = pool.acquire(headers);
   } catch (...) {

@@ -54,7 +54,7 @@ class BatchTensors {
 
  private:
   std::byte* take_slab(SlabPool& pool, std::size_t bytes);
-  std::byte* take_device_memory(SlabPool& pool, std::size_t headers, std::size_t bytes);
+  std::byte* take_device_memory(SlabPool& pool, int device, std::size_t headers, std::size_t bytes);
 
   const std::vector<TensorSpec>& specs_;
   BatchExtent extent_;

@@ -7,8 +7,8 @@
 namespace velora {
 
 /// Copies `nbytes` from in(i) to out(i) for each i < count, which may be a number or a type that
-/// knows it. Lengths up to 128 bytes, which nearly
-/// all fields have, are copied in a loop that knows the length: no loop over words, no call.
+/// knows it. Lengths up to 128 bytes, which nearly all fields have, are copied in a loop that knows
+/// the length: no loop over words, no call.
 namespace block_copy {
 
 /// kWords words, the last of them overlapping the one before.

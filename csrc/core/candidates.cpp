@@ -29,7 +29,7 @@ __attribute__((target("avx2"))) void fill_sixteen(DrawKey key, std::uint32_t fir
   __m256i key1 = _mm256_set1_epi64x(static_cast<std::int64_t>(key.seed >> 32));
   __m256i word[kSides][4];
   for (int side = 0; side < kSides; ++side) {
-    const std::int64_t pair = std::int64_t{first / 2} + 4 * side;
+    const std::int64_t pair = std::int64_t{first / 2} + std::int64_t{4} * side;
     word[side][0] = _mm256_set_epi64x(pair + 3, pair + 2, pair + 1, pair);
     word[side][1] = _mm256_setzero_si256();  // the first attempt
     word[side][2] = _mm256_set1_epi64x(static_cast<std::int64_t>(key.draw));
