@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
@@ -285,9 +286,78 @@ def test_push_after_the_class_got_code_that_takes_memory_away_is_refused() -> No
     buffer.push(Changing(torch.zeros(3), 0, 1.0, torch.zeros(3), False))
     bad = Changing(state, 0, 1.0, torch.zeros(3), False)
     Changing.next_state = property(next_state)  # type: ignore[assignment]
-    with pytest.raises(ValueError, match=r"^state: .* other code changed"):
+    with pytest.raises(ValueError, match=r"^state: .* memory was given up"):
         buffer.push(bad)
     assert len(buffer) == 1
+
+
+def test_push_stores_what_a_key_with_code_of_its_own_drops_meanwhile() -> None:
+    class Key(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            if experience is not None and experience.__dict__.get("state") is not None:
+                experience.__dict__["state"] = None
+                kept.extend(torch.full((3,), -99.0) for _ in range(64))  # where it was
+            return str.__eq__(self, other)
+
+    kept: list[Tensor] = []
+    experience: Experience | None = None
+    buffer = RolloutBuffer(2)
+    buffer.push(Experience(torch.zeros(3), 0, 1.0, torch.zeros(3), False))
+    dropped = Experience(torch.full((3,), 2.0), 0, 1.0, torch.zeros(3), False)
+    values = dict(dropped.__dict__)
+    dropped.__dict__ = {Key(name) if name == "action" else name: values[name] for name in values}
+    del values
+    experience = dropped
+    buffer.push(dropped)
+    assert kept
+    assert buffer.sample().states[1].tolist() == [2.0] * 3
+
+
+def test_push_stores_each_value_of_defaults_that_became_descriptors() -> None:
+    class Boxed(float):
+        pass
+
+    boxed = Boxed(0.0)
+
+    @dataclass
+    class Marked(Experience):
+        first: Any = boxed
+        second: Any = boxed
+
+    def bare() -> Marked:
+        experience = Marked(torch.zeros(3), 0, 1.0, torch.zeros(3), False)
+        del experience.first, experience.second
+        return experience
+
+    buffer = RolloutBuffer(2)
+    buffer.push(bare())
+    count = itertools.count(1)
+    Boxed.__get__ = lambda *_: torch.full((1,), float(next(count)))  # type: ignore[attr-defined]
+    buffer.push(bare())
+    extras = buffer.sample().extras
+    assert extras["first"][1] + 1 == extras["second"][1]
+
+
+@pytest.mark.parametrize("name", ["push", "extend"])
+def test_write_methods_that_an_object_was_given_stay(name: str) -> None:
+    buffer = ReplayBuffer(4, seed=1)
+    write = getattr(buffer, name)
+    calls = []
+
+    def spy(*arguments: Any, **named: Any) -> None:
+        calls.append(name)
+        write(*arguments, **named)
+
+    setattr(buffer, name, spy)
+    for _ in range(3):
+        if name == "push":
+            buffer.push(Experience(torch.zeros(3), 0, 1.0, torch.zeros(3), False))
+        else:
+            buffer.extend(**dict.fromkeys(PARTS, torch.zeros(3)))
+    assert len(calls) == 3
+    assert len(buffer) == (3 if name == "push" else 4)
 
 
 class Meddler:

@@ -177,3 +177,33 @@ def test_sample_out_of_another_nest_names_the_part() -> None:
     for states, text in cases:
         with pytest.raises(ValueError, match=text):
             buffer.sample(1, out=dataclasses.replace(out, states=states))
+
+
+def test_sample_out_of_a_named_tuple_that_lies_about_its_length_is_refused() -> None:
+    class Pair(NamedTuple):
+        first: Tensor
+        second: Tensor
+
+        def __len__(self) -> int:
+            return 2
+
+    buffer = ReplayBuffer(4)
+    state = Pair(torch.zeros(2), torch.zeros(3))
+    buffer.push(Experience(state, 0, 0.0, state, False))
+    out = buffer.sample(1)
+    empty = tuple.__new__(Pair, ())
+    with pytest.raises(ValueError, match=r"out\.states: expected a Pair of 2, got Pair"):
+        buffer.sample(1, out=dataclasses.replace(out, states=empty))
+
+
+@pytest.mark.parametrize("first_row", [0, 7])
+def test_sample_out_of_tensors_that_share_memory_is_refused(first_row: int) -> None:
+    buffer = filled(ReplayBuffer, range(50), 50)
+    out = buffer.sample(8)
+    both = torch.zeros(20, *out.states.shape[1:])
+    wrong = dataclasses.replace(out, states=both[:8], next_states=both[first_row : first_row + 8])
+    with pytest.raises(ValueError, match=r"out\.next_states: .* shares memory with states"):
+        buffer.sample(8, out=wrong)
+    assert not both.any()
+    apart = dataclasses.replace(out, states=both[:8], next_states=both[8:16])
+    assert_equal(buffer.sample(8, out=apart), apart)

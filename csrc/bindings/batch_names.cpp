@@ -48,6 +48,10 @@ py::object nest(py::handle places, const std::vector<py::object>& tensors) {
   return tensors[PyLong_AsSize_t(places.ptr())];
 }
 
+Py_ssize_t size_of_nest(py::handle nest) {
+  return PyTuple_Check(nest.ptr()) ? PyTuple_GET_SIZE(nest.ptr()) : PyDict_GET_SIZE(nest.ptr());
+}
+
 /// The other way round. `label` is what the nest is called in errors.
 void unnest(py::handle places, py::handle value, const std::string& label,
             std::vector<py::object>& tensors) {
@@ -55,9 +59,11 @@ void unnest(py::handle places, py::handle value, const std::string& label,
     tensors[PyLong_AsSize_t(places.ptr())] = py::reinterpret_borrow<py::object>(value);
     return;
   }
-  if (Py_TYPE(value.ptr()) != Py_TYPE(places.ptr()) || py::len(value) != py::len(places)) {
+  // Not what a named tuple's own __len__ says.
+  const Py_ssize_t size = size_of_nest(places);
+  if (Py_TYPE(value.ptr()) != Py_TYPE(places.ptr()) || size_of_nest(value) != size) {
     throw ValueError("out." + label + ": expected a " + Py_TYPE(places.ptr())->tp_name + " of " +
-                     std::to_string(py::len(places)) + ", got " + describe(value.ptr()));
+                     std::to_string(size) + ", got " + describe(value.ptr()));
   }
   each_child(places, label, [&](py::handle key, py::handle child, const std::string& name) {
     PyObject* part = PyTuple_Check(value.ptr())

@@ -150,18 +150,17 @@ void Buffer::push(py::handle experience, py::handle lane) {
     known_type_.learn(type);
   }
   const LaneOrder order = {.lanes = &number, .num_lanes = options_.num_lanes};
-  // Before a peek, which holds on to nothing; and other code may run while it waits.
-  gather_lock_.wait();
-  const bool plain = known_type_.is_plain(type);
-  if (plain) {
-    RowReader& reader = idle_reader();
-    if (reader.peek_row(experience.ptr(), known_type_)) {
+  AttributeValues values;  // held to the end: what is peeked looks into them
+  if (known_type_.is_plain(type)) {
+    known_type_.read(experience.ptr(), values);
+    // From here no other code runs, unless it has to wait.
+    if (!gather_lock_.wait() && idle_reader().peek_row(values)) {
       require_room(order, 1);
-      return storage_->append(order, reader.source(), 1);
+      return storage_->append(order, idle_reader().source(), 1);
     }
   }
   ReaderLease reader(*this);
-  reader->read_row(experience.ptr(), plain);
+  reader->read_row(experience.ptr());
   if (gather_lock_.wait()) reader->check_again();
   require_room(order, 1);
   storage_->append(order, reader->source(), 1);
@@ -337,9 +336,24 @@ void Buffer::write_batch(const Plan& plan, BatchExtent extent, py::handle out, c
                        " tensor of shape " + shape_text(shape) + " on the CPU, got " +
                        describe(tensors[i].ptr()));
     }
+    require_apart(plan, extent, memory);
     return BatchMemory(memory);
   };
   run_gather(plan, extent, locate, fill);
+}
+
+void Buffer::require_apart(const Plan& plan, BatchExtent extent, BatchMemory memory) const {
+  const auto end = [&](std::size_t i) {
+    const std::size_t steps = plan.specs[i].each_step ? extent.steps : 1;
+    return memory[i] + extent.rows * steps * plan.specs[i].row_bytes;
+  };
+  for (std::size_t i = 0; i < memory.size(); ++i) {
+    for (std::size_t j = 0; j < i; ++j) {
+      if (end(i) <= memory[j] || end(j) <= memory[i]) continue;
+      throw ValueError("out." + names_.label(i) + ": expected a tensor of its own, got one that " +
+                       "shares memory with " + names_.label(j));
+    }
+  }
 }
 
 template <typename Locate, typename Fill>

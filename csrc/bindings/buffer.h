@@ -122,6 +122,8 @@ class Buffer {
   /// The same into the tensors of a batch that is there already.
   template <typename Fill>
   void write_batch(const Plan& plan, BatchExtent extent, pybind11::handle out, const Fill& fill);
+  /// Throws ValueError where two tensors of a batch share memory.
+  void require_apart(const Plan& plan, BatchExtent extent, BatchMemory memory) const;
   /// Calls fill(locate(), runner) when no other call gathers. No other code runs between the two.
   template <typename Locate, typename Fill>
   void run_gather(const Plan& plan, BatchExtent extent, const Locate& locate, const Fill& fill);

@@ -9,19 +9,11 @@ namespace py = pybind11;
 namespace velora {
 namespace {
 
-/// What the type or one of its bases has under that name, as it stands there; null for nothing.
-py::object find_in_type(PyTypeObject* type, py::handle name) {
-  for (const py::handle base : py::reinterpret_borrow<py::tuple>(type->tp_mro)) {
-    const py::object attributes = base.attr("__dict__");
-    if (attributes.contains(name)) return attributes[name];
-  }
-  return {};
-}
-
 /// Where the objects of a type have an attribute: in a slot, from the start of the object, or
 /// elsewhere. Nothing where looking it up would not be plain.
 std::optional<Py_ssize_t> find_slot(PyTypeObject* type, py::handle name, Py_ssize_t elsewhere) {
-  const py::object found = find_in_type(type, name);
+  // What the type or one of its bases has under that name, as it stands there.
+  const auto found = py::reinterpret_borrow<py::object>(_PyType_Lookup(type, name.ptr()));
   if (!found || Py_TYPE(found.ptr())->tp_descr_get == nullptr) return elsewhere;
   if (Py_TYPE(found.ptr()) != &PyMemberDescr_Type) return std::nullopt;
   const auto* descriptor = reinterpret_cast<PyMemberDescrObject*>(found.ptr());
@@ -35,9 +27,10 @@ std::optional<Py_ssize_t> find_slot(PyTypeObject* type, py::handle name, Py_ssiz
 
 void KnownType::learn(PyTypeObject* type) {
   const auto object = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(type));
-  py::hasattr(object, names_.front());  // gives the type a version, where it has none
+  _PyType_Lookup(type, names_.front().ptr());  // gives the type a version, where it has none
   const unsigned int version = type->tp_version_tag;
-  bool plain = version != 0 && type->tp_getattro == PyObject_GenericGetAttr;
+  bool plain = version != 0 && type->tp_getattro == PyObject_GenericGetAttr &&
+               names_.size() <= AttributeValues::kMax;
   std::vector<Py_ssize_t> slots;
   for (std::size_t i = 0; plain && i < names_.size(); ++i) {
     const std::optional<Py_ssize_t> slot = find_slot(type, names_[i], kNoSlot);

@@ -93,45 +93,45 @@ RowReader::Node RowReader::parse(py::handle tree, const std::string& path) {
   return node;
 }
 
-void RowReader::read_row(PyObject* source, bool plain) {
+void RowReader::read_row(PyObject* source) {
   stacked_ = false;
-  code_ran_ = !plain;
+  code_ran_ = false;
   count_ = 1;
-  const auto attribute = [&](std::size_t i) {
-    return py::reinterpret_steal<py::object>(PyObject_GetAttr(source, names_[i].ptr()));
-  };
-  for (std::size_t i = 0; i < trees_.size(); ++i) {
-    const py::object value = attribute(i);
-    if (!value) throw py::error_already_set();
-    visit(trees_[i], value.ptr());
+  // All of them first: looking one up can run code, and none may change what was read of another.
+  std::vector<py::object> values;
+  for (std::size_t i = 0; i <= trees_.size(); ++i) {
+    values.push_back(py::reinterpret_steal<py::object>(PyObject_GetAttr(source, names_[i].ptr())));
+    if (!values.back()) throw py::error_already_set();
   }
-  const py::object done = attribute(trees_.size());
-  if (!done) throw py::error_already_set();
-  read_leaf(kDoneName, done.ptr(), kFlag, done_);
-  const py::object truncated = attribute(trees_.size() + 1);
-  if (truncated) {
-    read_leaf(kTruncatedName, truncated.ptr(), kFlag, truncated_);
-  } else {
+  const auto truncated =
+      py::reinterpret_steal<py::object>(PyObject_GetAttr(source, names_.back().ptr()));
+  if (!truncated) {
     // An experience without this field is never cut off. One that has it and fails says so.
     py::error_already_set error;
     auto* type = reinterpret_cast<PyObject*>(Py_TYPE(source));
     if (PyObject_HasAttr(type, names_.back().ptr()) != 0 || !error.matches(PyExc_AttributeError)) {
       throw error;
     }
+  }
+  for (std::size_t i = 0; i < trees_.size(); ++i) visit(trees_[i], values[i].ptr());
+  read_leaf(kDoneName, values.back().ptr(), kFlag, done_);
+  if (truncated) {
+    read_leaf(kTruncatedName, truncated.ptr(), kFlag, truncated_);
+  } else {
     truncated_.rows = nullptr;
   }
   finish();
 }
 
-bool RowReader::peek_row(PyObject* source, const KnownType& type) {
+bool RowReader::peek_row(const AttributeValues& values) {
   count_ = 1;
   for (std::size_t i = 0; i < trees_.size(); ++i) {
     if (trees_[i].kind != Node::Kind::kLeaf) return false;
     const std::size_t field = trees_[i].field;
-    if (!peek_leaf(type.get(source, i), layout_.fields()[field], leaves_[field])) return false;
+    if (!peek_leaf(values[i], layout_.fields()[field], leaves_[field])) return false;
   }
-  if (!peek_leaf(type.get(source, trees_.size()), kFlag, done_) ||
-      !peek_leaf(type.get(source, trees_.size() + 1), kFlag, truncated_)) {
+  if (!peek_leaf(values[trees_.size()], kFlag, done_) ||
+      !peek_leaf(values[trees_.size() + 1], kFlag, truncated_)) {
     return false;
   }
   point_at_rows();

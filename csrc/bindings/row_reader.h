@@ -28,13 +28,12 @@ class RowReader {
   /// The attributes that are read: those of `trees` in their order, then `done` and `truncated`.
   const std::vector<pybind11::object>& names() const { return names_; }
 
-  /// Reads one row from an object's attributes. `plain` says that looking them up runs no code.
-  /// Throws ValueError.
-  void read_row(PyObject* source, bool plain);
-  /// The same, in a fraction of the time, for what nearly every push brings: an object of a plain
-  /// type that has arrays and numbers that fit. Runs no code and holds on to nothing: source() is
-  /// good until other code runs. Returns false for anything else, which is for read_row.
-  bool peek_row(PyObject* source, const KnownType& type);
+  /// Reads one row from an object's attributes. Throws ValueError.
+  void read_row(PyObject* source);
+  /// The same, in a fraction of the time, for what nearly every push brings: arrays and numbers
+  /// that fit, in the order of names(). Runs no code and holds on to nothing: source() is good
+  /// until other code runs. Returns false for anything else, which is for read_row.
+  bool peek_row(const AttributeValues& values);
   /// Reads rows that are stacked along a leading dimension, the same for all fields: a value for
   /// each of names(), null where it is missing. A missing `truncated` means never. Returns the
   /// number of rows.

@@ -267,10 +267,10 @@ class Buffer(Sequence[Any]):
         self._push = self._core.push  # type: ignore[method-assign]
         self._extend = self._core.extend  # type: ignore[method-assign]
         # Without a Python frame around it, a push takes half the time. A subclass may have methods
-        # of its own.
-        if type(self).push is Buffer.push:
+        # of its own, and so may this object, where something was put around them.
+        if type(self).push is Buffer.push and "push" not in self.__dict__:
             self.push = self._push  # type: ignore[method-assign]
-        if type(self).extend is Buffer.extend:
+        if type(self).extend is Buffer.extend and "extend" not in self.__dict__:
             self.extend = self._extend  # type: ignore[method-assign]
         return self._core is core
 
