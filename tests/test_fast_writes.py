@@ -515,7 +515,7 @@ def test_push_into_a_copy_leaves_the_buffer_alone(again: Callable[[Any], Any]) -
 
 def test_show_signature_of_methods_is_the_same_before_and_after_the_first_push() -> None:
     buffer = ReplayBuffer(3, seed=1)
-    names = ("push", "extend")
+    names = ("push", "extend", "sample")
     before = [list(inspect.signature(getattr(buffer, name)).parameters) for name in names]
     buffer.push(stamped(1))
     assert [list(inspect.signature(getattr(buffer, n)).parameters) for n in names] == before
@@ -534,3 +534,44 @@ def test_push_by_name_stores_the_experience() -> None:
     buffer = filled(ReplayBuffer, range(2), 5, seed=1)
     buffer.push(experience=stamped(2), lane=0)
     assert sorted(stamps_of(buffer.sample(3))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("arguments", [(), (2, None), (2, 3, 4)])
+def test_sample_with_other_arguments_is_a_type_error(arguments: Any) -> None:
+    buffer = filled(ReplayBuffer, range(4), 5, seed=1)
+    twin = filled(ReplayBuffer, range(4), 5, seed=1)
+    with pytest.raises(TypeError, match=r"^sample: expected \(batch_size, \*, out=None\)"):
+        buffer.sample(*arguments)
+    with pytest.raises(TypeError, match=r"^sample: expected"):
+        buffer.sample(2, count=2)  # type: ignore[call-arg]
+    assert stamps_of(buffer.sample(4)) == stamps_of(twin.sample(4))  # no draw was taken
+
+
+def test_sample_is_the_same_by_name_and_from_a_subclass() -> None:
+    class Counting(ReplayBuffer):
+        calls = 0
+
+        def sample(self, batch_size: int, *, out: BatchExperience | None = None) -> BatchExperience:
+            self.calls += 1
+            return super().sample(batch_size, out=out)
+
+    buffer = filled(ReplayBuffer, range(4), 5, seed=1)
+    counting = filled(Counting, range(4), 5, seed=1)
+    for _ in range(3):
+        assert stamps_of(buffer.sample(batch_size=3)) == stamps_of(counting.sample(3))
+    assert counting.calls == 3
+
+
+def test_sample_that_an_object_was_given_stays() -> None:
+    buffer = ReplayBuffer(4, seed=1)
+    original, calls = buffer.sample, []
+
+    def spy(batch_size: int, *, out: BatchExperience | None = None) -> BatchExperience:
+        calls.append(batch_size)
+        return original(batch_size, out=out)
+
+    buffer.sample = spy  # type: ignore[method-assign]
+    buffer.push(stamped(0))
+    buffer.push(stamped(1))
+    assert len(buffer.sample(2).rewards) == 2
+    assert calls == [2]

@@ -51,7 +51,6 @@ class Buffer:
         rows: bytes,
         blocks: bytes,
     ) -> None: ...
-    def sample(self: Buffer, batch_size: typing.Any, out: typing.Any = None) -> typing.Any: ...
     def sample_sequences(
         self: Buffer,
         batch_size: typing.SupportsInt | typing.SupportsIndex,
@@ -76,6 +75,9 @@ class Buffer:
     @property
     def push(self) -> typing.Any:
         """Appends one experience."""
+    @property
+    def sample(self) -> typing.Any:
+        """Draws experiences."""
 
 def inspect(value: typing.Any, field: str) -> tuple[str, tuple]:
     """The dtype and shape that a value is read with. Raises ValueError for what is no array."""

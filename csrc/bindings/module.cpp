@@ -11,9 +11,9 @@
 #include "bindings/buffer.h"
 #include "bindings/cuda_library.h"
 #include "bindings/exchange_api.h"
+#include "bindings/native_methods.h"
 #include "bindings/python_errors.h"
 #include "bindings/tensor_view.h"
-#include "bindings/write_methods.h"
 #include "core/errors.h"
 
 namespace py = pybind11;
@@ -97,7 +97,7 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("push", &velora::make_push_method, "Appends one experience.")
       .def_property_readonly("extend", &velora::make_extend_method, "Appends steps.")
       .def("end_episodes", &velora::Buffer::end_episodes, py::arg("lanes"))
-      .def("sample", &velora::Buffer::sample, py::arg("batch_size"), py::arg("out") = py::none())
+      .def_property_readonly("sample", &velora::make_sample_method, "Draws experiences.")
       .def("sample_sequences", &velora::Buffer::sample_sequences, py::arg("batch_size"),
            py::arg("length"), py::arg("burn_in"), py::arg("boundary"), py::arg("first_fields"))
       .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -20,7 +20,7 @@ MAX_ENVS = 2**16
 # Observations from this size on are stored once where the buffer may choose.
 COMPACT_BYTES = 4096
 # What a pickle has in another form.
-_NATIVE = ("_first", "_core", "_push", "_extend", "push", "extend")
+_NATIVE = ("_first", "_core", "_push", "_extend", "push", "extend", "sample")
 
 
 class Buffer(Sequence[Any]):
@@ -266,13 +266,18 @@ class Buffer(Sequence[Any]):
         self._schema, self._core = first
         self._push = self._core.push  # type: ignore[method-assign]
         self._extend = self._core.extend  # type: ignore[method-assign]
-        # Without a Python frame around it, a push takes half the time. A subclass may have methods
-        # of its own, and so may this object, where something was put around them.
-        if type(self).push is Buffer.push and "push" not in self.__dict__:
-            self.push = self._push  # type: ignore[method-assign]
-        if type(self).extend is Buffer.extend and "extend" not in self.__dict__:
-            self.extend = self._extend  # type: ignore[method-assign]
+        self._put_native("push", Buffer.push, self._push)
+        self._put_native("extend", Buffer.extend, self._extend)
         return self._core is core
+
+    def _put_native(self, name: str, method: Callable[..., Any], native: Any) -> None:
+        """Puts a native method in the place of one in Python: without a frame, push takes half.
+
+        Not where a subclass has a method of its own, or this object, which something was put
+        around.
+        """
+        if getattr(type(self), name) is method and name not in self.__dict__:
+            self.__dict__[name] = native
 
     def _build(self, schema: Schema) -> _core.Buffer:
         device = cuda_index(self._device) if self._device.type == "cuda" else None

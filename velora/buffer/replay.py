@@ -8,10 +8,12 @@ from typing import Literal
 
 import torch
 
+from velora import _core
 from velora.buffer import tree
 from velora.buffer.base import Buffer
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
+from velora.buffer.schema import Schema
 
 MAX_N_STEP = 2**31 - 1
 MAX_FRAME_STACK = 64
@@ -136,7 +138,14 @@ class ReplayBuffer(Buffer):
             )
         if out is not None and self._comes_by_copy:
             raise ValueError(f"out: expected None for a buffer on {self._device}, got a batch")
-        return self._deliver(self._core.sample(batch_size, out))
+        return self._deliver(self._core.sample(batch_size, out=out))
+
+    def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
+        is_first = super()._adopt(schema, core)
+        if not self._comes_by_copy:
+            assert self._core is not None
+            self._put_native("sample", ReplayBuffer.sample, self._core.sample)
+        return is_first
 
     def sample_sequences(
         self,

@@ -1,4 +1,7 @@
-#include "bindings/write_methods.h"
+#include "bindings/native_methods.h"
+
+#include <string>
+#include <utility>
 
 #include "bindings/buffer.h"
 #include "bindings/python_errors.h"
@@ -16,50 +19,75 @@ Buffer& buffer_in(PyObject* capsule) {
 
 /// Calls f(), and turns what it throws into a Python error.
 template <typename F>
-PyObject* none_or_error(const F& f) {
+PyObject* result_or_error(const F& f) {
   try {
-    f();
-    Py_RETURN_NONE;
+    return f();
   } catch (...) {
     set_python_error();
     return nullptr;
   }
 }
 
-struct PushArguments {
-  PyObject* experience = nullptr;
-  PyObject* lane = nullptr;
+/// A required parameter and one that may be missing, which is null then.
+struct Signature {
+  const char* method;
+  const char* text;
+  const char* names[2];
+  std::size_t max_positional;
 };
 
-PushArguments read_push_arguments(const CallArguments& call) {
-  PyObject* values[2] = {};  // experience, lane
-  bool known = call.positional <= 2;
+struct Arguments {
+  PyObject* required = nullptr;
+  PyObject* optional = nullptr;
+};
+
+constexpr Signature kPush = {"push", "(experience, lane=None)", {"experience", "lane"}, 2};
+constexpr Signature kSample = {"sample", "(batch_size, *, out=None)", {"batch_size", "out"}, 1};
+
+Arguments read_arguments(const Signature& signature, const CallArguments& call) {
+  PyObject* values[2] = {};
+  bool known = call.positional <= signature.max_positional;
   for (std::size_t i = 0; known && i < call.positional; ++i) values[i] = call.values[i];
   for (std::size_t i = 0; known && i < call.named(); ++i) {
-    const int place = PyUnicode_CompareWithASCIIString(call.name(i), "experience") == 0 ? 0
-                      : PyUnicode_CompareWithASCIIString(call.name(i), "lane") == 0     ? 1
-                                                                                        : 2;
+    const auto is = [&](const char* name) {
+      return PyUnicode_CompareWithASCIIString(call.name(i), name) == 0;
+    };
+    const std::size_t place = is(signature.names[0]) ? 0 : is(signature.names[1]) ? 1 : 2;
     known = place < 2 && values[place] == nullptr;
     if (known) values[place] = call.value(i);
   }
   if (!known || values[0] == nullptr) {
-    throw py::type_error("push: expected (experience, lane=None), got other arguments");
+    throw py::type_error(std::string(signature.method) + ": expected " + signature.text +
+                         ", got other arguments");
   }
-  return {.experience = values[0], .lane = values[1]};
+  return {.required = values[0], .optional = values[1]};
 }
 
 PyObject* push(PyObject* capsule, PyObject* const* values, Py_ssize_t positional, PyObject* names) {
-  return none_or_error([&] {
-    const PushArguments arguments =
-        read_push_arguments({values, static_cast<std::size_t>(positional), names});
-    buffer_in(capsule).push(arguments.experience, arguments.lane);
+  return result_or_error([&] {
+    const Arguments arguments =
+        read_arguments(kPush, {values, static_cast<std::size_t>(positional), names});
+    buffer_in(capsule).push(arguments.required, arguments.optional);
+    return Py_NewRef(Py_None);
+  });
+}
+
+PyObject* sample(PyObject* capsule, PyObject* const* values, Py_ssize_t positional,
+                 PyObject* names) {
+  return result_or_error([&] {
+    const Arguments arguments =
+        read_arguments(kSample, {values, static_cast<std::size_t>(positional), names});
+    const py::handle out = arguments.optional == nullptr ? Py_None : arguments.optional;
+    return buffer_in(capsule).sample(arguments.required, out).release().ptr();
   });
 }
 
 PyObject* extend(PyObject* capsule, PyObject* const* values, Py_ssize_t positional,
                  PyObject* names) {
-  return none_or_error(
-      [&] { buffer_in(capsule).extend({values, static_cast<std::size_t>(positional), names}); });
+  return result_or_error([&] {
+    buffer_in(capsule).extend({values, static_cast<std::size_t>(positional), names});
+    return Py_NewRef(Py_None);
+  });
 }
 
 using FastCall = PyObject*(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
@@ -76,6 +104,11 @@ PyMethodDef extend_definition =
     define("extend", extend,
            "extend($self, batch=None, *, lanes=None, **arrays)\n--\n\n"
            "Appends steps, all or none: one of each environment, or k of each.");
+
+PyMethodDef sample_definition =
+    define("sample", sample,
+           "sample($self, batch_size, *, out=None)\n--\n\n"
+           "Draws distinct experiences, each set of them equally likely.");
 
 void let_go(PyObject* capsule) { Py_DECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule))); }
 
@@ -101,6 +134,10 @@ py::object make_push_method(py::object buffer) {
 
 py::object make_extend_method(py::object buffer) {
   return make_method(extend_definition, std::move(buffer));
+}
+
+py::object make_sample_method(py::object buffer) {
+  return make_method(sample_definition, std::move(buffer));
 }
 
 }  // namespace velora
