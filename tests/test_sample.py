@@ -10,6 +10,7 @@ import pickle
 import random
 import threading
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -421,3 +422,44 @@ def test_sample_number_from_a_library_counts_as_int(count: int) -> None:
 def test_sample_on_cpu_device_gives_cpu_tensors() -> None:
     buffer = filled(ReplayBuffer, range(3), 3, device=torch.device("cpu"))
     assert buffer.sample(2).states.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("arguments", [(), (2, None), (2, 3, 4)])
+def test_sample_with_other_arguments_is_a_type_error(arguments: Any) -> None:
+    buffer = filled(ReplayBuffer, range(4), 5, seed=1)
+    twin = filled(ReplayBuffer, range(4), 5, seed=1)
+    with pytest.raises(TypeError, match=r"^sample: expected \(batch_size, \*, out=None\)"):
+        buffer.sample(*arguments)
+    with pytest.raises(TypeError, match=r"^sample: expected"):
+        buffer.sample(2, count=2)  # type: ignore[call-arg]
+    assert stamps_of(buffer.sample(4)) == stamps_of(twin.sample(4))  # no draw was taken
+
+
+def test_sample_is_the_same_by_name_and_from_a_subclass() -> None:
+    class Counting(ReplayBuffer):
+        calls = 0
+
+        def sample(self, batch_size: int, *, out: BatchExperience | None = None) -> BatchExperience:
+            self.calls += 1
+            return super().sample(batch_size, out=out)
+
+    buffer = filled(ReplayBuffer, range(4), 5, seed=1)
+    counting = filled(Counting, range(4), 5, seed=1)
+    for _ in range(3):
+        assert stamps_of(buffer.sample(batch_size=3)) == stamps_of(counting.sample(3))
+    assert counting.calls == 3
+
+
+def test_sample_that_an_object_was_given_stays() -> None:
+    buffer = ReplayBuffer(4, seed=1)
+    original, calls = buffer.sample, []
+
+    def spy(batch_size: int, *, out: BatchExperience | None = None) -> BatchExperience:
+        calls.append(batch_size)
+        return original(batch_size, out=out)
+
+    buffer.sample = spy  # type: ignore[method-assign]
+    buffer.push(stamped(0))
+    buffer.push(stamped(1))
+    assert len(buffer.sample(2).rewards) == 2
+    assert calls == [2]

@@ -65,7 +65,7 @@ BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs,
   parts_.reserve(specs.size());  // before there is memory to lose
   for (const TensorSpec& spec : specs) {
     offsets.push_back(offset);
-    const std::size_t rows = extent.rows * (spec.each_step ? extent.steps : 1);
+    const std::size_t rows = num_rows(spec, extent);
     if (spec.row_bytes > (SIZE_MAX / 4 - offset) / rows) {
       throw MemoryError("batch_size: " + std::to_string(rows) + " rows do not fit into memory");
     }

@@ -31,6 +31,11 @@ struct BatchExtent {
   bool is_sequences = false;
 };
 
+/// How many rows a batch has of one of its tensors.
+inline std::size_t num_rows(const TensorSpec& spec, BatchExtent extent) {
+  return extent.rows * (spec.each_step ? extent.steps : 1);
+}
+
 /// The memory of all tensors of one batch, and the tensors that look into it.
 ///
 /// The DLPack headers lie in the slab itself, so a batch costs no allocation when one was released

@@ -344,8 +344,7 @@ void Buffer::write_batch(const Plan& plan, BatchExtent extent, py::handle out, c
 
 void Buffer::require_apart(const Plan& plan, BatchExtent extent, BatchMemory memory) const {
   const auto end = [&](std::size_t i) {
-    const std::size_t steps = plan.specs[i].each_step ? extent.steps : 1;
-    return memory[i] + extent.rows * steps * plan.specs[i].row_bytes;
+    return memory[i] + num_rows(plan.specs[i], extent) * plan.specs[i].row_bytes;
   };
   for (std::size_t i = 0; i < memory.size(); ++i) {
     for (std::size_t j = 0; j < i; ++j) {

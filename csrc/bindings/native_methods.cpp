@@ -17,17 +17,6 @@ Buffer& buffer_in(PyObject* capsule) {
   return *static_cast<Buffer*>(PyCapsule_GetPointer(capsule, kCapsule));
 }
 
-/// Calls f(), and turns what it throws into a Python error.
-template <typename F>
-PyObject* result_or_error(const F& f) {
-  try {
-    return f();
-  } catch (...) {
-    set_python_error();
-    return nullptr;
-  }
-}
-
 /// A required parameter and one that may be missing, which is null then.
 struct Signature {
   const char* method;
@@ -63,31 +52,34 @@ Arguments read_arguments(const Signature& signature, const CallArguments& call) 
   return {.required = values[0], .optional = values[1]};
 }
 
-PyObject* push(PyObject* capsule, PyObject* const* values, Py_ssize_t positional, PyObject* names) {
-  return result_or_error([&] {
-    const Arguments arguments =
-        read_arguments(kPush, {values, static_cast<std::size_t>(positional), names});
-    buffer_in(capsule).push(arguments.required, arguments.optional);
-    return Py_NewRef(Py_None);
-  });
+py::object push(Buffer& buffer, const CallArguments& call) {
+  const Arguments arguments = read_arguments(kPush, call);
+  buffer.push(arguments.required, arguments.optional);
+  return py::none();
 }
 
-PyObject* sample(PyObject* capsule, PyObject* const* values, Py_ssize_t positional,
-                 PyObject* names) {
-  return result_or_error([&] {
-    const Arguments arguments =
-        read_arguments(kSample, {values, static_cast<std::size_t>(positional), names});
-    const py::handle out = arguments.optional == nullptr ? Py_None : arguments.optional;
-    return buffer_in(capsule).sample(arguments.required, out).release().ptr();
-  });
+py::object extend(Buffer& buffer, const CallArguments& call) {
+  buffer.extend(call);
+  return py::none();
 }
 
-PyObject* extend(PyObject* capsule, PyObject* const* values, Py_ssize_t positional,
-                 PyObject* names) {
-  return result_or_error([&] {
-    buffer_in(capsule).extend({values, static_cast<std::size_t>(positional), names});
-    return Py_NewRef(Py_None);
-  });
+py::object sample(Buffer& buffer, const CallArguments& call) {
+  const Arguments arguments = read_arguments(kSample, call);
+  const py::handle out = arguments.optional == nullptr ? Py_None : arguments.optional;
+  return buffer.sample(arguments.required, out);
+}
+
+/// What Python calls for one of these; turns what it throws into a Python error.
+template <py::object (*kMethod)(Buffer&, const CallArguments&)>
+PyObject* enter(PyObject* capsule, PyObject* const* values, Py_ssize_t positional,
+                PyObject* names) {
+  try {
+    const CallArguments call = {values, static_cast<std::size_t>(positional), names};
+    return kMethod(buffer_in(capsule), call).release().ptr();
+  } catch (...) {
+    set_python_error();
+    return nullptr;
+  }
 }
 
 using FastCall = PyObject*(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
@@ -98,15 +90,14 @@ PyMethodDef define(const char* name, FastCall* function, const char* doc) {
 }
 
 // The first line of each is what inspect.signature reads.
-PyMethodDef push_definition =
-    define("push", push, "push($self, experience, lane=None)\n--\n\nAppends one experience.");
+PyMethodDef push_definition = define(
+    "push", enter<push>, "push($self, experience, lane=None)\n--\n\nAppends one experience.");
 PyMethodDef extend_definition =
-    define("extend", extend,
+    define("extend", enter<extend>,
            "extend($self, batch=None, *, lanes=None, **arrays)\n--\n\n"
            "Appends steps, all or none: one of each environment, or k of each.");
-
 PyMethodDef sample_definition =
-    define("sample", sample,
+    define("sample", enter<sample>,
            "sample($self, batch_size, *, out=None)\n--\n\n"
            "Draws distinct experiences, each set of them equally likely.");
 

@@ -271,10 +271,9 @@ class Buffer(Sequence[Any]):
         return self._core is core
 
     def _put_native(self, name: str, method: Callable[..., Any], native: Any) -> None:
-        """Puts a native method in the place of one in Python: without a frame, push takes half.
+        """Puts a native method in the place of `method`, whose frame costs as much as a push.
 
-        Not where a subclass has a method of its own, or this object, which something was put
-        around.
+        Not where a subclass has a method of its own, or where somebody gave one to this object.
         """
         if getattr(type(self), name) is method and name not in self.__dict__:
             self.__dict__[name] = native
