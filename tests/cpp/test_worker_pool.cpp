@@ -23,8 +23,11 @@ bool is_child_of_fork = false;
 
 }  // namespace
 
-/// LeakSanitizer waits at exit for all threads that it knows of, also for those of a parent.
-extern "C" int __lsan_is_turned_off() { return is_child_of_fork ? 1 : 0; }
+/// LeakSanitizer waits at exit for all threads that it knows of, also for those of a parent. It
+/// asks here first, from its own library: hidden as all else, this would not be found.
+extern "C" __attribute__((visibility("default"))) int __lsan_is_turned_off() {
+  return is_child_of_fork ? 1 : 0;
+}
 
 namespace velora {
 namespace {
