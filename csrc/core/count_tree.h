@@ -18,7 +18,7 @@ struct CountTree {
   std::uint32_t num_levels;
 
   /// Words of memory for so many places.
-  static constexpr std::uint64_t num_words(std::uint64_t places) {
+  VELORA_HD static constexpr std::uint64_t num_words(std::uint64_t places) {
     std::uint64_t words = places;
     while (places > 1) words += places = (places + kFanOut - 1) / kFanOut;
     return words;

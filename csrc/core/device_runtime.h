@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <utility>
 
-#include "core/device_kernels.h"
+#include "core/device_sample.h"
+#include "core/device_sequences.h"
+#include "core/device_write.h"
 
 namespace velora {
 
@@ -22,11 +24,12 @@ class DeviceRuntime {
   DeviceRuntime(const DeviceRuntime&) = delete;
   DeviceRuntime& operator=(const DeviceRuntime&) = delete;
 
-  /// Both are aligned to 256 bytes and not zeroed. `purpose` begins the message of a MemoryError.
-  virtual void* allocate_device(std::size_t bytes, const char* purpose) = 0;
-  virtual void free_device(void* memory) noexcept = 0;
-  /// Host memory that the device reads by itself.
-  virtual void* allocate_pinned(std::size_t bytes) = 0;
+  /// Whether the device's memory is the host's own: true of an emulation alone.
+  virtual bool is_emulated() const { return false; }
+
+  /// Host memory that the device reads and writes by itself, at the same address; aligned to 256
+  /// bytes and not zeroed. `purpose` begins the message of a MemoryError.
+  virtual void* allocate_pinned(std::size_t bytes, const char* purpose) = 0;
   virtual void free_pinned(void* memory) noexcept = 0;
 
   /// From pinned memory, which must stay as it is until the copy is done.
@@ -41,20 +44,93 @@ class DeviceRuntime {
   virtual void record(void* event, void* stream) = 0;
   /// What is queued on `stream` from now on runs after the event's last record.
   virtual void wait(void* event, void* stream) = 0;
+  /// Whether the event's last record has passed.
+  virtual bool has_passed(void* event) = 0;
   /// The caller waits for the event's last record.
   virtual void synchronize_event(void* event) = 0;
   /// The caller waits for all that is queued on `stream`.
   virtual void synchronize(void* stream) = 0;
 
+  /// A stream of one's own.
+  virtual void* create_stream() = 0;
+  virtual void free_stream(void* stream) noexcept = 0;
+  /// Whether what is queued on the stream is captured as a graph, to be run later.
+  virtual bool is_capturing(void* stream) = 0;
+  /// As wait() and record(), on a stream that is capturing: done anew each time that the graph
+  /// runs.
+  virtual void wait_when_run(void* event, void* stream) = 0;
+  virtual void record_when_run(void* event, void* stream) = 0;
+
+  virtual void launch_write(const WriteParams& params, void* stream) = 0;
+  virtual void launch_append(const AppendParams& params, void* stream) = 0;
+  virtual void launch_clear(const ClearParams& params, void* stream) = 0;
   virtual void launch_sample(const SampleParams& params, void* stream) = 0;
   virtual void launch_take(const TakeParams& params, void* stream) = 0;
+  virtual void launch_sequences(const SequenceParams& params, void* stream) = 0;
 };
 
 /// Changes with every change of DeviceRuntime or of what it is handed: a runtime of another build
 /// is recognised, not called.
-inline constexpr std::uint32_t kDeviceInterface = 2;
+inline constexpr std::uint32_t kDeviceInterface = 3;
 
-/// Something that a runtime gave and gets back.
+/// Device memory, from whoever manages it. A piece that is freed may serve others at once, in the
+/// order of the stream on which it was allocated.
+class DeviceAllocator {
+ public:
+  struct Piece {
+    std::byte* data = nullptr;
+    void* owner = nullptr;
+  };
+
+  DeviceAllocator() = default;
+  virtual ~DeviceAllocator() = default;
+  DeviceAllocator(const DeviceAllocator&) = delete;
+  DeviceAllocator& operator=(const DeviceAllocator&) = delete;
+
+  /// Aligned to 256 bytes and not zeroed. `purpose` begins the message of a MemoryError.
+  virtual Piece allocate(std::size_t bytes, const char* purpose) = 0;
+  virtual void free(void* owner) noexcept = 0;
+};
+
+/// What a DeviceStore is on.
+struct Device {
+  DeviceRuntime& runtime;
+  DeviceAllocator& allocator;
+};
+
+/// Memory of an allocator.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  DeviceMemory(DeviceAllocator& allocator, std::size_t bytes, const char* purpose)
+      : allocator_(&allocator), piece_(allocator.allocate(bytes, purpose)) {}
+  ~DeviceMemory() { reset(); }
+  DeviceMemory(DeviceMemory&& other) noexcept
+      : allocator_(other.allocator_), piece_(std::exchange(other.piece_, {})) {}
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
+    if (this != &other) {
+      reset();
+      allocator_ = other.allocator_;
+      piece_ = std::exchange(other.piece_, {});
+    }
+    return *this;
+  }
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+
+  std::byte* data() const { return piece_.data; }
+
+ private:
+  void reset() noexcept {
+    if (piece_.owner != nullptr) allocator_->free(piece_.owner);
+    piece_ = {};
+  }
+
+  DeviceAllocator* allocator_ = nullptr;
+  DeviceAllocator::Piece piece_;
+};
+
+/// Something else that a runtime gave and gets back.
 template <void (DeviceRuntime::*kFree)(void*) noexcept>
 class DeviceHandle {
  public:
@@ -87,8 +163,8 @@ class DeviceHandle {
   void* handle_ = nullptr;
 };
 
-using DeviceMemory = DeviceHandle<&DeviceRuntime::free_device>;
 using PinnedMemory = DeviceHandle<&DeviceRuntime::free_pinned>;
 using DeviceEvent = DeviceHandle<&DeviceRuntime::free_event>;
+using DeviceStream = DeviceHandle<&DeviceRuntime::free_stream>;
 
 }  // namespace velora

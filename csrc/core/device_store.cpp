@@ -1,307 +1,334 @@
 #include "core/device_store.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <exception>
 #include <string>
 #include <utility>
 
-#include "core/draw.h"
+#include "core/device_columns.h"
 #include "core/errors.h"
 #include "core/round_up.h"
-#include "core/time_order.h"
 
 namespace velora {
 namespace {
 
 constexpr std::size_t kDeviceAlignment = 256;
 
-std::size_t align(std::size_t bytes) { return round_up(bytes, kDeviceAlignment); }
-
-Memory allocate_head(const RowExtent& extent) {
+Memory allocate_lanes(const RowExtent& extent) {
   extent.check();
   return Memory::anonymous(Lanes::nbytes(extent.num_lanes), "lanes");
 }
 
-/// The widest word that divides both the column and its places.
-std::uint32_t word_log2(const Column& column) {
-  constexpr std::uint64_t kWidest = 16;
-  const std::uint64_t bits =
-      column.row_offset | column.nbytes | kWidest | reinterpret_cast<std::uintptr_t>(column.out);
-  return static_cast<std::uint32_t>(std::countr_zero(bits));
+std::size_t head_bytes(std::uint32_t num_lanes) {
+  return round_up(DeviceHead::nbytes(num_lanes), kDeviceAlignment);
 }
 
-/// Returns the words of one row.
-std::uint64_t describe_columns(const BatchTarget& target, DeviceColumn* out) {
-  std::uint64_t words = 0;
-  for (std::uint32_t c = 0; c < target.num_columns; ++c) {
-    const Column& column = target.columns[c];
-    out[c] = {.row_offset = column.row_offset,
-              .nbytes = column.nbytes,
-              .first_word = words,
-              .out = column.out,
-              .word_log2 = word_log2(column),
-              .next = column.source == Source::kNext};
-    words += column.nbytes >> out[c].word_log2;
-  }
-  return words;
+std::size_t device_bytes(const RowExtent& extent, RowsPlace place) {
+  const std::size_t head = head_bytes(extent.num_lanes);
+  const std::size_t rows = place == RowsPlace::kDevice ? extent.nbytes() : 0;
+  return rows > SIZE_MAX - head ? SIZE_MAX : head + rows;
 }
 
-/// The same target, `rows` places further on. `columns` is memory for its columns.
-BatchTarget advance(const BatchTarget& target, std::uint64_t rows, std::vector<Column>& columns) {
-  const auto move = [rows](auto*& part) {
-    if (part != nullptr) part += rows;
-  };
-  columns.assign(target.columns, target.columns + target.num_columns);
-  for (Column& column : columns) column.out += rows * column.nbytes;
-  BatchTarget moved = target;
-  moved.columns = columns.data();
-  move(moved.rewards);
-  move(moved.dones);
-  move(moved.truncations);
-  move(moved.discounts);
-  move(moved.is_first);
-  move(moved.indices);
-  return moved;
+PinnedMemory allocate_rows(DeviceRuntime& runtime, const RowExtent& extent, RowsPlace place) {
+  if (place == RowsPlace::kDevice) return {};
+  return {runtime, runtime.allocate_pinned(extent.nbytes(), extent.describe().c_str())};
+}
+
+/// How many groups of threads share the rows of the same lanes: enough to have the whole device
+/// work on few lanes, and none with less to do than is worth its launch.
+std::uint64_t num_slices(LaneRange lanes, std::uint64_t steps, std::uint64_t words) {
+  constexpr std::uint64_t kMostGroups = 1024;
+  constexpr std::uint64_t kLeastWords = 4096;
+  const std::uint64_t parts = (lanes.count + std::uint64_t{kLanesOfGroup} - 1) / kLanesOfGroup;
+  const std::uint64_t lanes_of_part = std::min(lanes.count, kLanesOfGroup);
+  const std::uint64_t useful = steps * lanes_of_part * words / kLeastWords;
+  return std::clamp<std::uint64_t>(std::min(useful, kMostGroups / parts), 1, steps);
 }
 
 }  // namespace
 
 DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
-                         std::uint64_t seed, DeviceRuntime& runtime, std::size_t half_bytes)
+                         std::uint64_t seed, const Device& device, RowsPlace place, void* stream,
+                         std::size_t half_bytes)
     : layout_(std::move(layout)),
       extent_{lane_capacity, num_lanes, layout_.pitch()},
-      head_(allocate_head(extent_)),
-      lanes_(head_.data(), extent_, seed),
-      runtime_(&runtime),
-      columns_offset_(align(states_bytes())),
-      rows_offset_(columns_offset_ + align(columns_bytes())),
-      memory_(runtime, runtime.allocate_device(nbytes(), extent_.describe().c_str())),
-      buffer_(runtime, std::max({half_bytes, layout_.pitch() + states_bytes(), columns_bytes()})),
-      read_(runtime, runtime.create_event()) {}
+      lanes_memory_(allocate_lanes(extent_)),
+      lanes_(lanes_memory_.data(), extent_, seed),
+      runtime_(device.runtime),
+      allocator_(device.allocator),
+      memory_(allocator_, device_bytes(extent_, place), extent_.describe().c_str()),
+      pinned_rows_(allocate_rows(runtime_, extent_, place)),
+      rows_(place == RowsPlace::kDevice ? memory_.data() + head_bytes(num_lanes)
+                                        : pinned_rows_.data()),
+      head_(memory_.data(), num_lanes),
+      buffer_(runtime_, std::max(half_bytes, DeviceStaging::least_half(layout_, num_lanes))),
+      staging_(layout_, lanes_, buffer_, rows_, head_),
+      order_(runtime_) {
+  order_.end(stream);  // what others still do to the memory that this has now
+}
 
 DeviceStore::~DeviceStore() {
   try {
-    if (last_event_ != nullptr) runtime_->synchronize_event(last_event_);
+    order_.drain();
   } catch (const std::exception&) {
     return;  // the device failed: it reads nothing any more
   }
 }
 
-void DeviceStore::join(void* stream) {
-  if (last_event_ != nullptr && stream != last_stream_) runtime_->wait(last_event_, stream);
+std::size_t DeviceStore::nbytes() const { return head_bytes(extent_.num_lanes) + extent_.nbytes(); }
+
+RowsView DeviceStore::view() {
+  apply_pending();
+  return lanes_.view(rows_, layout_);
 }
 
-void DeviceStore::mark(void* event, void* stream) {
-  last_event_ = event;
-  last_stream_ = stream;
-}
-
-std::byte* DeviceStore::next_row(void* stream) {
-  // With the row there must be room for the lane states that follow it.
-  if (!buffer_.has_room(layout_.pitch() + states_bytes())) {
-    flush(stream);
-    buffer_.turn();
+std::uint64_t DeviceStore::size() {
+  if (pending_steps_ > 0 && lanes_.view(rows_, layout_).is_even()) {
+    const std::uint64_t each = lanes_.view(rows_, layout_).size(0) + pending_steps_;
+    return std::min(each, extent_.lane_capacity) * extent_.num_lanes;
   }
-  return buffer_.next();
+  return view().size();
 }
 
-void DeviceStore::append(const LaneOrder& lanes, const RowSource& source, std::size_t count,
+void DeviceStore::apply_pending() {
+  if (pending_steps_ == 0) return;
+  for (std::uint32_t lane = 0; lane < extent_.num_lanes; ++lane) {
+    lanes_.advance(lane, pending_steps_);
+  }
+  pending_steps_ = 0;
+}
+
+void DeviceStore::require_running(const char* what, void* stream) {
+  if (!runtime_.is_capturing(stream)) return;
+  throw DeviceError(std::string(what) +
+                    ": expected a stream that runs, got one that a CUDA graph captures; of a "
+                    "buffer, only sample() and sample_sequences(boundary='pad') can be captured");
+}
+
+/// `bytes` of the write buffer for what is about to be queued. Nothing waits there then.
+std::byte* DeviceStore::reserve(std::size_t bytes, void* stream) {
+  if (!buffer_.has_room(bytes)) {
+    flush(stream);
+    if (DeviceWriteBuffer::align(bytes) <= buffer_.half_bytes()) {
+      buffer_.turn();
+    } else {
+      buffer_.grow(bytes);
+    }
+  }
+  return buffer_.take(bytes);
+}
+
+void DeviceStore::make_room(void* stream) {
+  if (staging_.has_room()) return;
+  flush(stream);
+  buffer_.turn();
+}
+
+void DeviceStore::append(const LaneOrder& order, const RowSource& source, std::size_t count,
                          void* stream) {
-  std::uint32_t lane = lanes.before_first();
+  require_running("push", stream);
+  learn_episodes(stream);
+  std::uint32_t lane = order.before_first();
   for (std::size_t i = 0; i < count; ++i) {
-    lane = lanes.next(i, lane);
-    std::byte* row = next_row(stream);
+    lane = order.next(i, lane);
+    make_room(stream);
+    std::byte* row = staging_.next_row();
     for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
       const Field& field = layout_.fields()[f];
       std::memcpy(row + field.offset, source.fields[f] + i * field.nbytes, field.nbytes);
     }
-    const std::uint8_t flags = lanes_.next_flags(lane, source.flags(i));
-    row[layout_.flags_offset()] = std::byte{flags};
-    commit(lane, flags);
+    row[layout_.flags_offset()] = std::byte{lanes_.next_flags(lane, source.flags(i))};
+    commit(lane, row);
+  }
+  if (order_.captured()) flush(stream);
+}
+
+void DeviceStore::commit(std::uint32_t lane, const std::byte* row) {
+  const LaneState& state = lanes_.states()[lane];
+  const RowId id = {lane, state.pushed};
+  const std::uint64_t episode = state.episode;
+  const std::byte flags = row[layout_.flags_offset()];
+  if (knows_flags_) flags_[lanes_.next_place(lane)] = flags;
+  lanes_.commit(lane, static_cast<std::uint8_t>(flags));
+  staging_.add(id, row);
+  if (!windows_.empty()) windows_.update(flags_view(), lane, episode);
+}
+
+void DeviceStore::append_columns(LaneRange lanes, std::uint64_t steps, const MixedSource& source,
+                                 void* stream) {
+  require_running("push", stream);
+  flush(stream);
+  knows_episodes_ = false;
+  knows_flags_ = false;
+  windows_.forget();
+  const std::size_t host_bytes = std::max<std::size_t>(1, host_step_bytes(layout_, lanes, source));
+  const std::uint64_t most = std::max<std::uint64_t>(1, buffer_.half_bytes() / 2 / host_bytes);
+  for (std::uint64_t done = 0; done < steps;) {
+    const std::uint64_t part = std::min(most, steps - done);
+    const AppendParams params = append_params(lanes, done, part, source, stream);
+    order_.begin(stream);
+    runtime_.launch_append(params, stream);
+    buffer_.sent(stream);
+    order_.end(stream);
+    if (lanes.count == extent_.num_lanes) {
+      pending_steps_ += part;
+    } else {
+      apply_pending();
+      for (std::uint32_t l = 0; l < lanes.count; ++l) lanes_.advance(lanes.first + l, part);
+    }
+    done += part;
   }
 }
 
-void DeviceStore::commit(std::uint32_t lane, std::uint8_t flags) {
-  const std::uint64_t serial = lanes_.states()[lane].pushed;
-  const std::byte* row = buffer_.next();
-  Run* last = runs_.empty() ? nullptr : &runs_.back();
-  if (last != nullptr && last->lane == lane && last->serial + last->count == serial &&
-      last->rows + last->count * layout_.pitch() == row) {
-    ++last->count;
-  } else {
-    runs_.push_back({.lane = lane, .serial = serial, .count = 1, .rows = row});
+AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_step,
+                                        std::uint64_t steps, const MixedSource& source,
+                                        void* stream) {
+  const std::uint64_t first_row = first_step * lanes.count;
+  const std::uint64_t rows = steps * lanes.count;
+  const std::size_t num_fields = layout_.fields().size();
+  std::byte* staged =
+      reserve(host_step_bytes(layout_, lanes, source) * steps + columns_bytes(num_fields), stream);
+  // What is on the device is read there, what is on the host by way of the write buffer.
+  const auto place = [&](const std::byte* from, std::size_t nbytes, bool on_device) {
+    if (from == nullptr) return static_cast<std::byte*>(nullptr);
+    const std::byte* first = from + first_row * nbytes;
+    if (on_device) return const_cast<std::byte*>(first);
+    std::byte* copy = staged;
+    std::memcpy(copy, first, rows * nbytes);
+    staged += DeviceWriteBuffer::align(nbytes * lanes.count) * steps;
+    return copy;
+  };
+  AppendParams params = {};
+  params.view = device_view();
+  params.control = head_.control();
+  params.ended = head_.ended();
+  params.arrived = head_.arrived();
+  params.first_lane = lanes.first;
+  params.num_lanes = lanes.count;
+  params.steps = steps;
+  std::vector<DeviceColumn> columns;
+  for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
+    const Field& field = layout_.fields()[f];
+    std::byte* memory = place(source.rows.fields[f], field.nbytes, source.on_device[f]);
+    columns.push_back(
+        {.row_offset = field.offset, .nbytes = field.nbytes, .memory = memory, .next = false});
   }
-  buffer_.advance(layout_.pitch());
-  lanes_.commit(lane, flags);
-  changed_ = true;
+  params.done.flags = place(source.rows.done, 1, source.done_on_device);
+  params.truncated.flags = place(source.rows.truncated, 1, source.truncated_on_device);
+  place_columns(columns, staged, &params.columns);
+  params.slices = num_slices(lanes, steps, params.columns.words);
+  return params;
 }
 
-void DeviceStore::end_episode(std::uint32_t lane) {
+void DeviceStore::end_episode(std::uint32_t lane, void* stream) {
+  require_running("end_episodes", stream);
+  learn_episodes(stream);
   const LaneState before = lanes_.states()[lane];
-  if (!lanes_.end_episode(lane)) return;
-  const RowId newest = {lane, before.pushed - 1};
-  const std::uint8_t flags = kTruncated | (before.episode == newest.serial ? kFirst : 0);
-  ended_.push_back({newest, flags});
-  changed_ = true;
+  if (before.episode == before.pushed) return;
+  make_room(stream);
+  staging_.touch(lane);
+  if (lanes_.end_episode(lane)) {
+    const RowId newest = {lane, before.pushed - 1};
+    const std::uint8_t flags = kTruncated | (before.episode == newest.serial ? kFirst : 0);
+    if (knows_flags_) flags_[view().place(newest)] = std::byte{flags};
+    staging_.set_flags(newest, flags);
+  }
+  if (order_.captured()) flush(stream);
 }
 
-void DeviceStore::clear() {
+void DeviceStore::clear(void* stream) {
+  require_running("clear", stream);
+  flush(stream);
+  apply_pending();
+  order_.begin(stream);
+  runtime_.launch_clear({.view = device_view(), .control = head_.control()}, stream);
+  order_.end(stream);
   lanes_.clear();
-  changed_ = true;
+  windows_.clear();
 }
 
 void DeviceStore::flush(void* stream) {
-  if (!changed_) return;
-  join(stream);
-  const std::size_t pitch = layout_.pitch();
-  for (const Run& run : runs_) {
-    // Rows that newer ones pushed out, or that were cleared, stay behind.
-    const std::uint64_t serial = std::max(run.serial, view().begin(run.lane));
-    if (serial >= run.serial + run.count) continue;
-    each_piece(view(), {run.lane, serial}, run.serial + run.count - serial,
-               [&](const std::byte* device, RowId first, std::uint64_t count) {
-                 runtime_->copy_to_device(const_cast<std::byte*>(device),
-                                          run.rows + (first.serial - run.serial) * pitch,
-                                          count * pitch, stream);
-               });
+  if (staging_.empty()) return;
+  order_.begin(stream);
+  std::byte* const tail = buffer_.take(0);
+  try {
+    runtime_.launch_write(staging_.pieces(), stream);
+  } catch (...) {
+    buffer_.give_back(tail);
+    throw;
   }
-  for (const Ended& ended : ended_) {
-    if (!view().alive(ended.row)) continue;  // another row may be in its place
-    if (!buffer_.has_room(1)) {
-      mark(buffer_.sent(stream), stream);
-      buffer_.turn();
-    }
-    *buffer_.next() = std::byte{ended.flags};
-    std::byte* row = rows() + view().place(ended.row) * pitch;
-    runtime_->copy_to_device(row + layout_.flags_offset(), buffer_.next(), 1, stream);
-    buffer_.advance(1);
-  }
-  if (!buffer_.has_room(states_bytes())) {
-    mark(buffer_.sent(stream), stream);
-    buffer_.turn();
-  }
-  std::memcpy(buffer_.next(), lanes_.states(), states_bytes());
-  runtime_->copy_to_device(memory_.data(), buffer_.next(), states_bytes(), stream);
-  buffer_.advance(states_bytes());
-  mark(buffer_.sent(stream), stream);
-  runs_.clear();
-  ended_.clear();
-  changed_ = false;
+  staging_.clear();
+  buffer_.sent(stream);
+  order_.end(stream);
 }
 
-void DeviceStore::gather_params(const BatchTarget& target, std::uint64_t count, void* stream,
-                                GatherParams* out) {
-  out->view = lanes_.view(rows(), layout_, reinterpret_cast<const LaneState*>(memory_.data()));
-  out->target = target;
-  out->target.columns = nullptr;
-  out->count = count;
-  if (target.num_columns <= GatherParams::kInlineColumns) {
-    out->words = describe_columns(target, out->inline_columns);
-    return;
-  }
-  const std::size_t bytes = target.num_columns * sizeof(DeviceColumn);
-  if (!buffer_.has_room(bytes)) buffer_.turn();
-  out->words = describe_columns(target, reinterpret_cast<DeviceColumn*>(buffer_.next()));
-  std::byte* columns = memory_.data() + columns_offset_;
-  runtime_->copy_to_device(columns, buffer_.next(), bytes, stream);
-  buffer_.advance(bytes);
-  mark(buffer_.sent(stream), stream);
-  out->columns = reinterpret_cast<const DeviceColumn*>(columns);
+void DeviceStore::learn_episodes(void* stream) {
+  apply_pending();
+  if (!knows_episodes_) fetch_lanes(stream);
 }
 
-std::byte* DeviceStore::draw_space(std::uint32_t count) {
-  const std::size_t bytes = DrawSpace::nbytes(count);
-  if (bytes > draw_space_bytes_) {
-    const std::size_t grown = std::bit_ceil(bytes);
-    draw_spaces_.emplace_back(*runtime_, runtime_->allocate_device(grown, "batch_size"));
-    draw_space_bytes_ = grown;
-  }
-  return draw_spaces_.back().data();
+void DeviceStore::settle(void* stream) {
+  learn_episodes(stream);
+  if (order_.captured()) fetch_lanes(stream);
 }
 
-void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* stream) {
-  const std::uint64_t most = std::min(view().size(), kMaxDraw);
-  if (count > most) {
-    throw ValueError("batch_size: expected at most " + std::to_string(most) + ", got " +
-                     std::to_string(count));
-  }
-  if (count == 0) return;
+void DeviceStore::fetch_lanes(void* stream) {
+  require_running("lanes", stream);
   flush(stream);
-  join(stream);
-  SampleParams params = {};
-  gather_params(target, count, stream, &params.gather);
-  params.key = lanes_.next_draw();
-  if (count > SampleParams::kMaxBlockDraw) {
-    params.draw_space = draw_space(static_cast<std::uint32_t>(count));
-  }
-  runtime_->launch_sample(params, stream);
-  runtime_->record(read_.get(), stream);
-  mark(read_.get(), stream);
-}
-
-void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
-                       void* stream) {
-  if (count == 0) return;
-  flush(stream);
-  join(stream);
-  TakeParams params = {};
-  if (view().is_even()) {
-    gather_params(target, count, stream, &params.gather);
-    params.only = {RowId::kNoLane, 0};
-    params.start = start;
-    launch_take(params, stream);
-    return;
-  }
-  std::vector<RowId> ids;
-  std::vector<Column> columns;
-  find_in_time_order(view(), start, count, ids);
-  for (std::uint64_t i = 0; i < count; ++i) {
-    gather_params(advance(target, i, columns), 1, stream, &params.gather);
-    params.only = ids[i];
-    launch_take(params, stream);
-  }
-}
-
-void DeviceStore::launch_take(const TakeParams& params, void* stream) {
-  runtime_->launch_take(params, stream);
-  runtime_->record(read_.get(), stream);
-  mark(read_.get(), stream);
+  order_.begin(stream);
+  std::vector<std::uint64_t> copy(Lanes::nbytes(extent_.num_lanes) / sizeof(std::uint64_t));
+  auto* memory = reinterpret_cast<std::byte*>(copy.data());
+  runtime_.copy_to_host(memory, head_.data(), copy.size() * sizeof(std::uint64_t), stream);
+  runtime_.synchronize(stream);
+  lanes_.adopt(memory);
+  knows_episodes_ = true;
 }
 
 void DeviceStore::restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
                           void* stream) {
+  require_running("restore", stream);
+  apply_pending();
   const std::size_t pitch = layout_.pitch();
   lanes_.check(lanes, rows.size());
   flush(stream);  // what waits has serials that are about to name other rows
+  buffer_.turn();
   lanes_.restore(lanes);
-  changed_ = true;
+  knows_episodes_ = true;
+  knows_flags_ = false;
+  windows_.forget();
+  staging_.change_all();
   const std::byte* in = rows.data();
   for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {
     for (std::uint64_t serial = lanes[lane].first; serial < lanes[lane].pushed; ++serial) {
-      std::memcpy(next_row(stream), in, pitch);
-      commit(lane, static_cast<std::uint8_t>(in[layout_.flags_offset()]));
+      make_room(stream);
+      std::byte* row = staging_.next_row();
+      std::memcpy(row, in, pitch);
+      commit(lane, row);
       in += pitch;
     }
   }
+  flush(stream);
+  buffer_.turn();  // for the number of draws, which the caller sets
+  staging_.change_all();
 }
 
 void DeviceStore::save(std::span<std::byte> rows, void* stream) {
+  settle(stream);
   flush(stream);
-  join(stream);
+  order_.begin(stream);
   const std::size_t pitch = layout_.pitch();
   std::byte* out = rows.data();
   for (std::uint32_t lane = 0; lane < extent_.num_lanes; ++lane) {
     const RowId begin = {lane, view().begin(lane)};
     const std::uint64_t size = view().size(lane);
     each_piece(view(), begin, size, [&](const std::byte* device, RowId first, std::uint64_t count) {
-      runtime_->copy_to_host(out + (first.serial - begin.serial) * pitch, device, count * pitch,
-                             stream);
+      runtime_.copy_to_host(out + (first.serial - begin.serial) * pitch, device, count * pitch,
+                            stream);
     });
     out += size * pitch;
   }
-  runtime_->synchronize(stream);
+  runtime_.synchronize(stream);
 }
 
 }  // namespace velora

@@ -5,127 +5,169 @@
 #include <span>
 #include <vector>
 
+#include "core/device_head.h"
+#include "core/device_order.h"
 #include "core/device_runtime.h"
+#include "core/device_staging.h"
 #include "core/device_write_buffer.h"
+#include "core/draw.h"
 #include "core/gather.h"
 #include "core/lanes.h"
 #include "core/memory.h"
 #include "core/row_layout.h"
 #include "core/row_source.h"
+#include "core/sampler.h"
+#include "core/window_index.h"
 
 namespace velora {
 
-/// Rows in device memory, and the launches that draw and gather from them. The device's
+/// Where the rows of a DeviceStore are: in the device's own memory, or in the host's, where the
+/// device reads them in place.
+enum class RowsPlace : std::uint8_t { kDevice, kPinned };
+
+/// Neighbouring lanes.
+struct LaneRange {
+  std::uint32_t first;
+  std::uint32_t count;
+};
+
+/// Rows as columns, some of which lie in the device's memory, as flags of one byte each.
+struct MixedSource {
+  RowSource rows;
+  const bool* on_device;  // one for each field
+  bool done_on_device;
+  bool truncated_on_device;
+};
+
+/// Rows for a device to read, and the launches that draw and gather from them. The device's
 /// counterpart of a Store: the same calls give the same rows and the same draws.
 ///
-/// The host decides: it has the lanes, and puts new rows down in pinned memory. flush() sends them
-/// and a copy of the lane states over; whatever reads flushes first, and so does a full write
-/// buffer. Every operation goes to the stream that it names, after all that was queued before on
-/// this or another stream. A stream is named until the next operation names another.
+/// Rows that come from the host wait in pinned memory; one launch sends them and what changed of
+/// the lanes, when something reads or the memory is full. Rows that the device has are put in place
+/// by a launch right away: only the device knows then where episodes end, and how many draws its
+/// graphs have made. settle() asks it.
 ///
-/// The host waits for the device in save() and the destructor, and before it writes into
-/// pinned memory that the device has not read yet, half a write buffer ago. Every operation is
-/// O(1) on the host, but O(lanes) for each flush. Not synchronised: callers serialise all calls.
-/// All that takes a stream throws DeviceError when the device fails.
+/// Every operation goes to the stream that it names, after all that was queued before on this or
+/// another stream. Reads may be captured as part of a graph: each time that it runs, they wait for
+/// what was queued until then, and draw anew from what there is. From then on nothing waits in
+/// pinned memory. Where there are too few rows then, the batch is padding.
+///
+/// The host waits for the device in settle(), save(), restore() and the destructor, in
+/// sample_sequences() where it says so, and before it writes into pinned memory that the device has
+/// not read yet, half a write buffer ago. Every other operation is O(rows that the host brings).
+/// Not synchronised: callers serialise all calls. All that takes a stream throws DeviceError when
+/// the device fails, or when what cannot be captured is.
 class DeviceStore {
  public:
   static constexpr std::size_t kHalfBytes = std::size_t{4} << 20;
 
-  /// `half_bytes` is half of the write buffer; it holds at least one row. `runtime` outlives this.
+  /// `half_bytes` is half of the write buffer; it holds at least one row. `device` outlives this,
+  /// and its allocator's memory is in the order of `stream`.
   /// Throws ValueError for a capacity or lane count out of range, MemoryError when the rows do not
-  /// fit onto the device.
+  /// fit.
   DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
-              std::uint64_t seed, DeviceRuntime& runtime, std::size_t half_bytes = kHalfBytes);
+              std::uint64_t seed, const Device& device, RowsPlace place, void* stream,
+              std::size_t half_bytes = kHalfBytes);
   ~DeviceStore();
   DeviceStore(const DeviceStore&) = delete;
   DeviceStore& operator=(const DeviceStore&) = delete;
 
   const RowLayout& layout() const { return layout_; }
+  /// The number of draws is good after settle() alone.
   Lanes& lanes() { return lanes_; }
-  const Lanes& lanes() const { return lanes_; }
   /// For the host: which rows are alive and where. The rows themselves are the device's to read.
-  RowsView view() const { return lanes_.view(rows(), layout_); }
-  /// Bytes of device memory.
-  std::size_t nbytes() const {
-    const std::size_t rows = extent_.nbytes();
-    return rows > SIZE_MAX - rows_offset_ ? SIZE_MAX : rows_offset_ + rows;
-  }
+  RowsView view();
+  /// Live rows of all lanes.
+  std::uint64_t size();
+  /// Bytes of the rows and of what belongs to them.
+  std::size_t nbytes() const;
 
   /// As Store::append. Of more rows than half the write buffer holds, some may be there when this
-  /// throws.
-  void append(const LaneOrder& lanes, const RowSource& source, std::size_t count, void* stream);
-  /// As Store::end_episode.
-  void end_episode(std::uint32_t lane);
-  void clear();
+  /// throws. Waits where append_columns() came before.
+  void append(const LaneOrder& order, const RowSource& source, std::size_t count, void* stream);
+  /// Appends `steps` rows of each lane, step by step: row `t * lanes.count + l` is step t of lane
+  /// l. Never waits. Of more than half the write buffer holds, some may be there when this throws.
+  void append_columns(LaneRange lanes, std::uint64_t steps, const MixedSource& source,
+                      void* stream);
+  /// As Store::end_episode. Waits where append_columns() came before.
+  void end_episode(std::uint32_t lane, void* stream);
+  void clear(void* stream);
 
-  /// Sends what was appended since the last flush: for each lane that was written without
-  /// interruption one copy, two where its ring wraps, and one of the lane states.
+  /// Sends what the host appended since the last flush.
   void flush(void* stream);
 
-  /// Writes `count` distinct rows to `target`, in one launch: those of the lanes' next draw, which
-  /// the caller counts when it has the batch. `target` is device memory, but its list of columns,
-  /// at most one for each field, is the host's.
-  /// Throws ValueError when there are fewer rows.
+  /// Writes `count` distinct rows to `target`, in one launch: those of the next draw, which it
+  /// counts on the device; the caller counts it in the lanes. `target` is memory that the device
+  /// writes, but its list of columns is the host's. Throws ValueError when there are fewer rows.
   void sample(std::uint64_t count, const BatchTarget& target, void* stream);
-  /// The same with the `count` live rows from position `start` on in time order: in one launch
-  /// where all lanes hold as many rows, in one for each row otherwise.
+  /// The same with the `count` live rows from position `start` on in time order.
   void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target, void* stream);
 
-  /// As Store::save; waits for the stream.
+  /// As Sampler::count_sequences. For other boundaries than kPad the host keeps account of all
+  /// rows: the first call, and the next after append_columns(), waits and looks through them.
+  std::uint64_t count_sequences(const SequenceSpec& spec, void* stream);
+  /// As Sampler::sample_sequences, in one launch. Waits as count_sequences() does, and where a
+  /// graph may have drawn.
+  void sample_sequences(const SequenceSpec& spec, std::uint64_t count, const SequenceTarget& target,
+                        void* stream);
+
+  /// Brings lanes() up to date with the device. Waits where only the device knows.
+  void settle(void* stream);
+  /// As Store::save, after settle(); waits for the stream.
   void save(std::span<std::byte> rows, void* stream);
   /// As Store::restore.
   void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows, void* stream);
 
  private:
-  /// Host memory for the next row of any lane.
-  std::byte* next_row(void* stream);
-  /// Makes the row in next_row(), whose flags are these, the newest of `lane`.
-  void commit(std::uint32_t lane, std::uint8_t flags);
+  std::byte* reserve(std::size_t bytes, void* stream);
+  void require_running(const char* what, void* stream);
+  /// For one more change of the host's.
+  void make_room(void* stream);
+  void commit(std::uint32_t lane, const std::byte* row);
+  void apply_pending();
+  void learn_episodes(void* stream);
+  void fetch_lanes(void* stream);
+  AppendParams append_params(LaneRange lanes, std::uint64_t first_step, std::uint64_t steps,
+                             const MixedSource& source, void* stream);
 
-  /// Consecutive rows of a lane that lie one after the other in the write buffer.
-  struct Run {
-    std::uint32_t lane;
-    std::uint64_t serial;
-    std::uint64_t count;
-    const std::byte* rows;
-  };
+  /// Where a launch that reads is to find its lists: `bytes` for both parts of begin_read().
+  std::byte* begin_read(std::size_t bytes, void* stream);
+  void end_read(void* stream);
+  /// The device's lane states, for launches.
+  RowsView device_view() const { return lanes_.view(rows_, layout_, head_.states()); }
+  GatherParams gather_params(const BatchTarget& target, std::uint64_t count, std::byte*& lists);
+  DrawParams draw_params(std::uint64_t count, bool in_memory, std::size_t more_bytes);
 
-  /// A row that has other flags since it was written.
-  struct Ended {
-    RowId row;
-    std::uint8_t flags;
-  };
-
-  std::byte* rows() const { return memory_.data() + rows_offset_; }
-  std::size_t states_bytes() const { return Lanes::states_bytes(extent_.num_lanes); }
-  std::size_t columns_bytes() const { return layout_.fields().size() * sizeof(DeviceColumn); }
-
-  void join(void* stream);
-  void mark(void* event, void* stream);
-  void gather_params(const BatchTarget& target, std::uint64_t count, void* stream,
-                     GatherParams* out);
-  void launch_take(const TakeParams& params, void* stream);
-  std::byte* draw_space(std::uint32_t count);
+  const Windows& windows(const SequenceSpec& spec, void* stream);
+  RowsView flags_view();
+  void fetch_flags(void* stream);
+  void fetch_flags(std::span<const RowId> ids, void* stream);
 
   RowLayout layout_;
   RowExtent extent_;
-  Memory head_;
+  Memory lanes_memory_;
   Lanes lanes_;
-  DeviceRuntime* runtime_;
-  // On the device: lane states, columns, rows.
-  std::size_t columns_offset_;
-  std::size_t rows_offset_;
-  DeviceMemory memory_;
+  DeviceRuntime& runtime_;
+  DeviceAllocator& allocator_;
+  DeviceMemory memory_;  // of the head and, unless they are pinned, the rows
+  PinnedMemory pinned_rows_;
+  std::byte* rows_;
+  DeviceHead head_;
   DeviceWriteBuffer buffer_;
-  std::vector<Run> runs_;
-  std::vector<Ended> ended_;
-  bool changed_ = true;  // since the last flush
-  // Freeing memory makes a device wait, so what was outgrown stays; sizes double.
+  DeviceStaging staging_;
+  DeviceOrder order_;
+  bool capturing_ = false;                    // the read that is being queued
+  bool has_lists_ = false;                    // the same
+  std::vector<PinnedMemory> captured_lists_;  // which graphs go on reading
+  // Captured launches keep what they were given, so what was outgrown stays; sizes double.
   std::vector<DeviceMemory> draw_spaces_;
   std::size_t draw_space_bytes_ = 0;
-  DeviceEvent read_;
-  void* last_event_ = nullptr;  // passed when all operations so far are done
-  void* last_stream_ = nullptr;
+  std::uint64_t pending_steps_ = 0;  // of all lanes, that lanes_ has not been told of
+  bool knows_episodes_ = true;       // that rows belong to, as lanes_ has them
+  std::vector<std::byte> flags_;     // of each place, where windows_ need them
+  bool knows_flags_ = false;
+  WindowIndex windows_;
+  DrawScratch scratch_;
 };
 
 }  // namespace velora

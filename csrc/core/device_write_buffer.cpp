@@ -1,36 +1,45 @@
 #include "core/device_write_buffer.h"
 
-#include <algorithm>
+#include <utility>
 
 namespace velora {
 namespace {
 
-std::size_t align(std::size_t bytes) {
-  constexpr std::size_t kMask = DeviceWriteBuffer::kAlignment - 1;
-  return (bytes + kMask) & ~kMask;
+PinnedMemory allocate(DeviceRuntime& runtime, std::size_t half_bytes) {
+  return {runtime, runtime.allocate_pinned(2 * half_bytes, "write buffer")};
 }
 
 }  // namespace
 
 DeviceWriteBuffer::DeviceWriteBuffer(DeviceRuntime& runtime, std::size_t half_bytes)
-    : runtime_(&runtime),
-      half_bytes_(align(half_bytes)),
-      memory_(runtime, runtime.allocate_pinned(2 * half_bytes_)) {
+    : runtime_(runtime), half_bytes_(align(half_bytes)), memory_(allocate(runtime, half_bytes_)) {
   for (DeviceEvent& event : sent_) event = DeviceEvent(runtime, runtime.create_event());
 }
 
-void DeviceWriteBuffer::advance(std::size_t bytes) {
-  used_ = std::min(half_bytes_, used_ + align(bytes));
+std::byte* DeviceWriteBuffer::take(std::size_t bytes) {
+  std::byte* taken = half() + used_;
+  used_ += align(bytes);  // halves are aligned, too: a last piece never reaches beyond
+  return taken;
 }
 
-void* DeviceWriteBuffer::sent(void* stream) {
-  runtime_->record(sent_[half_].get(), stream);
-  return sent_[half_].get();
+void DeviceWriteBuffer::give_back(std::byte* from) {
+  used_ = static_cast<std::size_t>(from - half());
 }
+
+void DeviceWriteBuffer::sent(void* stream) { runtime_.record(sent_[half_].get(), stream); }
 
 void DeviceWriteBuffer::turn() {
-  runtime_->synchronize_event(sent_[1 - half_].get());
+  runtime_.synchronize_event(sent_[1 - half_].get());
   half_ = 1 - half_;
+  used_ = 0;
+}
+
+void DeviceWriteBuffer::grow(std::size_t half_bytes) {
+  PinnedMemory grown = allocate(runtime_, align(half_bytes));
+  for (DeviceEvent& event : sent_) runtime_.synchronize_event(event.get());
+  memory_ = std::move(grown);
+  half_bytes_ = align(half_bytes);
+  half_ = 0;
   used_ = 0;
 }
 

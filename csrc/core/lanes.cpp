@@ -63,6 +63,25 @@ RowsView Lanes::view(const std::byte* rows, const RowLayout& layout,
           .even_size = even ? control_->largest : 0};
 }
 
+void Lanes::advance(std::uint32_t lane, std::uint64_t steps) {
+  if (steps == 0) return;
+  LaneState& state = states_[lane];
+  const auto size = [&] { return state.pushed - state.oldest(control_->lane_capacity); };
+  const std::uint64_t before = size();
+  state.pushed += steps;
+  state.turn = (state.pushed - 1) / control_->lane_slots * control_->lane_slots;
+  sizes_.add(lane, static_cast<std::int64_t>(size() - before));
+  control_->largest = std::max(control_->largest, size());
+}
+
+void Lanes::adopt(const std::byte* copy) {
+  control_->draws = reinterpret_cast<const ControlBlock*>(copy)->draws;
+  const auto* states = reinterpret_cast<const LaneState*>(copy + sizeof(ControlBlock));
+  for (std::uint32_t lane = 0; lane < num_lanes(); ++lane) {
+    states_[lane].episode = states[lane].episode;
+  }
+}
+
 void Lanes::clear() {
   for (std::uint32_t lane = 0; lane < num_lanes(); ++lane) {
     states_[lane].cleared = states_[lane].pushed;

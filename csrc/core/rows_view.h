@@ -75,12 +75,14 @@ struct RowsView {
   /// Whether all lanes hold as many rows. One alone does.
   bool is_even() const { return num_lanes == 1 || even_size != 0; }
   /// The live row at `position` < size(), counted lane by lane.
-  VELORA_HD RowId locate(std::uint64_t position) const {
+  VELORA_HD RowId locate(std::uint64_t position) const { return locate(position, even_size); }
+  /// The same where all lanes hold `even` rows, or others where it is 0.
+  VELORA_HD RowId locate(std::uint64_t position, std::uint64_t even) const {
     std::uint64_t lane = 0;
     if (num_lanes > 1) {
-      if (even_size != 0) {
-        lane = position / even_size;
-        position -= lane * even_size;
+      if (even != 0) {
+        lane = position / even;
+        position -= lane * even;
       } else {
         lane = sizes.find(position);
       }

@@ -61,12 +61,7 @@ void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t 
 void Store::commit(std::uint32_t lane, std::uint8_t flags) {
   const std::uint64_t episode = lanes_.states()[lane].episode;
   lanes_.commit(lane, flags);
-  if (!windows_.empty()) update_windows(lane, episode);
-}
-
-void Store::update_windows(std::uint32_t lane, std::uint64_t episode) {
-  const RowsView view = this->view();
-  for (Windows& windows : windows_) windows.update(view, lane, episode);
+  if (!windows_.empty()) windows_.update(view(), lane, episode);
 }
 
 void Store::append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
@@ -94,7 +89,7 @@ void Store::begin_rows(const LaneOrder& lanes, const RowSource& source, std::siz
     lane = lanes.next(first + i, lane);
     const std::uint64_t episode = lanes_.states()[lane].episode;
     const Lanes::NewRow row = lanes_.append(lane, source.flags(first + i));
-    if (!windows_.empty()) update_windows(lane, episode);
+    if (!windows_.empty()) windows_.update(view(), lane, episode);
     out.rows[i] = base + row.place * pitch;
     out.flags[i] = row.flags;
     for (std::size_t at = 0; at < prefetched; at += kCacheLine) {
@@ -148,20 +143,7 @@ void Store::end_episode(std::uint32_t lane) {
 void Store::clear() {
   lanes_.clear();
   if (compact_) compact_->clear();
-  for (Windows& windows : windows_) windows.clear();
-}
-
-const Windows& Store::windows(std::uint64_t length, bool crosses) {
-  const auto known = std::find_if(windows_.begin(), windows_.end(), [&](const Windows& windows) {
-    return windows.length() == length && windows.crosses() == crosses;
-  });
-  if (known != windows_.end()) {
-    std::rotate(known, known + 1, windows_.end());
-  } else {
-    windows_.emplace_back(view(), length, crosses);
-    if (windows_.size() > kMaxWindows) windows_.erase(windows_.begin());
-  }
-  return windows_.back();
+  windows_.clear();
 }
 
 std::vector<std::byte> Store::save(std::span<std::byte> rows) const {
@@ -209,7 +191,7 @@ void Store::restore(std::span<const SavedLane> lanes, std::span<const std::byte>
   clear();
   if (compact_) compact_->restore(blocks.data(), num_blocks);
   lanes_.restore(lanes);
-  windows_.clear();  // they know nothing of these rows
+  windows_.forget();  // they know nothing of these rows
   const std::byte* row = rows.data();
   for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {
     for (std::uint64_t serial = lanes[lane].first; serial < lanes[lane].pushed; ++serial) {

@@ -11,7 +11,7 @@
 #include "core/memory.h"
 #include "core/row_layout.h"
 #include "core/row_source.h"
-#include "core/windows.h"
+#include "core/window_index.h"
 
 namespace velora {
 
@@ -44,7 +44,9 @@ class Store {
 
   /// The windows of that kind, kept up to date from the first call on, which looks through all
   /// rows. The kinds asked for last are kept.
-  const Windows& windows(std::uint64_t length, bool crosses);
+  const Windows& windows(std::uint64_t length, bool crosses) {
+    return windows_.find(view(), length, crosses);
+  }
 
   /// Copies the rows that lanes().save() lists to `rows`, which has room for them. Returns the
   /// blocks that their links, renumbered, lead to.
@@ -55,7 +57,6 @@ class Store {
                std::span<const std::byte> blocks);
 
  private:
-  static constexpr std::size_t kMaxWindows = 4;
   /// Rows written together: enough places on their way from memory, few enough for the first-level
   /// cache.
   static constexpr std::size_t kBlock = 16;
@@ -79,15 +80,13 @@ class Store {
                   std::size_t count);
   void append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count);
   void commit(std::uint32_t lane, std::uint8_t flags);
-  /// The lane's newest row has just come, in an episode that began with serial `episode`.
-  void update_windows(std::uint32_t lane, std::uint64_t episode);
 
   RowLayout layout_;
   std::size_t rows_offset_;
   Memory memory_;
   Lanes lanes_;
   std::unique_ptr<CompactRows> compact_;
-  std::vector<Windows> windows_;  // the one asked for last stands last
+  WindowIndex windows_;
 };
 
 }  // namespace velora

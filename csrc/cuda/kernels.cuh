@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/device_kernels.h"
+#include "core/device_runtime.h"
 
 namespace velora::cuda {
 
@@ -41,17 +41,50 @@ struct ClaimAtomics {
   }
 };
 
+/// Words that any thread of a launch may change.
+struct LaunchAtomics {
+  static_assert(sizeof(unsigned long long) == sizeof(std::uint64_t));
+
+  __device__ static void fence() { __threadfence(); }
+  __device__ static std::uint32_t fetch_add(std::uint32_t* word, std::uint32_t value) {
+    return atomicAdd(word, value);
+  }
+  __device__ static std::uint64_t fetch_add(std::uint64_t* word, std::uint64_t value) {
+    return atomicAdd(reinterpret_cast<unsigned long long*>(word), value);
+  }
+  __device__ static std::uint64_t fetch_max(std::uint64_t* word, std::uint64_t value) {
+    return atomicMax(reinterpret_cast<unsigned long long*>(word), value);
+  }
+  __device__ static std::uint32_t fetch_min(std::uint32_t* word, std::uint32_t value) {
+    return atomicMin(word, value);
+  }
+  template <typename Word>
+  __device__ static Word load(const Word* word) {
+    return *static_cast<const volatile Word*>(word);
+  }
+  template <typename Word>
+  __device__ static void store(Word* word, Word value) {
+    *static_cast<volatile Word*>(word) = value;
+  }
+};
+
 __device__ inline std::uint32_t grid_rank() { return blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline std::uint32_t grid_size() { return gridDim.x * blockDim.x; }
 
-/// Each block makes the whole draw by itself; the batch is written by all of them.
+/// Each block does by itself what its threads wait for; the batch is written by all blocks.
 struct BlockGroup {
   using Atomics = ClaimAtomics<true>;
+  using LaunchAtomics = cuda::LaunchAtomics;
 
+  __device__ std::uint32_t count() const { return gridDim.x; }
   template <typename F>
   __device__ void run(const F& f) const {
     f(threadIdx.x, blockDim.x);
     __syncthreads();
+  }
+  template <typename F>
+  __device__ bool agree(const F& f) const {
+    return __syncthreads_or(threadIdx.x == 0 && f() ? 1 : 0) != 0;
   }
   template <typename F>
   __device__ void spread(const F& f) const {
@@ -59,10 +92,12 @@ struct BlockGroup {
   }
 };
 
-/// All threads of a cooperative launch make one draw.
+/// All threads of a cooperative launch wait for each other.
 struct GridGroup {
   using Atomics = ClaimAtomics<false>;
+  using LaunchAtomics = cuda::LaunchAtomics;
 
+  __device__ std::uint32_t count() const { return 1; }
   template <typename F>
   __device__ void run(const F& f) const {
     f(grid_rank(), grid_size());
@@ -75,21 +110,41 @@ struct GridGroup {
 };
 
 __global__ void __launch_bounds__(kBlockThreads)
+    write_pieces(const __grid_constant__ WriteParams params) {
+  device::write_part(params, grid_rank(), grid_size());
+}
+
+__global__ void __launch_bounds__(kBlockThreads)
+    clear_lanes(const __grid_constant__ ClearParams params) {
+  device::clear_part(params, grid_rank(), grid_size());
+}
+
+__global__ void __launch_bounds__(kBlockThreads)
+    append_columns(const __grid_constant__ AppendParams params) {
+  device::append(BlockGroup{}, params, blockIdx.x);
+}
+
+__global__ void __launch_bounds__(kBlockThreads)
     sample_by_blocks(const __grid_constant__ SampleParams params) {
   extern __shared__ std::uint64_t shared[];
-  const auto count = static_cast<std::uint32_t>(params.gather.count);
-  device::sample(BlockGroup{}, params, DrawSpace::in(reinterpret_cast<std::byte*>(shared), count));
+  device::sample(BlockGroup{}, params,
+                 DrawSpace::in(reinterpret_cast<std::byte*>(shared), params.draw.count));
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
     sample_by_grid(const __grid_constant__ SampleParams params) {
-  const auto count = static_cast<std::uint32_t>(params.gather.count);
-  device::sample(GridGroup{}, params, DrawSpace::in(params.draw_space, count));
+  device::sample(GridGroup{}, params, DrawSpace::in(params.draw.space, params.draw.count));
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
     take_rows(const __grid_constant__ TakeParams params) {
   device::take(BlockGroup{}, params);
+}
+
+__global__ void __launch_bounds__(kBlockThreads)
+    sample_sequences(const __grid_constant__ SequenceParams params) {
+  device::sample_sequences(GridGroup{}, params,
+                           DrawSpace::in(params.draw.space, params.draw.count));
 }
 
 }  // namespace velora::cuda

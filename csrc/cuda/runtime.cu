@@ -47,35 +47,40 @@ class UseDevice {
   bool changed_ = false;
 };
 
+/// Lets the calling thread do, while any stream is captured, what has nothing to do with that and
+/// would be refused.
+class AsideOfCapture {
+ public:
+  AsideOfCapture() {
+    check(cudaThreadExchangeStreamCaptureMode(&mode_), "cudaThreadExchangeStreamCaptureMode");
+  }
+  ~AsideOfCapture() { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+  AsideOfCapture(const AsideOfCapture&) = delete;
+  AsideOfCapture& operator=(const AsideOfCapture&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 class CudaRuntime final : public DeviceRuntime {
  public:
   explicit CudaRuntime(int device) : device_(device) {
     const UseDevice use(device_);
-    sample_blocks_ = max_blocks(sample_by_blocks, DrawSpace::nbytes(SampleParams::kMaxBlockDraw));
+    sample_blocks_ = max_blocks(sample_by_blocks, DrawSpace::nbytes(DrawParams::kMaxBlockDraw));
     grid_blocks_ = max_blocks(sample_by_grid, 0);
+    sequence_blocks_ = max_blocks(sample_sequences, 0);
     take_blocks_ = max_blocks(take_rows, 0);
+    write_blocks_ = max_blocks(write_pieces, 0);
   }
 
-  void* allocate_device(std::size_t bytes, const char* purpose) override {
+  void* allocate_pinned(std::size_t bytes, const char* purpose) override {
     const UseDevice use(device_);
+    const AsideOfCapture aside;
     void* memory = nullptr;
-    if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
+    constexpr unsigned kFlags = cudaHostAllocPortable | cudaHostAllocMapped;
+    if (cudaHostAlloc(&memory, bytes, kFlags) == cudaSuccess) return memory;
     static_cast<void>(cudaGetLastError());
-    std::size_t free = 0;
-    std::size_t total = 0;
-    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    throw MemoryError(std::string(purpose) + ": needs " + std::to_string(bytes) +
-                      " bytes, the CUDA device has " + std::to_string(free) + " of its " +
-                      std::to_string(total) + " bytes free");
-  }
-  void free_device(void* memory) noexcept override { release(cudaFree, memory); }
-
-  void* allocate_pinned(std::size_t bytes) override {
-    const UseDevice use(device_);
-    void* memory = nullptr;
-    if (cudaHostAlloc(&memory, bytes, cudaHostAllocPortable) == cudaSuccess) return memory;
-    static_cast<void>(cudaGetLastError());
-    throw MemoryError("write buffer: CUDA refused " + std::to_string(bytes) +
+    throw MemoryError(std::string(purpose) + ": CUDA refused " + std::to_string(bytes) +
                       " bytes of pinned memory");
   }
   void free_pinned(void* memory) noexcept override { release(cudaFreeHost, memory); }
@@ -95,6 +100,7 @@ class CudaRuntime final : public DeviceRuntime {
 
   void* create_event() override {
     const UseDevice use(device_);
+    const AsideOfCapture aside;
     cudaEvent_t event = nullptr;
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
     return event;
@@ -108,7 +114,18 @@ class CudaRuntime final : public DeviceRuntime {
     const UseDevice use(device_);
     check(cudaStreamWaitEvent(as_stream(stream), as_event(event), 0), "cudaStreamWaitEvent");
   }
+  bool has_passed(void* event) override {
+    const AsideOfCapture aside;
+    const cudaError_t status = cudaEventQuery(as_event(event));
+    if (status == cudaErrorNotReady) {
+      static_cast<void>(cudaGetLastError());
+      return false;
+    }
+    check(status, "cudaEventQuery");
+    return true;
+  }
   void synchronize_event(void* event) override {
+    const AsideOfCapture aside;
     check(cudaEventSynchronize(as_event(event)), "cudaEventSynchronize");
   }
   void synchronize(void* stream) override {
@@ -116,25 +133,68 @@ class CudaRuntime final : public DeviceRuntime {
     check(cudaStreamSynchronize(as_stream(stream)), "cudaStreamSynchronize");
   }
 
-  void launch_sample(const SampleParams& params, void* stream) override {
+  void* create_stream() override {
     const UseDevice use(device_);
-    if (params.draw_space == nullptr) {
-      const auto count = static_cast<std::uint32_t>(params.gather.count);
-      sample_by_blocks<<<blocks(params.gather, sample_blocks_), kBlockThreads,
-                         DrawSpace::nbytes(count), as_stream(stream)>>>(params);
-      check(cudaGetLastError(), "launch of sample_by_blocks");
-      return;
-    }
-    void* arguments[] = {const_cast<SampleParams*>(&params)};
-    check(cudaLaunchCooperativeKernel(sample_by_grid, blocks(params.gather, grid_blocks_),
-                                      kBlockThreads, arguments, 0, as_stream(stream)),
-          "launch of sample_by_grid");
+    const AsideOfCapture aside;
+    cudaStream_t stream = nullptr;
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    return stream;
+  }
+  void free_stream(void* stream) noexcept override {
+    release(cudaStreamDestroy, as_stream(stream));
+  }
+  bool is_capturing(void* stream) override {
+    const UseDevice use(device_);
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(as_stream(stream), &status), "cudaStreamIsCapturing");
+    return status != cudaStreamCaptureStatusNone;
+  }
+  void wait_when_run(void* event, void* stream) override {
+    const UseDevice use(device_);
+    check(cudaStreamWaitEvent(as_stream(stream), as_event(event), cudaEventWaitExternal),
+          "cudaStreamWaitEvent in a graph");
+  }
+  void record_when_run(void* event, void* stream) override {
+    const UseDevice use(device_);
+    check(cudaEventRecordWithFlags(as_event(event), as_stream(stream), cudaEventRecordExternal),
+          "cudaEventRecord in a graph");
   }
 
+  void launch_write(const WriteParams& params, void* stream) override {
+    const UseDevice use(device_);
+    write_pieces<<<blocks(params.count, WriteParams::kTeam, write_blocks_), kBlockThreads, 0,
+                   as_stream(stream)>>>(params);
+    check(cudaGetLastError(), "launch of write_pieces");
+  }
+  void launch_clear(const ClearParams& params, void* stream) override {
+    const UseDevice use(device_);
+    clear_lanes<<<blocks(params.view.num_lanes, 1, write_blocks_), kBlockThreads, 0,
+                  as_stream(stream)>>>(params);
+    check(cudaGetLastError(), "launch of clear_lanes");
+  }
+  void launch_append(const AppendParams& params, void* stream) override {
+    const UseDevice use(device_);
+    append_columns<<<static_cast<unsigned>(params.num_groups()), kBlockThreads, 0,
+                     as_stream(stream)>>>(params);
+    check(cudaGetLastError(), "launch of append_columns");
+  }
+  void launch_sample(const SampleParams& params, void* stream) override {
+    const UseDevice use(device_);
+    if (params.draw.space != nullptr) {
+      return launch_together(sample_by_grid, params, params.gather, grid_blocks_, stream);
+    }
+    sample_by_blocks<<<blocks(params.gather, sample_blocks_), kBlockThreads,
+                       DrawSpace::nbytes(params.draw.count), as_stream(stream)>>>(params);
+    check(cudaGetLastError(), "launch of sample_by_blocks");
+  }
   void launch_take(const TakeParams& params, void* stream) override {
     const UseDevice use(device_);
     take_rows<<<blocks(params.gather, take_blocks_), kBlockThreads, 0, as_stream(stream)>>>(params);
     check(cudaGetLastError(), "launch of take_rows");
+  }
+  void launch_sequences(const SequenceParams& params, void* stream) override {
+    const UseDevice use(device_);
+    launch_together(sample_sequences, params, params.steps, sequence_blocks_, stream);
   }
 
  private:
@@ -151,10 +211,23 @@ class CudaRuntime final : public DeviceRuntime {
     return static_cast<unsigned>(std::max(1, processors * blocks));
   }
 
-  static unsigned blocks(const GatherParams& params, unsigned most) {
+  static unsigned blocks(std::uint64_t count, std::uint64_t words, unsigned most) {
     const std::uint64_t wanted =
-        (device::useful_threads(params) + kBlockThreads - 1) / kBlockThreads;
-    return static_cast<unsigned>(std::min<std::uint64_t>(wanted, most));
+        (device::useful_threads(count, words) + kBlockThreads - 1) / kBlockThreads;
+    return static_cast<unsigned>(std::clamp<std::uint64_t>(wanted, 1, most));
+  }
+  static unsigned blocks(const GatherParams& params, unsigned most) {
+    return blocks(params.count, params.columns.words, most);
+  }
+
+  /// All blocks at once, so that they can wait for each other.
+  template <typename Params>
+  static void launch_together(void (*kernel)(Params), const Params& params,
+                              const GatherParams& gather, unsigned most, void* stream) {
+    void* arguments[] = {const_cast<Params*>(&params)};
+    check(cudaLaunchCooperativeKernel(kernel, blocks(gather, most), kBlockThreads, arguments, 0,
+                                      as_stream(stream)),
+          "cooperative launch");
   }
 
   /// Errors of what frees are left unsaid: the driver may be gone already when a process ends.
@@ -171,7 +244,9 @@ class CudaRuntime final : public DeviceRuntime {
   int device_;
   unsigned sample_blocks_ = 0;
   unsigned grid_blocks_ = 0;
+  unsigned sequence_blocks_ = 0;
   unsigned take_blocks_ = 0;
+  unsigned write_blocks_ = 0;
 };
 
 /// The one runtime of each device, made when it is first asked for and kept: buffers outlive

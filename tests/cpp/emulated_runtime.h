@@ -10,112 +10,69 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <numeric>
 #include <random>
 #include <stdexcept>
-#include <thread>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "core/device_kernels.h"
 #include "core/device_runtime.h"
+#include "core/errors.h"
+#include "emulated_group.h"
 
 namespace velora::testing {
 
-/// Atomics of the launch's functors, on the host.
-struct HostAtomics {
-  static std::uint64_t compare_exchange(std::uint64_t* word, std::uint64_t expected,
-                                        std::uint64_t desired) {
-    std::atomic_ref(*word).compare_exchange_strong(expected, desired);
-    return expected;
-  }
-  static std::uint32_t fetch_max(std::uint32_t* word, std::uint32_t value) {
-    const std::atomic_ref ref(*word);
-    std::uint32_t found = ref.load();
-    while (found < value && !ref.compare_exchange_weak(found, value)) {
-    }
-    return found;
-  }
-  static std::uint32_t load(std::uint32_t* word) {
-    return std::atomic_ref(*word).load(std::memory_order_relaxed);
-  }
-  static void store(std::uint32_t* word, std::uint32_t value) {
-    std::atomic_ref(*word).store(value, std::memory_order_relaxed);
-  }
-};
-
-/// Device threads `first_rank`, ... of a launch of `size`, run by a few threads of the host, each
-/// of which takes its share in an order of its own.
-class EmulatedGroup {
- public:
-  using Atomics = HostAtomics;
-
-  /// `rank` counts within the group while it draws, and within the launch while it writes.
-  EmulatedGroup(std::uint32_t group_size, std::uint32_t first_rank, std::uint32_t launch_size,
-                std::uint64_t seed)
-      : group_size_(group_size), first_rank_(first_rank), launch_size_(launch_size), seed_(seed) {}
-
-  template <typename F>
-  void run(const F& f) const {
-    each([&](std::uint32_t rank) { f(rank, group_size_); });
-  }
-  template <typename F>
-  void spread(const F& f) const {
-    each([&](std::uint32_t rank) { f(first_rank_ + rank, launch_size_); });
-  }
-
- private:
-  template <typename F>
-  void each(const F& f) const {
-    constexpr std::uint32_t kHostThreads = 4;
-    std::vector<std::uint32_t> ranks(group_size_);
-    std::iota(ranks.begin(), ranks.end(), 0u);
-    std::shuffle(ranks.begin(), ranks.end(), std::mt19937_64(seed_));
-    std::vector<std::thread> threads;
-    for (std::uint32_t t = 0; t < kHostThreads; ++t) {
-      threads.emplace_back([&, t] {
-        for (std::size_t i = t; i < ranks.size(); i += kHostThreads) f(ranks[i]);
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-  }
-
-  std::uint32_t group_size_;
-  std::uint32_t first_rank_;
-  std::uint32_t launch_size_;
-  std::uint64_t seed_;
-};
-
 /// A device without a device. Its memory is host memory, full of rubbish when it is new. What is
 /// queued on a stream is done in order, but as late as can be: only when the host waits for it. So
-/// a copy whose source was written again too early copies the wrong bytes, and of two streams
-/// without an event between them either may come first.
-class EmulatedRuntime final : public DeviceRuntime {
+/// memory that was written again too early gives the wrong bytes, and of two streams without an
+/// event between them either may come first.
+class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
  public:
+  struct Event {
+    std::uint64_t recorded = 0;
+    std::uint64_t passed = 0;
+  };
+  /// What a stream does, one after the other: work, or a wait for an event. A graph also records.
+  struct Item {
+    std::function<void()> work;
+    Event* event = nullptr;
+    std::uint64_t number = 0;  // of the record to wait for
+    bool records = false;
+  };
+  using Graph = std::vector<Item>;
+
   explicit EmulatedRuntime(std::uint64_t seed = 0) : random_(seed) {}
 
   struct Counts {
-    int copies_to_device = 0;
     int launches = 0;
+    int writes = 0;  // of these
+    int pieces = 0;  // that they brought
     int stream_waits = 0;
     int host_waits = 0;           // for which the host had to wait
     std::size_t allocations = 0;  // now
   };
   const Counts& counts() const { return counts_; }
+  Device device() { return {*this, *this}; }
   void limit_device_memory(std::size_t bytes) { device_limit_ = bytes; }
   void fail_next_launch() { fail_launch_ = true; }
 
-  void* allocate_device(std::size_t bytes, const char* purpose) override {
+  bool is_emulated() const override { return true; }
+
+  Piece allocate(std::size_t bytes, const char* purpose) override {
     if (bytes > device_limit_) throw MemoryError(std::string(purpose) + ": too large");
+    void* memory = allocate(bytes);
+    return {.data = static_cast<std::byte*>(memory), .owner = memory};
+  }
+  void free(void* owner) noexcept override { free_memory(owner); }
+  void* allocate_pinned(std::size_t bytes, const char* purpose) override {
+    if (bytes > pinned_limit_) throw MemoryError(std::string(purpose) + ": too large");
     return allocate(bytes);
   }
-  void free_device(void* memory) noexcept override { free_memory(memory); }
-  void* allocate_pinned(std::size_t bytes) override { return allocate(bytes); }
   void free_pinned(void* memory) noexcept override { free_memory(memory); }
+  void limit_pinned_memory(std::size_t bytes) { pinned_limit_ = bytes; }
 
   void copy_to_device(std::byte* device, const std::byte* pinned, std::size_t bytes,
                       void* stream) override {
-    ++counts_.copies_to_device;
     push(stream, [=] { std::memcpy(device, pinned, bytes); });
   }
   void copy_to_host(std::byte* host, const std::byte* device, std::size_t bytes,
@@ -132,15 +89,21 @@ class EmulatedRuntime final : public DeviceRuntime {
     delete static_cast<Event*>(event);
   }
   void record(void* event, void* stream) override {
+    require_running(stream);
     auto* mark = static_cast<Event*>(event);
     const std::uint64_t number = ++mark->recorded;
     // A record that a later one has overtaken must not turn the mark back.
     push(stream, [mark, number] { mark->passed = std::max(mark->passed, number); });
   }
   void wait(void* event, void* stream) override {
+    require_running(stream);
     ++counts_.stream_waits;
     auto* mark = static_cast<Event*>(event);
     streams_[stream].push_back({.work = {}, .event = mark, .number = mark->recorded});
+  }
+  bool has_passed(void* event) override {
+    const auto* mark = static_cast<Event*>(event);
+    return mark->passed == mark->recorded;
   }
   void synchronize_event(void* event) override {
     auto* mark = static_cast<Event*>(event);
@@ -149,6 +112,7 @@ class EmulatedRuntime final : public DeviceRuntime {
     while (mark->passed < number) step();
   }
   void synchronize(void* stream) override {
+    require_running(stream);
     ++counts_.host_waits;
     while (!streams_[stream].empty()) step();
   }
@@ -158,6 +122,67 @@ class EmulatedRuntime final : public DeviceRuntime {
     }
   }
 
+  void* create_stream() override {
+    ++counts_.allocations;
+    return new char;
+  }
+  void free_stream(void* stream) noexcept override {
+    --counts_.allocations;
+    delete static_cast<char*>(stream);
+  }
+  bool is_capturing(void* stream) override { return captured_.contains(stream); }
+  void wait_when_run(void* event, void* stream) override {
+    captured_.at(stream).push_back({.work = {}, .event = static_cast<Event*>(event)});
+  }
+  void record_when_run(void* event, void* stream) override {
+    captured_.at(stream).push_back(
+        {.work = {}, .event = static_cast<Event*>(event), .records = true});
+  }
+  void begin_capture(void* stream) { captured_[stream] = {}; }
+  Graph end_capture(void* stream) {
+    Graph graph = std::move(captured_.at(stream));
+    captured_.erase(stream);
+    return graph;
+  }
+  void run(const Graph& graph, void* stream) {
+    for (const Item& item : graph) {
+      if (item.records) {
+        record(item.event, stream);
+      } else if (item.event != nullptr) {
+        wait(item.event, stream);
+      } else {
+        push(stream, item.work);
+      }
+    }
+  }
+
+  void launch_write(const WriteParams& params, void* stream) override {
+    begin_launch();
+    ++counts_.writes;
+    counts_.pieces += static_cast<int>(params.count);
+    push(stream, [this, params] {
+      each_thread(params.count * WriteParams::kTeam, [&](std::uint32_t rank, std::uint32_t size) {
+        device::write_part(params, rank, size);
+      });
+    });
+  }
+  void launch_clear(const ClearParams& params, void* stream) override {
+    begin_launch();
+    push(stream, [this, params] {
+      each_thread(params.view.num_lanes, [&](std::uint32_t rank, std::uint32_t size) {
+        device::clear_part(params, rank, size);
+      });
+    });
+  }
+  void launch_append(const AppendParams& params, void* stream) override {
+    begin_launch();
+    push(stream, [this, kept = std::make_shared<AppendParams>(params)] {
+      const auto groups = static_cast<std::uint32_t>(kept->num_groups());
+      each_group(groups, [&](const EmulatedGroup& group, std::uint32_t number) {
+        device::append(group, *kept, number);
+      });
+    });
+  }
   void launch_sample(const SampleParams& params, void* stream) override {
     begin_launch();
     push(stream, [this, kept = std::make_shared<SampleParams>(params)] { run_sample(*kept); });
@@ -165,28 +190,33 @@ class EmulatedRuntime final : public DeviceRuntime {
   void launch_take(const TakeParams& params, void* stream) override {
     begin_launch();
     push(stream, [this, kept = std::make_shared<TakeParams>(params)] {
-      each_block(kept->gather, [&](const EmulatedGroup& group) { device::take(group, *kept); });
+      each_group(num_blocks(kept->gather),
+                 [&](const EmulatedGroup& group, std::uint32_t) { device::take(group, *kept); });
+    });
+  }
+  void launch_sequences(const SequenceParams& params, void* stream) override {
+    begin_launch();
+    push(stream, [this, kept = std::make_shared<SequenceParams>(params)] {
+      device::sample_sequences(grid(kept->steps), *kept,
+                               DrawSpace::in(kept->draw.space, kept->draw.count));
     });
   }
 
  private:
   static constexpr std::uint32_t kBlockThreads = 32;
   static constexpr std::uint64_t kMaxBlocks = 6;
+  static constexpr std::uint32_t kBlocksAtOnce = 2;
   static constexpr int kRubbish = 0xA5;
 
-  struct Event {
-    std::uint64_t recorded = 0;
-    std::uint64_t passed = 0;
-  };
-  /// Work, or a wait for the event's record of that number.
-  struct Item {
-    std::function<void()> work;
-    Event* event = nullptr;
-    std::uint64_t number = 0;
-  };
-
   void push(void* stream, std::function<void()> work) {
-    streams_[stream].push_back({.work = std::move(work)});
+    if (is_capturing(stream)) {
+      captured_.at(stream).push_back({.work = std::move(work)});
+    } else {
+      streams_[stream].push_back({.work = std::move(work)});
+    }
+  }
+  void require_running(void* stream) {
+    if (is_capturing(stream)) throw std::logic_error("cannot be captured");
   }
 
   /// Does the next thing of any stream that can go on.
@@ -209,32 +239,37 @@ class EmulatedRuntime final : public DeviceRuntime {
     ++counts_.launches;
   }
 
-  static std::uint32_t blocks(const GatherParams& params) {
-    const std::uint64_t wanted =
-        (device::useful_threads(params) + kBlockThreads - 1) / kBlockThreads;
-    return static_cast<std::uint32_t>(std::min(wanted, kMaxBlocks));
+  static std::uint32_t blocks_of(std::uint64_t threads) {
+    const std::uint64_t wanted = (threads + kBlockThreads - 1) / kBlockThreads;
+    return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(wanted, 1, kMaxBlocks));
+  }
+  static std::uint32_t num_blocks(const GatherParams& params) {
+    return blocks_of(device::useful_threads(params.count, params.columns.words));
   }
 
+  /// f(group, its number), several at once.
   template <typename F>
-  void each_block(const GatherParams& params, const F& f) {
-    std::vector<std::uint32_t> order(blocks(params));
-    std::iota(order.begin(), order.end(), 0u);
-    std::shuffle(order.begin(), order.end(), random_);
-    const auto size = static_cast<std::uint32_t>(order.size()) * kBlockThreads;
-    for (const std::uint32_t block : order) {
-      f(EmulatedGroup(kBlockThreads, block * kBlockThreads, size, random_()));
-    }
+  void each_group(std::uint32_t count, const F& f) {
+    const std::uint64_t seed = random_();
+    in_any_order(count, kBlocksAtOnce, seed, [&](std::uint32_t number) {
+      f(EmulatedGroup(number, count, kBlockThreads, seed + number), number);
+    });
+  }
+  template <typename F>
+  void each_thread(std::uint64_t threads, const F& f) {
+    each_group(blocks_of(threads),
+               [&](const EmulatedGroup& group, std::uint32_t) { group.spread(f); });
+  }
+  EmulatedGroup grid(const GatherParams& params) {
+    return EmulatedGroup(0, 1, num_blocks(params) * kBlockThreads, random_());
   }
 
   void run_sample(const SampleParams& params) {
-    const auto count = static_cast<std::uint32_t>(params.gather.count);
-    if (params.draw_space != nullptr) {
-      const std::uint32_t size = blocks(params.gather) * kBlockThreads;
-      device::sample(EmulatedGroup(size, 0, size, random_()), params,
-                     DrawSpace::in(params.draw_space, count));
-      return;
+    const std::uint32_t count = params.draw.count;
+    if (params.draw.space != nullptr) {
+      return device::sample(grid(params.gather), params, DrawSpace::in(params.draw.space, count));
     }
-    each_block(params.gather, [&](const EmulatedGroup& group) {
+    each_group(num_blocks(params.gather), [&](const EmulatedGroup& group, std::uint32_t) {
       std::vector<std::uint64_t> shared(DrawSpace::nbytes(count) / sizeof(std::uint64_t) + 1);
       std::memset(shared.data(), kRubbish, shared.size() * sizeof(std::uint64_t));
       device::sample(group, params,
@@ -252,14 +287,17 @@ class EmulatedRuntime final : public DeviceRuntime {
     return memory;
   }
   void free_memory(void* memory) noexcept {
+    if (memory == nullptr) return;
     --counts_.allocations;
     std::free(memory);
   }
 
   std::map<void*, std::deque<Item>> streams_;
+  std::map<void*, Graph> captured_;
   Counts counts_;
   std::mt19937_64 random_;
   std::size_t device_limit_ = SIZE_MAX;
+  std::size_t pinned_limit_ = SIZE_MAX;
   bool fail_launch_ = false;
 };
 

@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <random>
 #include <utility>
 #include <vector>
@@ -10,9 +9,8 @@
 #include "batches.h"
 #include "core/device_store.h"
 #include "core/errors.h"
-#include "core/sampler.h"
-#include "core/store.h"
 #include "emulated_runtime.h"
+#include "store_pair.h"
 
 namespace velora {
 namespace {
@@ -20,128 +18,14 @@ namespace {
 using testing::Batch;
 using testing::Bytes;
 using testing::EmulatedRuntime;
+using testing::kStream;
 using testing::mixed_layout;
-using testing::random_rows;
+using testing::QueuedBatch;
 using testing::RowSet;
+using testing::StorePair;
 using testing::tiny_layout;
 using testing::transition_layout;
 using testing::wide_layout;
-
-constexpr std::uint64_t kSeed = 0x9876543210ABCDEF;
-void* const kStream = nullptr;
-
-/// A batch that the device will have written when it comes to it.
-struct QueuedBatch {
-  Bytes expected;
-  DeviceMemory memory;
-
-  bool is_as_expected() const {
-    return std::memcmp(memory.get(), expected.data(), expected.size()) == 0;
-  }
-};
-
-/// A Store and a DeviceStore that are given the same rows and the same draws.
-class StorePair {
- public:
-  explicit StorePair(std::uint64_t capacity, RowLayout layout = mixed_layout(),
-                     std::size_t half_bytes = 4096, std::uint32_t num_lanes = 1,
-                     std::uint64_t runtime_seed = 0)
-      : runtime(runtime_seed),
-        host(layout, capacity, num_lanes, kSeed),
-        device(std::move(layout), capacity, num_lanes, kSeed, runtime, half_bytes) {}
-
-  void append(const LaneOrder& order, std::size_t count, void* stream = kStream) {
-    const RowSet rows = random_rows(random_, host.layout(), count);
-    host.append(order, rows.source(), count);
-    device.append(order, rows.source(), count, stream);
-  }
-  void push(std::uint32_t lane = 0, void* stream = kStream) {
-    append({.lanes = &lane, .num_lanes = host.lanes().num_lanes()}, 1, stream);
-  }
-  void push_many(int count) {
-    for (int i = 0; i < count; ++i) push();
-  }
-  void append_in_turn(std::size_t steps) {
-    const std::uint32_t num_lanes = host.lanes().num_lanes();
-    append({.lanes = nullptr, .num_lanes = num_lanes}, steps * num_lanes);
-  }
-  void append_anywhere(std::size_t count) {
-    const std::uint32_t num_lanes = host.lanes().num_lanes();
-    std::vector<std::uint32_t> lanes(count);
-    for (std::uint32_t& lane : lanes) lane = static_cast<std::uint32_t>(random_() % num_lanes);
-    append({.lanes = lanes.data(), .num_lanes = num_lanes}, count);
-  }
-  void clear() {
-    host.clear();
-    device.clear();
-  }
-  std::uint64_t size() const { return host.view().size(); }
-
-  QueuedBatch queue_sample(std::uint64_t count, void* stream = kStream, std::uint32_t n_step = 1) {
-    QueuedBatch batch = make_batch(count);
-    sampler_.sample(host, count, batch_of(count, batch.expected.data(), n_step).target());
-    device.sample(count, batch_of(count, batch.memory.data(), n_step).target(), stream);
-    host.lanes().count_draw();
-    device.lanes().count_draw();
-    return batch;
-  }
-  bool sample_is_same(std::uint64_t count, void* stream = kStream, std::uint32_t n_step = 1) {
-    const QueuedBatch batch = queue_sample(count, stream, n_step);
-    runtime.synchronize(stream);
-    return batch.is_as_expected();
-  }
-
-  bool take_is_same(std::uint64_t start, std::uint64_t count) {
-    const QueuedBatch batch = make_batch(count);
-    Bytes expected(batch.expected.size());
-    sampler_.take(host, start, count, batch_of(count, expected.data()).target());
-    device.take(start, count, batch_of(count, batch.memory.data()).target(), kStream);
-    runtime.synchronize(kStream);
-    return std::memcmp(batch.memory.get(), expected.data(), expected.size()) == 0;
-  }
-
-  /// The live rows, first as the host has them and then as the device has them.
-  std::pair<Bytes, Bytes> live_rows() {
-    const std::size_t bytes = size() * host.layout().pitch();
-    std::pair<Bytes, Bytes> rows{Bytes(bytes), Bytes(bytes)};
-    host.save(rows.first);
-    device.save(rows.second, kStream);
-    return rows;
-  }
-  /// Every field of them and their flags: what lies between is nobody's.
-  bool rows_are_same() {
-    const auto [on_host, on_device] = live_rows();
-    const RowLayout& layout = host.layout();
-    const auto same = [&](std::size_t offset, std::size_t nbytes) {
-      return std::memcmp(&on_host[offset], &on_device[offset], nbytes) == 0;
-    };
-    for (std::size_t row = 0; row < on_host.size(); row += layout.pitch()) {
-      if (!same(row + layout.flags_offset(), 1)) return false;
-      for (const Field& field : layout.fields()) {
-        if (!same(row + field.offset, field.nbytes)) return false;
-      }
-    }
-    return true;
-  }
-
-  EmulatedRuntime runtime;
-  Store host;
-  DeviceStore device;
-
- private:
-  Batch batch_of(std::size_t count, std::byte* memory, std::uint32_t n_step = 1) const {
-    return Batch(host.layout(), count, memory, n_step);
-  }
-  QueuedBatch make_batch(std::size_t count) {
-    const std::size_t bytes = Batch::nbytes(host.layout(), count);
-    QueuedBatch batch = {Bytes(bytes), {runtime, runtime.allocate_device(bytes, "batch")}};
-    std::memset(batch.memory.get(), 0, bytes);  // what lies between the columns
-    return batch;
-  }
-
-  std::mt19937_64 random_{1};
-  Sampler sampler_;
-};
 
 TEST(DeviceStore, SamplesAreThoseOfTheStoreAsTheRingFillsAndWraps) {
   StorePair stores(7);
@@ -259,7 +143,6 @@ TEST(DeviceStore, ClearedRowsAreNeitherDrawnNorSent) {
   stores.clear();
   EXPECT_EQ(stores.device.view().size(), 0u);
   stores.device.flush(kStream);
-  EXPECT_EQ(stores.runtime.counts().copies_to_device, 1) << "the lane states";
   for (int i = 0; i < 10; ++i) {
     stores.push();
     EXPECT_TRUE(stores.sample_is_same(stores.size()));
@@ -297,7 +180,7 @@ TEST(DeviceStore, EpisodesEndedFromOutsideAreThoseOfTheStore) {
       if (random() % 2 == 0) stores.sample_is_same(1);  // so that rows are there, or on their way
       const auto lane = static_cast<std::uint32_t>(random() % 3);
       stores.host.end_episode(lane);
-      stores.device.end_episode(lane);
+      stores.device.end_episode(lane, kStream);
       EXPECT_TRUE(stores.sample_is_same(stores.size(), kStream, 3));
       EXPECT_TRUE(stores.rows_are_same());
     }
@@ -350,14 +233,18 @@ TEST(DeviceStore, TakeGivesAnyPartInTimeOrder) {
   }
 }
 
-TEST(DeviceStore, TakeOfEvenLanesIsOneLaunch) {
+TEST(DeviceStore, TakeIsOneLaunch) {
   StorePair stores(4, mixed_layout(), 4096, 3);
+  const auto launches = [&] {
+    const int before = stores.runtime.counts().launches;
+    stores.device.flush(kStream);
+    EXPECT_TRUE(stores.take_is_same(1, 4));
+    return stores.runtime.counts().launches - before;
+  };
   stores.append_in_turn(2);
-  EXPECT_TRUE(stores.take_is_same(1, 4));
-  EXPECT_EQ(stores.runtime.counts().launches, 1);
+  EXPECT_EQ(launches(), 2);
   stores.push(1);
-  EXPECT_TRUE(stores.take_is_same(1, 4));
-  EXPECT_EQ(stores.runtime.counts().launches, 1 + 4);
+  EXPECT_EQ(launches(), 2) << "of uneven lanes";
 }
 
 TEST(DeviceStore, LanesAreApart) {
@@ -404,33 +291,35 @@ TEST(DeviceStore, RestoreRefusesWhatTheStoreRefuses) {
   refuses({5, 9, 0}, 4 * pitch);
 }
 
-TEST(DeviceStore, FlushIsOneCopyAndTwoWhereTheRingWraps) {
-  StorePair stores(8);
-  const auto copies = [&] {
-    const int before = stores.runtime.counts().copies_to_device;
+TEST(DeviceStore, FlushIsOneLaunchThatBringsWhatIsNew) {
+  StorePair stores(8, mixed_layout(), 1u << 16, 40);
+  const auto pieces = [&] {
+    const int writes = stores.runtime.counts().writes;
+    const int before = stores.runtime.counts().pieces;
     stores.device.flush(kStream);
-    return stores.runtime.counts().copies_to_device - before;
+    const int brought = stores.runtime.counts().pieces - before;
+    EXPECT_EQ(stores.runtime.counts().writes - writes, brought > 0 ? 1 : 0);
+    return brought;
   };
-  EXPECT_EQ(copies(), 1) << "the lane states";
-  stores.push_many(6);
-  EXPECT_EQ(copies(), 1 + 1);
-  EXPECT_EQ(copies(), 0);
-  stores.push_many(2);
-  EXPECT_EQ(copies(), 1 + 1) << "up to the end";
-  stores.push_many(6);
-  EXPECT_EQ(copies(), 1 + 1) << "from the start";
-  stores.push_many(4);
-  EXPECT_EQ(copies(), 2 + 1) << "over the end";
-  stores.push_many(29);
-  EXPECT_EQ(copies(), 2 + 1) << "rows that were pushed out stay behind";
+  EXPECT_GT(pieces(), 0) << "all that there is at the beginning";
+  EXPECT_EQ(pieces(), 0);
+  constexpr int kTree = 3;  // 40 sizes, 3 sums of 16, one of all
+  stores.push(7);
+  EXPECT_EQ(pieces(), 1 + 1 + kTree + 1) << "the row, its lane, the largest size";
+  for (int i = 0; i < 5; ++i) stores.push(7);
+  EXPECT_EQ(pieces(), 5 + 1 + kTree + 1);
+  for (int i = 0; i < 20; ++i) stores.push(7);
+  EXPECT_EQ(pieces(), 8 + 1 + kTree + 1) << "rows that were pushed out stay behind";
+  stores.push(6);
+  stores.push(20);
+  EXPECT_EQ(pieces(), 2 + 2 + (2 + 2 + 1) + 1) << "a sum that two lanes share comes once";
 }
 
 TEST(DeviceStore, OneSampleIsOneLaunchAndNoWait) {
   StorePair stores(3000, mixed_layout(), std::size_t{1} << 20);
   stores.push_many(3000);
-  const DeviceMemory memory(
-      stores.runtime,
-      stores.runtime.allocate_device(Batch::nbytes(stores.host.layout(), 2000), "batch"));
+  stores.device.flush(kStream);
+  const DeviceMemory memory(stores.runtime, Batch::nbytes(stores.host.layout(), 2000), "batch");
   for (const std::uint64_t count : {1u, 100u, 2000u}) {
     const int before = stores.runtime.counts().launches;
     stores.device.sample(count, Batch(stores.host.layout(), count, memory.data()).target(),
@@ -467,31 +356,56 @@ TEST(DeviceStore, MoreThanThereIsIsAValueError) {
 TEST(DeviceStore, SampleAfterALaunchThatFailedIsRight) {
   StorePair stores(8);
   stores.push_many(5);
-  const DeviceMemory memory(stores.runtime, stores.runtime.allocate_device(
-                                                Batch::nbytes(stores.host.layout(), 5), "batch"));
+  const DeviceMemory memory(stores.runtime, Batch::nbytes(stores.host.layout(), 5), "batch");
   const Batch batch(stores.host.layout(), 5, memory.data());
   stores.runtime.fail_next_launch();
   EXPECT_THROW(stores.device.sample(5, batch.target(), kStream), DeviceError);
   EXPECT_TRUE(stores.sample_is_same(5));
 }
 
-TEST(DeviceStore, RowsThatDoNotFitOntoTheDeviceAreAMemoryErrorThatLeavesNothing) {
+TEST(DeviceStore, RowsWhoseLaunchFailedAreSentWithTheNext) {
+  StorePair stores(8);
+  stores.push_many(5);
+  stores.runtime.fail_next_launch();
+  EXPECT_THROW(stores.device.flush(kStream), DeviceError);
+  stores.push_many(1);
+  EXPECT_TRUE(stores.sample_is_same(6));
+  EXPECT_TRUE(stores.rows_are_same());
+}
+
+TEST(DeviceStore, RowsThatDoNotFitAreAMemoryErrorThatLeavesNothing) {
   EmulatedRuntime runtime;
+  const auto make = [&](std::uint64_t capacity, RowsPlace place) {
+    DeviceStore(mixed_layout(), capacity, 1, 0, runtime.device(), place, kStream);
+  };
   runtime.limit_device_memory(1000);
-  EXPECT_THROW(DeviceStore(mixed_layout(), 100, 1, 0, runtime), MemoryError);
-  EXPECT_THROW(DeviceStore(mixed_layout(), 0, 1, 0, runtime), ValueError);
+  EXPECT_THROW(make(100, RowsPlace::kDevice), MemoryError);
+  EXPECT_THROW(make(0, RowsPlace::kDevice), ValueError);
+  EXPECT_EQ(runtime.counts().allocations, 0u);
+  make(100, RowsPlace::kPinned);
+  runtime.limit_pinned_memory(1000);
+  EXPECT_THROW(make(100, RowsPlace::kPinned), MemoryError);
   EXPECT_EQ(runtime.counts().allocations, 0u);
 }
 
 TEST(DeviceStore, DestructorWaitsAndGivesEverythingBack) {
   EmulatedRuntime runtime;
   {
-    DeviceStore store(mixed_layout(), 2000, 1, 0, runtime);
+    DeviceStore store(mixed_layout(), 2000, 1, 0, runtime.device(), RowsPlace::kDevice, kStream);
     const RowSet rows(store.layout(), 2000);
     store.append({.lanes = nullptr, .num_lanes = 1}, rows.source(), rows.size(), kStream);
     store.flush(kStream);
   }
   EXPECT_EQ(runtime.counts().allocations, 0u);
+}
+
+TEST(DeviceStore, PinnedRowsGiveTheBatchesOfTheStore) {
+  StorePair stores(9, transition_layout(), 1500, 3, 0, RowsPlace::kPinned);
+  for (int step = 0; step < 12; ++step) {
+    stores.append_anywhere(5);
+    EXPECT_TRUE(stores.sample_is_same(stores.size(), kStream, 3));
+  }
+  EXPECT_TRUE(stores.rows_are_same());
 }
 
 }  // namespace

@@ -1,0 +1,57 @@
+#include "core/device_columns.h"
+
+#include <bit>
+#include <cstring>
+
+#include "core/device_write_buffer.h"
+
+namespace velora {
+
+std::size_t host_step_bytes(const RowLayout& layout, LaneRange lanes, const MixedSource& source) {
+  std::size_t bytes = 0;
+  const auto add = [&](const std::byte* rows, std::size_t nbytes, bool on_device) {
+    if (rows != nullptr && !on_device) bytes += DeviceWriteBuffer::align(nbytes * lanes.count);
+  };
+  for (std::size_t f = 0; f < layout.fields().size(); ++f) {
+    add(source.rows.fields[f], layout.fields()[f].nbytes, source.on_device[f]);
+  }
+  add(source.rows.done, 1, source.done_on_device);
+  add(source.rows.truncated, 1, source.truncated_on_device);
+  return bytes;
+}
+
+std::vector<DeviceColumn> device_columns(const BatchTarget& target) {
+  std::vector<DeviceColumn> columns(target.num_columns);
+  for (std::uint32_t c = 0; c < target.num_columns; ++c) {
+    const Column& column = target.columns[c];
+    columns[c] = {.row_offset = column.row_offset,
+                  .nbytes = column.nbytes,
+                  .memory = column.out,
+                  .next = column.source == Source::kNext};
+  }
+  return columns;
+}
+
+std::size_t columns_bytes(std::size_t count) {
+  const bool fit = count <= DeviceColumns::kInline;
+  return fit ? 0 : DeviceWriteBuffer::align(count * sizeof(DeviceColumn));
+}
+
+void place_columns(std::vector<DeviceColumn>& columns, std::byte*& lists, DeviceColumns* out) {
+  constexpr std::uint64_t kWidest = 16;
+  out->words = 0;
+  for (DeviceColumn& column : columns) {
+    const std::uint64_t bits = column.row_offset | column.nbytes | kWidest |
+                               reinterpret_cast<std::uintptr_t>(column.memory);
+    column.word_log2 = static_cast<std::uint32_t>(std::countr_zero(bits));
+    column.first_word = out->words;
+    out->words += column.nbytes >> column.word_log2;
+  }
+  const std::size_t elsewhere = columns_bytes(columns.size());
+  std::byte* memory = elsewhere == 0 ? reinterpret_cast<std::byte*>(out->here) : lists;
+  std::memcpy(memory, columns.data(), columns.size() * sizeof(DeviceColumn));
+  out->elsewhere = elsewhere == 0 ? nullptr : reinterpret_cast<const DeviceColumn*>(lists);
+  lists += elsewhere;
+}
+
+}  // namespace velora
