@@ -1,6 +1,7 @@
 #include "bindings/batch_tensors.h"
 
 #include <string>
+#include <utility>
 
 #include "bindings/exchange_api.h"
 #include "core/array_view.h"
@@ -28,73 +29,48 @@ void release_tensor(DLManagedTensorVersioned* managed) {
   static_cast<Slab*>(managed->manager_ctx)->release();
 }
 
-/// Bytes from torch's allocator for a CUDA device, ordered on its current stream.
-DLManagedTensorVersioned* allocate_on_device(int device, std::size_t bytes) {
-  auto extent = static_cast<std::int64_t>(bytes);
-  DLTensor prototype = {.data = nullptr,
-                        .device = {kDLCUDA, device},
-                        .ndim = 1,
-                        .dtype = to_dlpack_type(DType::kUInt8),
-                        .shape = &extent,
-                        .strides = nullptr,
-                        .byte_offset = 0};
-  std::string why;
-  DLManagedTensorVersioned* managed = nullptr;
-  const auto set_error = [](void* context, const char*, const char* message) {
-    *static_cast<std::string*>(context) = message;
-  };
-  if (exchange_api().managed_tensor_allocator(&prototype, &managed, &why, set_error) != 0) {
-    throw MemoryError("batch: torch refused " + std::to_string(bytes) + " bytes: " + why);
-  }
-  return managed;
-}
-
 }  // namespace
 
-BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, BatchExtent extent,
-                           std::optional<int> device)
-    : specs_(specs), extent_(extent), device_(device) {
+BatchLayout lay_out(const std::vector<TensorSpec>& specs, BatchExtent extent) {
   if (extent.rows > kMaxRows / extent.steps) {
     throw MemoryError("batch_size: " + std::to_string(extent.rows) + " sequences of " +
                       std::to_string(extent.steps) + " steps do not fit into memory");
   }
-  const std::size_t headers = align(specs.size() * sizeof(TensorHeader));
-  std::size_t offset = device ? 0 : headers;
-  std::vector<std::size_t> offsets;
-  offsets.reserve(specs.size());
-  parts_.reserve(specs.size());  // before there is memory to lose
+  BatchLayout layout = {.offsets = {}, .nbytes = 0};
+  layout.offsets.reserve(specs.size());
   for (const TensorSpec& spec : specs) {
-    offsets.push_back(offset);
+    layout.offsets.push_back(layout.nbytes);
     const std::size_t rows = num_rows(spec, extent);
-    if (spec.row_bytes > (SIZE_MAX / 4 - offset) / rows) {
+    if (spec.row_bytes > (SIZE_MAX / 4 - layout.nbytes) / rows) {
       throw MemoryError("batch_size: " + std::to_string(rows) + " rows do not fit into memory");
     }
-    offset = align(offset + rows * spec.row_bytes);
+    layout.nbytes = align(layout.nbytes + rows * spec.row_bytes);
   }
+  return layout;
+}
+
+BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, BatchExtent extent,
+                           TorchDevice* device)
+    : specs_(specs), extent_(extent), device_(device) {
+  const BatchLayout layout = lay_out(specs, extent);
+  parts_.reserve(specs.size());  // before there is memory to lose
   std::byte* const memory =
-      device ? take_device_memory(pool, *device, headers, offset) : take_slab(pool, offset);
-  for (const std::size_t part : offsets) parts_.push_back(memory + part);
+      take_memory(pool, align(specs.size() * sizeof(TensorHeader)), layout.nbytes);
+  for (const std::size_t offset : layout.offsets) parts_.push_back(memory + offset);
 }
 
-std::byte* BatchTensors::take_slab(SlabPool& pool, std::size_t bytes) {
-  slab_ = pool.acquire(bytes);
-  return slab_->data();
-}
-
-std::byte* BatchTensors::take_device_memory(SlabPool& pool, int device, std::size_t headers,
-                                            std::size_t bytes) {
-  DLManagedTensorVersioned* managed = allocate_on_device(device, bytes);
-  try {
-    slab_ = pool.acquire(headers);
-  } catch (...) {
-    managed->deleter(managed);
-    throw;
+/// The slab, and in it or on the device so many bytes for the parts.
+std::byte* BatchTensors::take_memory(SlabPool& pool, std::size_t headers, std::size_t bytes) {
+  if (device_ == nullptr) {
+    slab_ = pool.acquire(headers + bytes);
+    return slab_->data() + headers;
   }
-  slab_->attach(managed, [](void* companion) {
-    auto* tensor = static_cast<DLManagedTensorVersioned*>(companion);
-    tensor->deleter(tensor);
-  });
-  return static_cast<std::byte*>(managed->dl_tensor.data) + managed->dl_tensor.byte_offset;
+  DeviceMemory memory(*device_, bytes, "batch");
+  slab_ = pool.acquire(headers);
+  std::byte* const data = memory.data();
+  auto* kept = new DeviceMemory(std::move(memory));
+  slab_->attach(kept, [](void* companion) { delete static_cast<DeviceMemory*>(companion); });
+  return data;
 }
 
 std::vector<std::int64_t> shape_of(const TensorSpec& spec, BatchExtent extent) {
@@ -125,7 +101,7 @@ py::object BatchTensors::tensor(std::size_t i) {
       .deleter = release_tensor,
       .flags = 0,
       .dl_tensor = {.data = parts_[i],
-                    .device = device_ ? DLDevice{kDLCUDA, *device_} : DLDevice{kDLCPU, 0},
+                    .device = device_ != nullptr ? device_->name() : DLDevice{kDLCPU, 0},
                     .ndim = ndim,
                     .dtype = to_dlpack_type(spec.dtype),
                     .shape = header->shape,

@@ -4,10 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
+#include "bindings/torch_device.h"
 #include "core/dtype.h"
 #include "core/slab.h"
 
@@ -36,6 +36,15 @@ inline std::size_t num_rows(const TensorSpec& spec, BatchExtent extent) {
   return extent.rows * (spec.each_step ? extent.steps : 1);
 }
 
+/// Where the parts of a batch begin, each aligned, in one piece of memory.
+struct BatchLayout {
+  std::vector<std::size_t> offsets;
+  std::size_t nbytes;
+};
+
+/// Throws MemoryError where no memory is large enough.
+BatchLayout lay_out(const std::vector<TensorSpec>& specs, BatchExtent extent);
+
 /// The memory of all tensors of one batch, and the tensors that look into it.
 ///
 /// The DLPack headers lie in the slab itself, so a batch costs no allocation when one was released
@@ -44,9 +53,9 @@ inline std::size_t num_rows(const TensorSpec& spec, BatchExtent extent) {
 class BatchTensors {
  public:
   /// Takes a slab with room for all rows of each spec. `specs` must outlive this object.
-  /// `device` is a CUDA device, or nothing for the host. Throws MemoryError.
+  /// `device` is null for the host. Throws MemoryError.
   BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, BatchExtent extent,
-               std::optional<int> device);
+               TorchDevice* device);
   ~BatchTensors() { slab_->release(); }
   BatchTensors(const BatchTensors&) = delete;
   BatchTensors& operator=(const BatchTensors&) = delete;
@@ -58,12 +67,11 @@ class BatchTensors {
   pybind11::object tensor(std::size_t i);
 
  private:
-  std::byte* take_slab(SlabPool& pool, std::size_t bytes);
-  std::byte* take_device_memory(SlabPool& pool, int device, std::size_t headers, std::size_t bytes);
+  std::byte* take_memory(SlabPool& pool, std::size_t headers, std::size_t bytes);
 
   const std::vector<TensorSpec>& specs_;
   BatchExtent extent_;
-  std::optional<int> device_;
+  TorchDevice* device_;
   Slab* slab_;
   std::vector<std::byte*> parts_;
 };

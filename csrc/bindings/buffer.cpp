@@ -49,7 +49,8 @@ constexpr std::size_t kLargeBatch = std::size_t{512} << 10;
 
 RowReader& Buffer::idle_reader() {
   if (idle_readers_.empty()) {
-    idle_readers_.push_back(std::make_unique<RowReader>(storage_->layout(), trees_));
+    idle_readers_.push_back(std::make_unique<RowReader>(
+        storage_->layout(), trees_, storage_->takes_columns() ? options_.device : nullptr));
   }
   return *idle_readers_.back();
 }
@@ -82,7 +83,10 @@ Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, const BufferOpt
                SchemaCalls schema)
     : storage_(make_row_storage(RowLayout(std::move(fields), options.observations),
                                 options.lane_capacity, options.num_lanes, options.seed,
-                                options.device)),
+                                options.place, options.device)),
+      copies_(options.device != nullptr && options.place == StoragePlace::kHost
+                  ? std::make_unique<CopyRing>(options.device->runtime())
+                  : nullptr),
       options_(options),
       trees_(trees),
       names_(schema.batch_type, trees, schema.batch_names),
@@ -125,6 +129,8 @@ Buffer::Plan Buffer::plan_sequences(const std::vector<std::size_t>& first_fields
 
 void Buffer::require_room(const LaneOrder& lanes, std::size_t rows) const {
   if (options_.overwrite) return;
+  const bool even = lanes.lanes == nullptr && rows % options_.num_lanes == 0;
+  if (even && storage_->fullest() + rows / options_.num_lanes <= options_.lane_capacity) return;
   const RowsView view = storage_->view();
   std::vector<std::uint64_t> added(rows > 1 ? options_.num_lanes : 0);
   std::uint32_t lane = lanes.before_first();
@@ -161,9 +167,19 @@ void Buffer::push(py::handle experience, py::handle lane) {
   }
   ReaderLease reader(*this);
   reader->read_row(experience.ptr());
+  if (append_from_device(*reader, {number, 1}, 1)) return;
   if (gather_lock_.wait()) reader->check_again();
   require_room(order, 1);
   storage_->append(order, reader->source(), 1);
+}
+
+bool Buffer::append_from_device(RowReader& reader, LaneRange lanes, std::size_t rows) {
+  if (!reader.has_device_rows()) return false;
+  const LaneOrder order = {.lanes = lanes.count == 1 ? &lanes.first : nullptr,
+                           .num_lanes = options_.num_lanes};
+  require_room(order, rows);
+  storage_->append_columns(lanes, rows / lanes.count, reader.mixed_source());
+  return true;
 }
 
 void Buffer::extend(const CallArguments& call) {
@@ -221,6 +237,8 @@ void Buffer::append_rows(RowReader& reader, const std::vector<PyObject*>& column
     throw ValueError("lanes: expected an int for each of " + std::to_string(rows) + " rows, got " +
                      std::to_string(numbers.size()));
   }
+  if (in_turn && append_from_device(reader, {0, options_.num_lanes}, rows)) return;
+  if (reader.has_device_rows()) reader.bring_to_host();
   const LaneOrder order = {.lanes = in_turn ? nullptr : numbers.data(),
                            .num_lanes = options_.num_lanes};
   if (gather_lock_.wait()) reader.check_again();
@@ -244,16 +262,20 @@ void Buffer::clear() {
   storage_->clear();
 }
 
-py::object Buffer::sample(py::handle batch_size, py::handle out) {
-  const std::size_t count = read_size(batch_size, "batch_size");
-  require_rows(count);
-  const auto fill = [&](BatchMemory memory, const PartRunner* runner) {
+/// What fills the memory of a batch with so many rows of the next draw.
+auto Buffer::draw_rows(std::size_t count) {
+  return [this, count](BatchMemory memory, const PartRunner* runner) {
     require_rows(count);
     storage_->sample(count, target_of(plan_, memory, options_.n_step, columns_), runner);
     storage_->lanes().count_draw();
   };
-  if (out.is_none()) return make_batch(plan_, {.rows = count}, fill);
-  write_batch(plan_, {.rows = count}, out, fill);
+}
+
+py::object Buffer::sample(py::handle batch_size, py::handle out) {
+  const std::size_t count = read_size(batch_size, "batch_size");
+  require_rows(count);
+  if (out.is_none()) return make_batch(plan_, {.rows = count}, draw_rows(count));
+  write_batch(plan_, {.rows = count}, out, draw_rows(count));
   return py::reinterpret_borrow<py::object>(out);
 }
 
@@ -321,25 +343,62 @@ py::object Buffer::make_batch(const Plan& plan, BatchExtent extent, const Fill& 
 
 template <typename Fill>
 void Buffer::write_batch(const Plan& plan, BatchExtent extent, py::handle out, const Fill& fill) {
-  if (options_.device) {
-    throw ValueError("out: expected None for a buffer on a CUDA device, got a batch");
-  }
   const std::vector<py::object> tensors = names_.tensors_of(out, plan.specs.size());
   std::vector<std::byte*> memory(tensors.size());
   const auto locate = [&] {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       const TensorSpec& spec = plan.specs[i];
       const std::vector<std::int64_t> shape = shape_of(spec, extent);
-      memory[i] = writable_tensor(tensors[i].ptr(), spec.dtype, shape);
+      memory[i] = writable_tensor(tensors[i].ptr(), spec.dtype, shape, options_.device);
       if (memory[i] != nullptr) continue;
       throw ValueError("out." + names_.label(i) + ": expected a contiguous " + name_of(spec.dtype) +
-                       " tensor of shape " + shape_text(shape) + " on the CPU, got " +
+                       " tensor of shape " + shape_text(shape) + " on the " +
+                       (options_.device == nullptr ? "CPU" : "buffer's device") + ", got " +
                        describe(tensors[i].ptr()));
     }
     require_apart(plan, extent, memory);
     return BatchMemory(memory);
   };
   run_gather(plan, extent, locate, fill);
+}
+
+py::tuple Buffer::batch_layout(py::handle batch_size) const {
+  const BatchExtent extent = {.rows = read_size(batch_size, "batch_size")};
+  const BatchLayout layout = lay_out(plan_.specs, extent);
+  py::list tensors;
+  for (std::size_t i = 0; i < plan_.specs.size(); ++i) {
+    const TensorSpec& spec = plan_.specs[i];
+    tensors.append(py::make_tuple(layout.offsets[i], name_of(spec.dtype),
+                                  py::tuple(py::cast(shape_of(spec, extent)))));
+  }
+  return py::make_tuple(layout.nbytes, tensors);
+}
+
+void Buffer::sample_into(py::handle base, py::handle batch_size) {
+  const std::size_t count = read_size(batch_size, "batch_size");
+  require_rows(count);
+  const BatchExtent extent = {.rows = count};
+  const BatchLayout layout = lay_out(plan_.specs, extent);
+  const std::int64_t shape[] = {static_cast<std::int64_t>(layout.nbytes)};
+  std::vector<std::byte*> parts(layout.offsets.size());
+  const auto locate = [&] {
+    std::byte* memory = writable_tensor(base.ptr(), DType::kUInt8, shape, options_.device);
+    if (memory == nullptr) {
+      throw ValueError("base: expected a contiguous uint8 tensor of shape " + shape_text(shape) +
+                       " on the buffer's device, got " + describe(base.ptr()));
+    }
+    for (std::size_t i = 0; i < parts.size(); ++i) parts[i] = memory + layout.offsets[i];
+    return BatchMemory(parts);
+  };
+  run_gather(plan_, extent, locate, draw_rows(count));
+}
+
+py::object Buffer::name_batch(std::vector<py::object> tensors) const {
+  if (tensors.size() != plan_.specs.size()) {
+    throw ValueError("tensors: expected " + std::to_string(plan_.specs.size()) + ", got " +
+                     std::to_string(tensors.size()));
+  }
+  return names_.name(std::move(tensors));
 }
 
 void Buffer::require_apart(const Plan& plan, BatchExtent extent, BatchMemory memory) const {
@@ -358,7 +417,15 @@ void Buffer::require_apart(const Plan& plan, BatchExtent extent, BatchMemory mem
 template <typename Locate, typename Fill>
 void Buffer::run_gather(const Plan& plan, BatchExtent extent, const Locate& locate,
                         const Fill& fill) {
-  if (options_.device || plan.row_bytes * extent.rows * extent.steps < kLargeBatch) {
+  if (options_.device == nullptr) return gather_on_host(plan, extent, locate, fill);
+  if (copies_ != nullptr) return gather_and_copy(plan, extent, locate, fill);
+  fill(locate(), nullptr);
+}
+
+template <typename Locate, typename Fill>
+void Buffer::gather_on_host(const Plan& plan, BatchExtent extent, const Locate& locate,
+                            const Fill& fill) {
+  if (plan.row_bytes * extent.rows * extent.steps < kLargeBatch) {
     gather_lock_.wait();
     fill(locate(), nullptr);
     return;
@@ -366,6 +433,42 @@ void Buffer::run_gather(const Plan& plan, BatchExtent extent, const Locate& loca
   const UnlockedRunner runner(gather_lock_, torch_threads());
   gather_lock_.wait_to_gather();
   fill(locate(), &runner);
+}
+
+template <typename Locate, typename Fill>
+void Buffer::gather_and_copy(const Plan& plan, BatchExtent extent, const Locate& locate,
+                             const Fill& fill) {
+  if (options_.device->runtime().is_capturing(options_.device->current_stream())) {
+    throw DeviceError(
+        "sample: expected a stream that runs, got one that a CUDA graph captures; rows on the host "
+        "cannot be part of it: use storage='cuda' or 'pinned'");
+  }
+  locate();  // before anything is drawn
+  const BatchLayout layout = lay_out(plan.specs, extent);
+  const auto locate_copy = [&] {
+    std::byte* memory = copies_->take(layout.nbytes);
+    std::vector<std::byte*> parts;
+    for (const std::size_t offset : layout.offsets) parts.push_back(memory + offset);
+    return parts;
+  };
+  gather_on_host(plan, extent, locate_copy, fill);
+  queue_copies(plan, extent, layout, locate());  // other code may have run since
+}
+
+/// One copy where the parts of the batch lie as they do in pinned memory, otherwise one for each.
+void Buffer::queue_copies(const Plan& plan, BatchExtent extent, const BatchLayout& layout,
+                          BatchMemory memory) {
+  void* const stream = options_.device->current_stream();
+  bool together = true;
+  for (std::size_t i = 0; i < memory.size(); ++i) {
+    together = together && memory[i] == memory[0] + layout.offsets[i];
+  }
+  for (std::size_t i = 0; i < (together ? 1 : memory.size()); ++i) {
+    const std::size_t bytes =
+        together ? layout.nbytes : num_rows(plan.specs[i], extent) * plan.specs[i].row_bytes;
+    copies_->copy(memory[i], layout.offsets[i], bytes, stream);
+  }
+  copies_->send(stream);
 }
 
 void Buffer::add_columns(const Plan& plan, BatchMemory memory, bool each_step, std::uint32_t n_step,
@@ -407,6 +510,7 @@ BatchTarget Buffer::target_of(const Plan& plan, BatchMemory memory, std::uint32_
 }
 
 py::tuple Buffer::state() {
+  storage_->settle();
   const std::vector<SavedLane> lanes = storage_->lanes().save();
   std::uint64_t count = 0;
   for (const SavedLane& lane : lanes) count += lane.pushed - lane.first;

@@ -16,6 +16,7 @@
 #include "bindings/known_type.h"
 #include "bindings/row_reader.h"
 #include "bindings/row_storage.h"
+#include "core/copy_ring.h"
 #include "core/gather.h"
 #include "core/slab.h"
 
@@ -33,8 +34,9 @@ struct BufferOptions {
   /// A full lane drops its oldest row; without it, it refuses new ones.
   bool overwrite;
   ObservationStorage observations;
-  /// The CUDA device for rows and batches; nothing for the host.
-  std::optional<int> device;
+  /// Where rows are, and the device for batches: null for the host, which then has the rows, too.
+  StoragePlace place;
+  TorchDevice* device;
 };
 
 /// What a buffer asks its schema.
@@ -75,12 +77,18 @@ class Buffer {
   /// unless it ended its episode by itself. Throws ValueError for an unknown lane.
   void end_episodes(pybind11::handle lanes);
 
-  std::size_t size() const { return storage_->view().size(); }
+  std::size_t size() const { return storage_->size(); }
   /// Draws distinct rows. Returns a batch with all fields, dones and truncations, and where gamma
   /// is set with indices and discounts: a new one, or `out` with its tensors written again, where
   /// that is not None. Throws ValueError when there are fewer than `batch_size`, or `out` does not
   /// fit.
   pybind11::object sample(pybind11::handle batch_size, pybind11::handle out);
+  /// Where each tensor of a batch lies in one piece of memory: (bytes, [(offset, dtype, shape)]).
+  pybind11::tuple batch_layout(pybind11::handle batch_size) const;
+  /// As sample(), into such memory: `base` is a contiguous uint8 tensor on the buffer's device.
+  void sample_into(pybind11::handle base, pybind11::handle batch_size);
+  /// The batch of these tensors.
+  pybind11::object name_batch(std::vector<pybind11::object> tensors) const;
   /// The same for `count` rows, looking no further than one step, from position `start` on in time
   /// order.
   pybind11::object take(std::size_t start, std::size_t count);
@@ -115,6 +123,7 @@ class Buffer {
   };
 
   Plan plan_batch() const;
+  auto draw_rows(std::size_t count);
   Plan plan_sequences(const std::vector<std::size_t>& first_fields) const;
   /// A batch that `fill(memory, runner)` writes; a large one with a runner.
   template <typename Fill>
@@ -124,9 +133,20 @@ class Buffer {
   void write_batch(const Plan& plan, BatchExtent extent, pybind11::handle out, const Fill& fill);
   /// Throws ValueError where two tensors of a batch share memory.
   void require_apart(const Plan& plan, BatchExtent extent, BatchMemory memory) const;
-  /// Calls fill(locate(), runner) when no other call gathers. No other code runs between the two.
+  /// Writes a batch where locate() says: calls fill(memory, runner) when no other call gathers.
   template <typename Locate, typename Fill>
   void run_gather(const Plan& plan, BatchExtent extent, const Locate& locate, const Fill& fill);
+  /// The same to the host's memory: no other code runs between locate() and fill().
+  template <typename Locate, typename Fill>
+  void gather_on_host(const Plan& plan, BatchExtent extent, const Locate& locate, const Fill& fill);
+  /// The same for rows on the host and a batch on the device, by way of pinned memory.
+  template <typename Locate, typename Fill>
+  void gather_and_copy(const Plan& plan, BatchExtent extent, const Locate& locate,
+                       const Fill& fill);
+  void queue_copies(const Plan& plan, BatchExtent extent, const BatchLayout& layout,
+                    BatchMemory memory);
+  /// Stores what the reader has on the device, if the storage can; returns whether.
+  bool append_from_device(RowReader& reader, LaneRange lanes, std::size_t rows);
   /// The fields that come for each step, or for the first alone.
   void add_columns(const Plan& plan, BatchMemory memory, bool each_step, std::uint32_t n_step,
                    std::vector<Column>& columns) const;
@@ -144,6 +164,7 @@ class Buffer {
                    pybind11::handle lanes);
 
   std::unique_ptr<RowStorage> storage_;
+  std::unique_ptr<CopyRing> copies_;  // where rows are on the host and batches on the device
   GatherLock gather_lock_;
   BufferOptions options_;
   pybind11::dict trees_;

@@ -17,8 +17,11 @@ using RuntimeFactory = DeviceRuntime* (*)(std::uint32_t interface, int device);
   throw DeviceError("device: cannot use cuda: " + why + ", or pass device='cpu'");
 }
 
+std::filesystem::path chosen_path;
+
 /// It lies beside the object that this code is in.
 std::filesystem::path library_path() {
+  if (!chosen_path.empty()) return chosen_path;
   Dl_info info;
   const auto* here = reinterpret_cast<const void*>(&library_path);
   if (dladdr(here, &info) == 0) refuse("velora cannot find its own files; reinstall velora");
@@ -40,6 +43,8 @@ RuntimeFactory load() {
 }
 
 }  // namespace
+
+void use_cuda_library(const std::string& path) { chosen_path = path; }
 
 DeviceRuntime& cuda_runtime(int device) {
   static const RuntimeFactory kFactory = load();  // tried again after a failure

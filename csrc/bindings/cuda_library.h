@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include "core/device_runtime.h"
 
 namespace velora {
@@ -8,5 +10,8 @@ namespace velora {
 /// it is first asked for, and lives as long as the process.
 /// Throws DeviceError, which says what to do, when there are no kernels or there is no device.
 DeviceRuntime& cuda_runtime(int device);
+
+/// Where cuda_runtime() finds the object, if not beside this one; before it is first called.
+void use_cuda_library(const std::string& path);
 
 }  // namespace velora

@@ -14,6 +14,7 @@
 #include "bindings/native_methods.h"
 #include "bindings/python_errors.h"
 #include "bindings/tensor_view.h"
+#include "bindings/torch_device.h"
 #include "core/errors.h"
 
 namespace py = pybind11;
@@ -34,6 +35,12 @@ velora::Role parse_role(const std::string& name) {
   if (name == "reward") return velora::Role::kReward;
   if (name == "next_state") return velora::Role::kNextState;
   return velora::Role::kExtra;
+}
+
+velora::StoragePlace parse_place(const std::string& name) {
+  if (name == "cuda") return velora::StoragePlace::kDevice;
+  if (name == "pinned") return velora::StoragePlace::kPinned;
+  return velora::StoragePlace::kHost;
 }
 
 }  // namespace
@@ -71,7 +78,8 @@ PYBIND11_MODULE(_core, m) {
                        std::uint32_t n_step, std::optional<double> gamma, bool overwrite,
                        bool compact, std::uint32_t frame_stack, py::object check_type,
                        std::vector<std::string> batch_names, py::object read_batch,
-                       py::object batch_type, std::optional<int> device) {
+                       py::object batch_type, const std::string& storage,
+                       std::optional<int> device) {
              const velora::BufferOptions options = {
                  .lane_capacity = lane_capacity,
                  .num_lanes = num_lanes,
@@ -80,7 +88,8 @@ PYBIND11_MODULE(_core, m) {
                  .gamma = gamma,
                  .overwrite = overwrite,
                  .observations = {.compact = compact, .frame_stack = frame_stack},
-                 .device = device};
+                 .place = parse_place(storage),
+                 .device = device ? &velora::TorchDevice::of(*device) : nullptr};
              velora::SchemaCalls schema = {.check_type = std::move(check_type),
                                            .batch_names = std::move(batch_names),
                                            .read_batch = std::move(read_batch),
@@ -92,7 +101,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("num_lanes"), py::arg("seed"), py::arg("n_step"), py::arg("gamma"),
            py::arg("overwrite"), py::arg("compact"), py::arg("frame_stack"), py::arg("check_type"),
            py::arg("batch_names"), py::arg("read_batch"), py::arg("batch_type"),
-           py::arg("device") = py::none())
+           py::arg("storage") = "cpu", py::arg("device") = py::none())
       .def("__len__", &velora::Buffer::size)
       .def_property_readonly("push", &velora::make_push_method, "Appends one experience.")
       .def_property_readonly("extend", &velora::make_extend_method, "Appends steps.")
@@ -100,6 +109,9 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("sample", &velora::make_sample_method, "Draws experiences.")
       .def("sample_sequences", &velora::Buffer::sample_sequences, py::arg("batch_size"),
            py::arg("length"), py::arg("burn_in"), py::arg("boundary"), py::arg("first_fields"))
+      .def("batch_layout", &velora::Buffer::batch_layout, py::arg("batch_size"))
+      .def("sample_into", &velora::Buffer::sample_into, py::arg("base"), py::arg("batch_size"))
+      .def("name_batch", &velora::Buffer::name_batch, py::arg("tensors"))
       .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))
       .def("clear", &velora::Buffer::clear)
       .def("is_even", &velora::Buffer::is_even)
@@ -112,6 +124,20 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "require_cuda", [](int device) { velora::cuda_runtime(device); }, py::arg("device"),
       "Raises RuntimeError, which says what to do, when a CUDA device cannot hold rows.");
+
+  m.def(
+      "use_cuda_library", [](const std::string& path) { velora::use_cuda_library(path); },
+      py::arg("path"),
+      "Loads the CUDA runtime from elsewhere than beside this module: for tests, which emulate it.");
+
+  m.def(
+      "rows_nbytes",
+      [](std::vector<velora::Field> fields, std::uint64_t lane_capacity, std::uint32_t num_lanes) {
+        const velora::RowLayout layout(std::move(fields));
+        return velora::RowExtent{lane_capacity, num_lanes, layout.pitch()}.nbytes();
+      },
+      py::arg("fields"), py::arg("lane_capacity"), py::arg("num_lanes"),
+      "Bytes that whole rows of these fields take.");
 
   m.def(
       "inspect",

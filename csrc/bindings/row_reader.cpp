@@ -61,8 +61,12 @@ const char* reason(Misfit misfit) {
 
 }  // namespace
 
-RowReader::RowReader(const RowLayout& layout, const py::dict& trees)
-    : layout_(layout), leaves_(layout.fields().size()), field_rows_(layout.fields().size()) {
+RowReader::RowReader(const RowLayout& layout, const py::dict& trees, const TorchDevice* device)
+    : layout_(layout),
+      device_(device),
+      leaves_(layout.fields().size()),
+      field_rows_(layout.fields().size()),
+      on_device_(std::make_unique<bool[]>(layout.fields().size())) {
   for (const auto& [name, tree] : trees) {
     const auto text = py::cast<std::string>(name);
     names_.push_back(intern(text));
@@ -93,10 +97,15 @@ RowReader::Node RowReader::parse(py::handle tree, const std::string& path) {
   return node;
 }
 
-void RowReader::read_row(PyObject* source) {
-  stacked_ = false;
+void RowReader::start_reading(bool stacked) {
+  stacked_ = stacked;
   code_ran_ = false;
-  count_ = 1;
+  count_ = stacked ? 0 : 1;  // the first array says how many
+  num_on_device_ = 0;
+}
+
+void RowReader::read_row(PyObject* source) {
+  start_reading(false);
   // All of them first: looking one up can run code, and none may change what was read of another.
   std::vector<py::object> values;
   for (std::size_t i = 0; i <= trees_.size(); ++i) {
@@ -125,6 +134,7 @@ void RowReader::read_row(PyObject* source) {
 
 bool RowReader::peek_row(const AttributeValues& values) {
   count_ = 1;
+  num_on_device_ = 0;
   for (std::size_t i = 0; i < trees_.size(); ++i) {
     if (trees_[i].kind != Node::Kind::kLeaf) return false;
     const std::size_t field = trees_[i].field;
@@ -171,7 +181,8 @@ void RowReader::check_again() {
 void RowReader::require_unchanged() const {
   if (!code_ran_) return;
   const auto check = [](const std::string& name, const Leaf& leaf) {
-    const bool in_place = leaf.rows != nullptr && leaf.rows == leaf.array.view().data;
+    const bool in_place =
+        !leaf.on_device && leaf.rows != nullptr && leaf.rows == leaf.array.view().data;
     if (in_place && !leaf.array.still_there()) {
       throw ValueError(name +
                        ": expected an array that stays as it is while it is read, got one "
@@ -184,9 +195,7 @@ void RowReader::require_unchanged() const {
 }
 
 std::size_t RowReader::read_rows(std::span<PyObject* const> columns) {
-  stacked_ = true;
-  code_ran_ = false;
-  count_ = 0;  // the first array says how many
+  start_reading(true);
   for (std::size_t i = 0; i < trees_.size(); ++i) {
     if (columns[i] == nullptr) {
       throw ValueError(trees_[i].path + ": expected a batch of this field, got none");
@@ -242,10 +251,57 @@ void RowReader::visit(const Node& node, PyObject* value) {
 
 void RowReader::read_leaf(const std::string& path, PyObject* value, const Field& field,
                           Leaf& leaf) {
+  if (device_ == nullptr || !read_on_device(path, value, field, leaf)) {
+    read_on_host(path, value, field, leaf);
+  }
+}
+
+bool RowReader::read_on_device(const std::string& path, PyObject* value, const Field& field,
+                               Leaf& leaf) {
+  auto tensor = py::reinterpret_borrow<py::object>(value);
+  std::vector<std::int64_t> shape;
+  const std::byte* rows = device_tensor(tensor, field.dtype, *device_, shape);
+  if (rows == nullptr) return false;
+  code_ran_ = code_ran_ || tensor.ptr() != value;
+  check_shape(path, value, field, shape);
+  leaf.rows = rows;
+  leaf.on_device = std::move(tensor);
+  ++num_on_device_;
+  return true;
+}
+
+MixedSource RowReader::mixed_source() const {
+  for (std::size_t f = 0; f < leaves_.size(); ++f) {
+    on_device_[f] = static_cast<bool>(leaves_[f].on_device);
+  }
+  return {.rows = source_,
+          .on_device = on_device_.get(),
+          .done_on_device = static_cast<bool>(done_.on_device),
+          .truncated_on_device = static_cast<bool>(truncated_.on_device)};
+}
+
+void RowReader::bring_to_host() {
+  const auto bring = [&](const std::string& path, const Field& field, Leaf& leaf) {
+    if (!leaf.on_device) return;
+    const py::object tensor = std::move(leaf.on_device);
+    read_on_host(path, tensor.ptr(), field, leaf);
+  };
+  for (std::size_t f = 0; f < leaves_.size(); ++f) {
+    bring(layout_.fields()[f].name, layout_.fields()[f], leaves_[f]);
+  }
+  bring(kDoneName, kFlag, done_);
+  bring(kTruncatedName, kFlag, truncated_);
+  num_on_device_ = 0;
+  finish();
+}
+
+void RowReader::read_on_host(const std::string& path, PyObject* value, const Field& field,
+                             Leaf& leaf) {
+  leaf.on_device = py::object();
   leaf.array.borrow(value, path.c_str());
   code_ran_ |= leaf.array.ran_code();
   const ArrayView& view = leaf.array.view();
-  check_shape(path, value, field, view);
+  check_shape(path, value, field, {view.shape, static_cast<std::size_t>(view.ndim)});
   if (view.dtype == field.dtype && view.is_contiguous()) {
     leaf.rows = view.data;
     return;
@@ -269,19 +325,18 @@ void RowReader::read_leaf(const std::string& path, PyObject* value, const Field&
 }
 
 void RowReader::check_shape(const std::string& path, PyObject* value, const Field& field,
-                            const ArrayView& view) {
-  const auto ndim = static_cast<std::size_t>(view.ndim);
+                            std::span<const std::int64_t> shape) {
   if (!stacked_) {
-    if (!row_fits(field, view.shape, ndim)) {
+    if (!row_fits(field, shape.data(), shape.size())) {
       throw ValueError(path + ": expected shape " + shape_of(field) + ", got " + describe(value));
     }
     return;
   }
-  if (ndim == 0 || !row_fits(field, view.shape + 1, ndim - 1)) {
+  if (shape.empty() || !row_fits(field, shape.data() + 1, shape.size() - 1)) {
     throw ValueError(path + ": expected rows of shape " + shape_of(field) + ", got " +
                      describe(value));
   }
-  const auto rows = static_cast<std::size_t>(view.shape[0]);
+  const auto rows = static_cast<std::size_t>(shape[0]);
   if (count_ == 0 && rows == 0) {
     throw ValueError(path + ": expected at least 1 row, got " + describe(value));
   }
@@ -293,9 +348,13 @@ void RowReader::check_shape(const std::string& path, PyObject* value, const Fiel
 }
 
 void RowReader::release() {
-  for (Leaf& leaf : leaves_) leaf.array.reset();
-  done_.array.reset();
-  truncated_.array.reset();
+  const auto let_go = [](Leaf& leaf) {
+    leaf.array.reset();
+    leaf.on_device = py::object();
+  };
+  for (Leaf& leaf : leaves_) let_go(leaf);
+  let_go(done_);
+  let_go(truncated_);
 }
 
 }  // namespace velora

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "bindings/known_type.h"
 #include "bindings/tensor_view.h"
+#include "core/device_store.h"
 #include "core/row_layout.h"
 #include "core/row_source.h"
 
@@ -23,7 +25,8 @@ class RowReader {
  public:
   /// `trees` maps each attribute to read to its pytree, whose leaves are indices into the
   /// layout's fields. The attributes `done` and `truncated` are always read, as the row's flags.
-  RowReader(const RowLayout& layout, const pybind11::dict& trees);
+  /// Tensors on `device`, which may be null, can stay there.
+  RowReader(const RowLayout& layout, const pybind11::dict& trees, const TorchDevice* device);
 
   /// The attributes that are read: those of `trees` in their order, then `done` and `truncated`.
   const std::vector<pybind11::object>& names() const { return names_; }
@@ -40,8 +43,13 @@ class RowReader {
   std::size_t read_rows(std::span<PyObject* const> columns);
   /// After other code may have run since: throws ValueError unless all arrays are as they were.
   void check_again();
-  /// What was read, as long as this holds on to it.
+  /// What was read, as long as this holds on to it. Precondition: all of it is on the host.
   const RowSource& source() const { return source_; }
+  /// Whether some of it is on the device still, and all of it then.
+  bool has_device_rows() const { return num_on_device_ > 0; }
+  MixedSource mixed_source() const;
+  /// Copies that to the host, which waits for the device. Throws ValueError.
+  void bring_to_host();
   /// Lets go of the arrays.
   void release();
 
@@ -61,6 +69,7 @@ class RowReader {
     NumberMemory number;
     std::vector<std::byte> converted;
     const std::byte* rows = nullptr;
+    pybind11::object on_device;  // the tensor that `rows` lie in, where it is on the device
   };
 
   void finish();
@@ -69,17 +78,23 @@ class RowReader {
   static Node parse(pybind11::handle tree, const std::string& path);
   void visit(const Node& node, PyObject* value);
   void read_leaf(const std::string& path, PyObject* value, const Field& field, Leaf& leaf);
+  void read_on_host(const std::string& path, PyObject* value, const Field& field, Leaf& leaf);
+  bool read_on_device(const std::string& path, PyObject* value, const Field& field, Leaf& leaf);
   bool peek_leaf(PyObject* value, const Field& field, Leaf& leaf);
   void check_shape(const std::string& path, PyObject* value, const Field& field,
-                   const ArrayView& view);
+                   std::span<const std::int64_t> shape);
+  void start_reading(bool stacked);
 
   const RowLayout& layout_;
+  const TorchDevice* device_;
   std::vector<pybind11::object> names_;
   std::vector<Node> trees_;   // of all names but the flags
   std::vector<Leaf> leaves_;  // one for each field of the layout; a Leaf does not move
   Leaf done_;
   Leaf truncated_;
   std::vector<const std::byte*> field_rows_;
+  std::unique_ptr<bool[]> on_device_;  // one for each field
+  std::size_t num_on_device_ = 0;      // of fields and flags
   RowSource source_{};
   bool stacked_ = false;
   bool code_ran_ = false;

@@ -1,9 +1,8 @@
 #include "bindings/row_storage.h"
 
+#include <stdexcept>
 #include <utility>
 
-#include "bindings/cuda_library.h"
-#include "bindings/exchange_api.h"
 #include "core/device_store.h"
 #include "core/errors.h"
 #include "core/store.h"
@@ -19,7 +18,7 @@ class HostRows final : public RowStorage {
 
   const RowLayout& layout() const override { return store_.layout(); }
   Lanes& lanes() override { return store_.lanes(); }
-  RowsView view() const override { return store_.view(); }
+  RowsView view() override { return store_.view(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
 
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
@@ -52,69 +51,83 @@ class HostRows final : public RowStorage {
   Sampler sampler_;
 };
 
-/// Everything goes to torch's current stream. Rows are whole, and sequences are not drawn.
-class CudaRows final : public RowStorage {
+/// Everything goes to torch's current stream. Rows are whole.
+class DeviceRows final : public RowStorage {
  public:
-  CudaRows(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
-           std::uint64_t seed, int device)
+  DeviceRows(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
+             std::uint64_t seed, RowsPlace place, TorchDevice& device)
       : device_(device),
-        store_(std::move(layout), lane_capacity, num_lanes, seed, cuda_runtime(device)) {}
+        store_(std::move(layout), lane_capacity, num_lanes, seed, device.device(), place,
+               stream()) {}
 
   const RowLayout& layout() const override { return store_.layout(); }
   Lanes& lanes() override { return store_.lanes(); }
-  RowsView view() const override { return store_.view(); }
+  RowsView view() override { return store_.view(); }
+  std::uint64_t size() override { return store_.size(); }
+  std::uint64_t fullest() override { return store_.fullest(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
 
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
-    store_.append(lanes, source, count, current_stream(device_));
+    store_.append(lanes, source, count, stream());
   }
-  void end_episode(std::uint32_t lane) override { store_.end_episode(lane); }
-  void clear() override { store_.clear(); }
+  bool takes_columns() const override { return true; }
+  void append_columns(LaneRange lanes, std::uint64_t steps, const MixedSource& source) override {
+    store_.append_columns(lanes, steps, source, stream());
+  }
+  void end_episode(std::uint32_t lane) override { store_.end_episode(lane, stream()); }
+  void clear() override { store_.clear(stream()); }
   void sample(std::size_t count, const BatchTarget& target, const PartRunner* /*runner*/) override {
-    store_.sample(count, target, current_stream(device_));
+    store_.sample(count, target, stream());
   }
   void take(std::uint64_t start, std::size_t count, const BatchTarget& target,
             const PartRunner* /*runner*/) override {
-    store_.take(start, count, target, current_stream(device_));
+    store_.take(start, count, target, stream());
   }
-  std::uint64_t count_sequences(const SequenceSpec& spec) override { return refuse(spec); }
-  void sample_sequences(const SequenceSpec& spec, std::size_t /*count*/,
-                        const SequenceTarget& /*target*/, const PartRunner* /*runner*/) override {
-    refuse(spec);
+  std::uint64_t count_sequences(const SequenceSpec& spec) override {
+    return store_.count_sequences(spec, stream());
   }
+  void sample_sequences(const SequenceSpec& spec, std::size_t count, const SequenceTarget& target,
+                        const PartRunner* /*runner*/) override {
+    store_.sample_sequences(spec, count, target, stream());
+  }
+  void settle() override { store_.settle(stream()); }
   std::vector<std::byte> save(std::span<std::byte> rows) override {
-    store_.save(rows, current_stream(device_));
+    store_.save(rows, stream());
     return {};
   }
   void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
                std::span<const std::byte> blocks) override {
     if (!blocks.empty()) throw ValueError("blocks: expected none on a CUDA device");
-    store_.restore(lanes, rows, current_stream(device_));
+    store_.restore(lanes, rows, stream());
   }
 
  private:
-  [[noreturn]] static std::uint64_t refuse(const SequenceSpec& spec) {
-    throw DeviceError("sample_sequences: sequences of " + std::to_string(spec.length) +
-                      " steps cannot be drawn from rows on a CUDA device; make the buffer with "
-                      "device='cpu' and move its batches");
-  }
+  void* stream() const { return device_.current_stream(); }
 
-  int device_;
+  TorchDevice& device_;
   DeviceStore store_;
 };
 
 }  // namespace
 
+void RowStorage::append_columns(LaneRange /*lanes*/, std::uint64_t /*steps*/,
+                                const MixedSource& /*source*/) {
+  throw std::logic_error("these rows are on the host");
+}
+
 std::unique_ptr<RowStorage> make_row_storage(RowLayout layout, std::uint64_t lane_capacity,
                                              std::uint32_t num_lanes, std::uint64_t seed,
-                                             std::optional<int> device) {
-  if (!device) {
+                                             StoragePlace place, TorchDevice* device) {
+  if (place == StoragePlace::kHost || device == nullptr) {
     return std::make_unique<HostRows>(std::move(layout), lane_capacity, num_lanes, seed);
   }
   if (layout.compact()) {
-    throw ValueError("compact: expected False for rows on a CUDA device, got True");
+    throw ValueError("compact: expected False for rows that a CUDA device reads, got True");
   }
-  return std::make_unique<CudaRows>(std::move(layout), lane_capacity, num_lanes, seed, *device);
+  const RowsPlace rows =
+      place == StoragePlace::kPinned ? RowsPlace::kPinned : RowsPlace::kDevice;
+  return std::make_unique<DeviceRows>(std::move(layout), lane_capacity, num_lanes, seed, rows,
+                                      *device);
 }
 
 }  // namespace velora

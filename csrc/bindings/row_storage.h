@@ -3,10 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
+#include "bindings/torch_device.h"
+#include "core/device_store.h"
 #include "core/gather.h"
 #include "core/lanes.h"
 #include "core/parts.h"
@@ -16,8 +17,11 @@
 
 namespace velora {
 
-/// Where a buffer's rows are, host or device, with what is done to them there: one call for each
-/// push or sample. Needs the GIL.
+/// Where a buffer's rows are.
+enum class StoragePlace : std::uint8_t { kHost, kDevice, kPinned };
+
+/// A buffer's rows with what is done to them where they are: one call for each push or sample.
+/// Needs the GIL.
 class RowStorage {
  public:
   RowStorage() = default;
@@ -28,11 +32,18 @@ class RowStorage {
   virtual const RowLayout& layout() const = 0;
   virtual Lanes& lanes() = 0;
   /// What the lanes hold; the rows themselves may be a device's to read.
-  virtual RowsView view() const = 0;
+  virtual RowsView view() = 0;
+  /// Live rows of all lanes, and at most of one.
+  virtual std::uint64_t size() { return view().size(); }
+  virtual std::uint64_t fullest() { return lanes().control().largest; }
   virtual std::size_t nbytes() const = 0;
 
   /// As Store::append.
   virtual void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) = 0;
+  /// Whether append_columns() is there.
+  virtual bool takes_columns() const { return false; }
+  /// As DeviceStore::append_columns.
+  virtual void append_columns(LaneRange lanes, std::uint64_t steps, const MixedSource& source);
   /// As Store::end_episode.
   virtual void end_episode(std::uint32_t lane) = 0;
   virtual void clear() = 0;
@@ -45,16 +56,17 @@ class RowStorage {
   virtual std::uint64_t count_sequences(const SequenceSpec& spec) = 0;
   virtual void sample_sequences(const SequenceSpec& spec, std::size_t count,
                                 const SequenceTarget& target, const PartRunner* runner) = 0;
+  /// Brings lanes() up to date before they are saved.
+  virtual void settle() {}
   /// As Store::save and Store::restore.
   virtual std::vector<std::byte> save(std::span<std::byte> rows) = 0;
   virtual void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
                        std::span<const std::byte> blocks) = 0;
 };
 
-/// In host memory, or on a CUDA device where one is given. Throws ValueError, MemoryError and
-/// DeviceError.
+/// `device` is null for kHost. Throws ValueError, MemoryError and DeviceError.
 std::unique_ptr<RowStorage> make_row_storage(RowLayout layout, std::uint64_t lane_capacity,
                                              std::uint32_t num_lanes, std::uint64_t seed,
-                                             std::optional<int> device);
+                                             StoragePlace place, TorchDevice* device);
 
 }  // namespace velora

@@ -327,7 +327,8 @@ void BorrowedArray::borrow(PyObject* value, const char* field) {
   }
 }
 
-std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape) {
+std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape,
+                           const TorchDevice* device) {
   DLTensor tensor;
   if (!is_plain_tensor(value)) return nullptr;
   if (exchange_api().dltensor_from_py_object_no_sync(value, &tensor) != 0) {
@@ -335,7 +336,9 @@ std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::in
     return nullptr;
   }
   DType found = DType::kFloat32;
-  if (tensor.device.device_type != kDLCPU || !from_dlpack_type(tensor.dtype, &found) ||
+  const bool is_here =
+      device == nullptr ? tensor.device.device_type == kDLCPU : device->holds(tensor);
+  if (!is_here || !from_dlpack_type(tensor.dtype, &found) ||
       found != dtype || static_cast<std::size_t>(tensor.ndim) != shape.size() ||
       tensor.data == nullptr) {
     return nullptr;
@@ -347,6 +350,50 @@ std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::in
     stride *= shape[d];
   }
   return static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
+}
+
+namespace {
+
+/// Whether every number of one dtype is one of the other, or is meant to be rounded to it: float64
+/// is stored as float32.
+bool converts_unseen(DType from, DType to) {
+  if (from == to || to == DType::kBool) return true;
+  if (to != DType::kFloat32) return false;
+  return from == DType::kFloat64 || from == DType::kFloat16 || from == DType::kBFloat16 ||
+         from == DType::kBool || size_of(from) == 1;
+}
+
+bool is_contiguous(const DLTensor& tensor) {
+  std::int64_t stride = 1;
+  for (int d = tensor.ndim; d-- > 0;) {
+    if (tensor.shape[d] != 1 && tensor.strides[d] != stride) return false;
+    stride *= tensor.shape[d];
+  }
+  return true;
+}
+
+}  // namespace
+
+const std::byte* device_tensor(py::object& value, DType dtype, const TorchDevice& device,
+                               std::vector<std::int64_t>& shape) {
+  DLTensor tensor;
+  DType found = DType::kFloat32;
+  if (!is_plain_tensor(value.ptr())) return nullptr;
+  if (!borrow_dense(value.ptr(), &tensor)) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  if (!device.holds(tensor) || !from_dlpack_type(tensor.dtype, &found) ||
+      !converts_unseen(found, dtype)) {
+    return nullptr;
+  }
+  if (found != dtype || !is_contiguous(tensor)) {
+    const py::object torch_dtype = py::module_::import("torch").attr(name_of(dtype));
+    value = value.attr("detach")().attr("to")(torch_dtype).attr("contiguous")();
+    return device_tensor(value, dtype, device, shape);
+  }
+  shape.assign(tensor.shape, tensor.shape + tensor.ndim);
+  return static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
 }
 
 bool BorrowedArray::still_there() const {

@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "bindings/torch_device.h"
 #include "core/array_view.h"
 
 // The one place that turns Python's arrays into memory and shape. It needs the GIL throughout.
@@ -64,9 +66,17 @@ class BorrowedArray {
   NumberMemory number_{};
 };
 
-/// The memory of a contiguous tensor on the host with just this dtype and shape, to be written to.
-/// Null for anything else, and for subclasses of torch.Tensor. Runs no other code.
-std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape);
+/// The memory of a contiguous tensor with just this dtype and shape, on the host or, where it is not
+/// null, on `device`, to be written to. Null for anything else, and for subclasses of torch.Tensor.
+/// Runs no other code.
+std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape,
+                           const TorchDevice* device);
+
+/// The memory of a tensor on a device as it is stored. Null where value is none, or where only the
+/// host can tell whether its numbers fit. Runs code of torch where it has another dtype or layout,
+/// and then `value` is another tensor, which is to be kept. `shape` is that of the tensor.
+const std::byte* device_tensor(pybind11::object& value, DType dtype, const TorchDevice& device,
+                               std::vector<std::int64_t>& shape);
 
 /// Looks up the types of arrays that are read without asking them. Once, before anything else.
 void load_array_types();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -77,8 +78,11 @@ class DeviceStore {
   Lanes& lanes() { return lanes_; }
   /// For the host: which rows are alive and where. The rows themselves are the device's to read.
   RowsView view();
-  /// Live rows of all lanes.
+  /// Live rows of all lanes, and at most of one.
   std::uint64_t size();
+  std::uint64_t fullest() const {
+    return std::min(lanes_.control().largest + pending_steps_, extent_.lane_capacity);
+  }
   /// Bytes of the rows and of what belongs to them.
   std::size_t nbytes() const;
 
