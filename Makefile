@@ -152,6 +152,17 @@ docs: .venv/dev.stamp ## Build the documentation into site; a broken link is an 
 docs-serve: .venv/dev.stamp ## Show the documentation at a local address while you write it
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
+# What the CUDA compiler makes of the kernels; needs nvcc and no GPU.
+KERNEL_RESULTS ?= benchmarks/results/cuda-kernels
+
+.PHONY: cuda-report
+cuda-report: .venv/run.stamp ## Write what each CUDA kernel takes on each architecture; needs nvcc, no GPU
+	@$(CMAKE) -S . -B build/cuda-report -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DVELORA_CUDA=on -DVELORA_WERROR=$(WERROR) \
+	  --log-level=WARNING
+	@$(CMAKE) --build build/cuda-report --target _cuda
+	@$(BIN)/python -m benchmarks.cuda_report build/cuda-report --results $(KERNEL_RESULTS)
+
 # Shipping it
 
 .PHONY: wheel test-wheel abi pins clean
