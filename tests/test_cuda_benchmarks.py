@@ -102,6 +102,7 @@ def test_run_without_a_gpu_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.undisturbed
 def test_small_run_on_a_gpu_finds_no_fault_and_counts_launches(tmp_path: Path) -> None:
     run = run_benchmarks("--small", "--results", str(tmp_path))
     assert run.returncode == 0, run.stdout + run.stderr
