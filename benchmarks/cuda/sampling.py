@@ -87,7 +87,7 @@ def _pinned_rows(batch_size: int) -> Work:
         f"sample {batch_size} of pinned rows",
         {
             "velora": partial(_sample_pinned, batch_size),
-            "velora, rows on the device": partial(_sample, batch_size),
+            "velora, rows on the device": partial(_sample_beside, batch_size),
             copies.PINNED: partial(_copy_rows, batch_size),
         },
         ("host", "device"),
@@ -133,6 +133,11 @@ def _sample_pinned(batch_size: int, setting: Setting) -> Case:
     """Counts the bytes that come from the host."""
     case = _sample(batch_size, setting, storage="pinned")
     return replace(case, nbytes=_rows_nbytes(batch_size, setting))
+
+
+def _sample_beside(batch_size: int, setting: Setting) -> Case:
+    """Brings nothing from the host."""
+    return replace(_sample(batch_size, setting), nbytes=0)
 
 
 def _copy_rows(batch_size: int, setting: Setting) -> Case:
@@ -217,4 +222,5 @@ def _replay(setting: Setting, columns: Columns, draw: Callable[[], Any], distinc
 
     poison(setting.device)
     check = partial(check_batches, columns, poisoned, setting.device, distinct)
-    return Case(graph.replay, check, nbytes=2 * nbytes_of(batch))
+    # A graph does not keep the rows that it reads.
+    return Case(graph.replay, check, nbytes=2 * nbytes_of(batch), keeps=draw)

@@ -74,6 +74,7 @@ class Case:
         check: Raises where `run` does something wrong. Called once, before it is timed.
         nbytes: What one call reads and writes, for rates; zero where that is not the point.
         close: Called when it is not needed any more.
+        keeps: What must live as long, and `run` does not refer to.
     """
 
     run: Callable[[], object]
@@ -81,6 +82,7 @@ class Case:
     _: KW_ONLY
     nbytes: int = 0
     close: Callable[[], None] = lambda: None
+    keeps: object = None
 
 
 @dataclass(frozen=True)
