@@ -152,6 +152,17 @@ docs: .venv/dev.stamp ## Build the documentation into site; a broken link is an 
 docs-serve: .venv/dev.stamp ## Show the documentation at a local address while you write it
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
+# What the CUDA compiler makes of the kernels; needs nvcc and no GPU.
+KERNEL_RESULTS ?= benchmarks/results/cuda-kernels
+
+.PHONY: cuda-report
+cuda-report: .venv/run.stamp ## Write what each CUDA kernel takes on each architecture; needs nvcc, no GPU
+	@$(CMAKE) -S . -B build/cuda-report -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DVELORA_CUDA=on -DVELORA_WERROR=$(WERROR) \
+	  --log-level=WARNING
+	@$(CMAKE) --build build/cuda-report --target _cuda
+	@$(BIN)/python -m benchmarks.cuda_report build/cuda-report --results $(KERNEL_RESULTS)
+
 # Shipping it
 
 .PHONY: wheel test-wheel abi pins clean
@@ -174,14 +185,26 @@ clean: ## Remove what was built; .venv stays
 # On a machine with a GPU
 # These use the Python, torch and nvcc of that machine and reach for no network.
 
-.PHONY: test-cuda
+.PHONY: test-cuda bench-cuda sanitize-cuda
 ON_GPU = PYTHONSAFEPATH=1 PYTHONPATH=build/cuda/site:. $(GPU_PYTHON)
+BENCHMARK_FILES := $(shell find benchmarks -name '*.py')
+# What to build for, as in CMake's CUDA_ARCHITECTURES: one architecture is built in a sixth of the
+# time that all take. scripts/gpu asks for that of the machine.
+VELORA_CUDA_ARCHITECTURES ?=
 
-build/cuda/installed.stamp: $(BUILD_INPUTS) $(PYTHON_FILES)
+build/cuda/installed.stamp: $(BUILD_INPUTS) $(PYTHON_FILES) $(BENCHMARK_FILES)
 	@$(GPU_PYTHON) -m pip install -qq --no-index --no-build-isolation --no-deps --upgrade \
 	  --target build/cuda/site --config-settings=build-dir=build/cuda/cmake \
-	  --config-settings=cmake.define.VELORA_CUDA=on .
+	  --config-settings=cmake.define.VELORA_CUDA=on \
+	  $(if $(VELORA_CUDA_ARCHITECTURES),'--config-settings=cmake.define.VELORA_CUDA_ARCHITECTURES=$(VELORA_CUDA_ARCHITECTURES)') .
 	@touch $@
 
 test-cuda: build/cuda/installed.stamp ## Run the tests that need a GPU; without one they fail
 	@VELORA_REQUIRE_CUDA=1 $(ON_GPU) -m pytest -m cuda
+
+bench-cuda: build/cuda/installed.stamp ## Time velora on a GPU; a table, JSON and Markdown
+	@$(ON_GPU) -m benchmarks.cuda --results $(RESULTS)
+
+sanitize-cuda: build/cuda/installed.stamp ## Run tests on a GPU under NVIDIA's compute-sanitizer
+	@VELORA_REQUIRE_CUDA=1 PYTHONSAFEPATH=1 PYTHONPATH=build/cuda/site:. scripts/sanitize-cuda \
+	  $(GPU_PYTHON) -m pytest -m "cuda and not slow and not undisturbed"

@@ -10,13 +10,15 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.compiler import BUILD_DIR
 
+DEFAULT = BUILD_DIR / "results"
+
 
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--results`."""
     parser.add_argument(
         "--results",
         type=Path,
-        default=BUILD_DIR / "results",
+        default=DEFAULT,
         metavar="DIR",
         help="where to make a folder for this machine (default: build/benchmarks/results)",
     )

@@ -250,6 +250,7 @@ def test_sample_runs_on_the_current_stream() -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.undisturbed
 def test_push_and_sample_wait_for_nothing() -> None:
     cpu, cuda = twins(map(stamped, range(3000)), capacity=3000)
     for batch_size in (64, 2000):  # what is made once is made now
@@ -270,6 +271,7 @@ def test_push_and_sample_wait_for_nothing() -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.undisturbed
 def test_batch_outlives_its_buffer_and_gives_its_memory_back() -> None:
     _, cuda = twins(map(stamped, range(100)), capacity=100)
     torch.cuda.synchronize()
