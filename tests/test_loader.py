@@ -382,6 +382,21 @@ def test_close_loader_while_another_thread_waits_for_a_batch_ends_its_iteration(
     assert len(taken) <= 1
 
 
+def test_close_loader_just_before_its_thread_begins_ends_the_iteration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loader = plain().loader(4)
+    begin = loader._begin
+
+    def close_and_begin() -> None:
+        loader.close()
+        begin()
+
+    monkeypatch.setattr(loader, "_begin", close_and_begin)
+    assert list(loader) == []
+    require_end(thread_of(loader))
+
+
 def test_close_loader_within_a_draw_ends_it() -> None:
     class Closing(ReplayBuffer):
         loaders: list[Loader] = []  # noqa: RUF012
@@ -454,20 +469,33 @@ def test_collect_a_dropped_loader_within_its_own_thread_ends_it() -> None:
 
 
 def test_interrupt_next_that_waits_raises_and_loses_no_batch() -> None:
+    interrupted = threading.Event()
+
+    def raise_once(*_: Any) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+
     def interrupt() -> None:
         buffer.wait_for_draws(begun=1)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        while not interrupted.is_set():  # a signal just before the wait begins does not end it
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            interrupted.wait(0.01)
 
     buffer, expected = watched(), plain()
     buffer.allow(0)
-    with buffer.loader(4) as loader:
-        interrupter = start(interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            next(loader)
-        interrupter.join()
-        buffer.allow(sys.maxsize)
-        for batch in islice(loader, 5):
-            assert_equal(batch, expected.sample(4))
+    before = signal.signal(signal.SIGUSR1, raise_once)
+    try:
+        with buffer.loader(4) as loader:
+            interrupter = start(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                next(loader)
+            interrupter.join()
+            buffer.allow(sys.maxsize)
+            for batch in islice(loader, 5):
+                assert_equal(batch, expected.sample(4))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 PROGRAM = """
@@ -495,6 +523,32 @@ def test_exit_with_a_loader_is_quiet(end: str) -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == ("2000" if end == "used at exit" else "")
+
+
+def test_exit_while_a_loader_draws_waits_for_that() -> None:
+    program = """
+import threading, torch
+from velora.buffer import Experience, ReplayBuffer
+begun = threading.Semaphore(0)
+class Slow(ReplayBuffer):
+    def sample(self, batch_size):
+        begun.release()
+        for _ in range(100_000):
+            torch.zeros(3)
+        print("drawn", end="")
+        return super().sample(batch_size)
+buffer = Slow(9)
+buffer.push(Experience(0.0, 0, 0.0, 0.0, False))
+loader = buffer.loader(1, prefetch=1)
+next(loader)
+for _ in range(2):
+    begun.acquire()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "drawn" * 2
 
 
 # Among other threads and processes

@@ -91,12 +91,14 @@ class Loader(Iterator[BatchExperience]):
         self._channel.stop()
         if os.getpid() != self._process:
             return
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        with contextlib.suppress(Empty):
-            while True:
-                self._channel.results.get_nowait()
-        self._channel.results.put(None)  # for another thread that waits for a batch
+        try:
+            if self._thread is not None and self._thread is not threading.current_thread():
+                self._thread.join()
+        finally:
+            with contextlib.suppress(Empty):
+                while True:
+                    self._channel.results.get_nowait()
+            self._channel.results.put(None)  # for another thread that waits for a batch
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +165,6 @@ class _Channel:
 
     def run(self, draw: Callable[[], _Drawn]) -> None:
         """Keeps as many results ready as may be, until it is stopped or a draw fails."""
-        last: BaseException | None = None
         try:
             while not self.stopped:
                 if self.results.qsize() < self._prefetch:
@@ -171,13 +172,8 @@ class _Channel:
                 else:
                     self._wakes.get()
         except BaseException as error:
-            last = error
-        # In this order: who sees a last result must not wait for another.
-        self.running = False
-        try:
-            self.results.put(last)
-        finally:
-            del last  # as in Loader.__next__
+            self.running = False  # first: who has seen the error must not wait for more
+            self.results.put(error)
 
     def wake(self) -> None:
         """Has the thread look again at how many results there are."""
