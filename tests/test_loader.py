@@ -294,6 +294,21 @@ def test_error_of_a_draw_shows_where_it_was_raised() -> None:
     assert frames[-1] == "sample"
 
 
+def test_next_without_room_for_a_thread_raises_and_the_one_after_begins_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    expected = plain()
+    with plain().loader(4) as loader:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start"):
+                next(loader)
+        assert_equal(next(loader), expected.sample(4))
+
+
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_copy_loader_is_a_type_error_that_says_what_to_do(copied: Callable[[Any], Any]) -> None:
     with (

@@ -110,8 +110,9 @@ class Loader(Iterator[BatchExperience]):
         raise TypeError("loader: cannot be copied or pickled; pickle its buffer, and make another")
 
     def _begin(self) -> None:
-        for ended in [thread for thread in list(_threads) if not thread.is_alive()]:
-            _threads.pop(ended, None)
+        for known in list(_threads):
+            if known.ident is not None and not known.is_alive():  # it did begin
+                _threads.pop(known, None)
         # A daemon, as the interpreter would wait for any other before it lets us end it.
         thread = threading.Thread(
             target=self._channel.run, args=(self._draw,), name="velora-loader", daemon=True
@@ -122,6 +123,7 @@ class Loader(Iterator[BatchExperience]):
             thread.start()
         except Exception:  # not an interrupt: the thread is there then
             self._thread, self._channel.running = None, False
+            _threads.pop(thread, None)
             raise
 
     def _require_own_process(self) -> None:

@@ -231,6 +231,9 @@ class ReplayBuffer(Buffer):
         does not repeat bit by bit. Batches that were drawn ahead count as draws also when nobody
         takes them: a buffer that is saved then goes on after them.
 
+        While a loader for a CUDA device is open, capture graphs with
+        `capture_error_mode="thread_local"`, and call `next` outside of them.
+
         Args:
             batch_size: As for `sample`.
             prefetch: How many batches to keep ready; one more is in your hands.
