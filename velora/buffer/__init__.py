@@ -1,7 +1,8 @@
 """Memories for transitions: `ReplayBuffer` (off-policy) and `RolloutBuffer` (on-policy)."""
 
 from velora.buffer.experience import BatchExperience, Experience
+from velora.buffer.loader import Loader
 from velora.buffer.replay import ReplayBuffer
 from velora.buffer.rollout import RolloutBuffer
 
-__all__ = ["BatchExperience", "Experience", "ReplayBuffer", "RolloutBuffer"]
+__all__ = ["BatchExperience", "Experience", "Loader", "ReplayBuffer", "RolloutBuffer"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -14,6 +14,9 @@ from velora.buffer.base import Buffer
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.schema import Schema
+
+if TYPE_CHECKING:
+    from velora.buffer.loader import Loader
 
 MAX_N_STEP = 2**31 - 1
 MAX_FRAME_STACK = 64
@@ -214,6 +217,38 @@ class ReplayBuffer(Buffer):
         return self._deliver(
             self._core.sample_sequences(batch_size, length, burn_in, boundary, first_fields)
         )
+
+    def loader(self, batch_size: int, prefetch: int = 2) -> Loader:
+        """Goes on drawing batches, the next ones while you train on one.
+
+        A thread gathers up to `prefetch` batches ahead and, for a CUDA device, copies them there on
+        a stream of its own. It pays where a batch is large, images say, and the training step
+        leaves the host time: on a GPU, or with a core to spare. Small batches take longer to hand
+        over from thread to thread than to draw: call `sample` for them.
+
+        A batch lags behind: it was drawn up to `prefetch` batches before it is handed out, and has
+        seen no push since. How many it has seen depends on timing, so a run that pushes meanwhile
+        does not repeat bit by bit. Batches that were drawn ahead count as draws also when nobody
+        takes them: a buffer that is saved then goes on after them.
+
+        While a loader for a CUDA device is open, capture graphs with
+        `capture_error_mode="thread_local"`, and call `next` outside of them.
+
+        Args:
+            batch_size: As for `sample`.
+            prefetch: How many batches to keep ready; one more is in your hands.
+
+        Returns:
+            An endless iterator over batches as `sample` gives them, to be closed in the end: use it
+            as a context manager. Drawing begins with the first `next`.
+
+        Raises:
+            TypeError: If a number is not an int.
+            ValueError: If it is less than 1.
+        """
+        from velora.buffer.loader import Loader  # which needs this class
+
+        return Loader(self, batch_size, prefetch)
 
 
 def _check_names(names: Sequence[str]) -> None:
