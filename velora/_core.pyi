@@ -7,7 +7,14 @@ from __future__ import annotations
 import collections.abc
 import typing
 
-__all__: list[str] = ["Buffer", "Field", "inspect", "require_cuda"]
+__all__: list[str] = [
+    "Buffer",
+    "Field",
+    "inspect",
+    "require_cuda",
+    "rows_nbytes",
+    "use_cuda_library",
+]
 
 class Field:
     """One array of a row: name, role, dtype and shape."""
@@ -38,12 +45,15 @@ class Buffer:
         batch_names: collections.abc.Sequence[str],
         read_batch: typing.Any,
         batch_type: typing.Any,
+        storage: str = "cpu",
         device: typing.SupportsInt | typing.SupportsIndex | None = None,
     ) -> None: ...
     def __len__(self: Buffer) -> int: ...
+    def batch_layout(self: Buffer, batch_size: typing.Any) -> tuple: ...
     def clear(self: Buffer) -> None: ...
     def end_episodes(self: Buffer, lanes: typing.Any) -> None: ...
     def is_even(self: Buffer) -> bool: ...
+    def name_batch(self: Buffer, tensors: collections.abc.Sequence[typing.Any]) -> typing.Any: ...
     def restore(
         self: Buffer,
         lanes: bytes,
@@ -51,6 +61,7 @@ class Buffer:
         rows: bytes,
         blocks: bytes,
     ) -> None: ...
+    def sample_into(self: Buffer, base: typing.Any, batch_size: typing.Any) -> None: ...
     def sample_sequences(
         self: Buffer,
         batch_size: typing.SupportsInt | typing.SupportsIndex,
@@ -78,9 +89,21 @@ class Buffer:
     @property
     def sample(self) -> typing.Any:
         """Draws experiences."""
+    @property
+    def storage(self) -> str: ...
 
 def inspect(value: typing.Any, field: str) -> tuple[str, tuple]:
     """The dtype and shape that a value is read with. Raises ValueError for what is no array."""
 
 def require_cuda(device: typing.SupportsInt | typing.SupportsIndex) -> None:
     """Raises RuntimeError, which says what to do, when a CUDA device cannot hold rows."""
+
+def rows_nbytes(
+    fields: collections.abc.Sequence[Field],
+    lane_capacity: typing.SupportsInt | typing.SupportsIndex,
+    num_lanes: typing.SupportsInt | typing.SupportsIndex,
+) -> int:
+    """Bytes that whole rows of these fields take."""
+
+def use_cuda_library(path: str) -> None:
+    """Loads the CUDA runtime from there and not from beside this module: for tests."""

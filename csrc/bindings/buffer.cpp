@@ -509,6 +509,11 @@ BatchTarget Buffer::target_of(const Plan& plan, BatchMemory memory, std::uint32_
   return target;
 }
 
+const char* Buffer::storage() const {
+  if (options_.place == StoragePlace::kHost) return "cpu";
+  return options_.place == StoragePlace::kDevice ? "cuda" : "pinned";
+}
+
 py::tuple Buffer::state() {
   storage_->settle();
   const std::vector<SavedLane> lanes = storage_->lanes().save();

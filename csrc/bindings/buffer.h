@@ -103,6 +103,8 @@ class Buffer {
   /// Whether all lanes hold as many rows.
   bool is_even() const { return storage_->view().is_even(); }
 
+  /// "cpu", "cuda" or "pinned": where the rows are.
+  const char* storage() const;
   bool is_compact() const { return storage_->layout().compact(); }
   std::size_t nbytes() const { return storage_->nbytes(); }
 

@@ -119,6 +119,7 @@ PYBIND11_MODULE(_core, m) {
       .def("restore", &velora::Buffer::restore, py::arg("lanes"), py::arg("draws"), py::arg("rows"),
            py::arg("blocks"))
       .def_property_readonly("is_compact", &velora::Buffer::is_compact)
+      .def_property_readonly("storage", &velora::Buffer::storage)
       .def_property_readonly("nbytes", &velora::Buffer::nbytes);
 
   m.def(
@@ -128,7 +129,7 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "use_cuda_library", [](const std::string& path) { velora::use_cuda_library(path); },
       py::arg("path"),
-      "Loads the CUDA runtime from elsewhere than beside this module: for tests, which emulate it.");
+      "Loads the CUDA runtime from there and not from beside this module: for tests.");
 
   m.def(
       "rows_nbytes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from typing_extensions import Self
@@ -12,7 +12,13 @@ from typing_extensions import Self
 from velora import _core
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
-from velora.buffer.placement import check_device, cuda_index
+from velora.buffer.placement import (
+    Storage,
+    check_device,
+    check_storage,
+    choose_storage,
+    cuda_index,
+)
 from velora.buffer.schema import Schema, columns_of_call, lane_array
 
 MAX_CAPACITY = 2**40
@@ -46,6 +52,7 @@ class Buffer(Sequence[Any]):
         n_step: int = 1,
         compact: bool | Literal["auto"] = False,
         frame_stack: int = 1,
+        storage: Storage = "auto",
     ) -> None:
         capacity = check_int("capacity", capacity, 1, MAX_CAPACITY)
         self._num_envs = check_int("num_envs", num_envs, 1, MAX_ENVS)
@@ -62,6 +69,7 @@ class Buffer(Sequence[Any]):
         self._seed = seed
         self._gamma = gamma
         self._n_step = n_step
+        self._storage = check_storage(storage, self._device)
         self._compact = compact
         self._frame_stack = frame_stack
         self._schema: Schema | None = None
@@ -117,6 +125,11 @@ class Buffer(Sequence[Any]):
     def num_envs(self) -> int:
         """How many environments the buffer keeps apart."""
         return self._num_envs
+
+    @property
+    def storage(self) -> Storage:
+        """Where experiences are; "auto" until the first one decides it."""
+        return self._storage
 
     @property
     def device(self) -> torch.device:
@@ -264,6 +277,9 @@ class Buffer(Sequence[Any]):
         """
         first = self.__dict__.setdefault("_first", (schema, core))
         self._schema, self._core = first
+        # What was chosen stays: a copy of this buffer has rows of the same form.
+        self._storage = cast("Storage", self._core.storage)
+        self._compact = self._core.is_compact
         self._push = self._core.push  # type: ignore[method-assign]
         self._extend = self._core.extend  # type: ignore[method-assign]
         self._put_native("push", Buffer.push, self._push)
@@ -279,11 +295,7 @@ class Buffer(Sequence[Any]):
             self.__dict__[name] = native
 
     def _build(self, schema: Schema) -> _core.Buffer:
-        device = cuda_index(self._device) if self._device.type == "cuda" else None
-        compact = self._compact
-        if compact == "auto":
-            large = schema.observation_bytes >= COMPACT_BYTES or self._frame_stack > 1
-            compact = large and device is None
+        storage, compact = self._choose(schema)
         return schema.build_core(
             lane_capacity=self._lane_capacity,
             num_lanes=self._num_envs,
@@ -293,8 +305,25 @@ class Buffer(Sequence[Any]):
             overwrite=self._overwrite,
             compact=compact,
             frame_stack=self._frame_stack,
-            device=device,
+            storage=storage,
+            device=cuda_index(self._device) if self._device.type == "cuda" else None,
         )
+
+    def _choose(self, schema: Schema) -> tuple[Storage, bool]:
+        """Where rows are, and whether observations are stored once; only the host does that."""
+        large = schema.observation_bytes >= COMPACT_BYTES or self._frame_stack > 1
+        storage: Storage = self._storage
+        if storage == "auto":
+            if self._device.type != "cuda" or self._compact is True or self._frame_stack > 1:
+                storage = "cpu"
+            else:
+                storage = choose_storage(
+                    self._device, schema.rows_nbytes(self._lane_capacity, self._num_envs)
+                )
+                if storage == "pinned" and self._compact == "auto" and large:
+                    storage = "cpu"
+        compact = large if self._compact == "auto" else self._compact
+        return storage, compact and storage == "cpu"
 
     def _deliver(self, batch: BatchExperience) -> BatchExperience:
         return batch.to(self._device) if self._comes_by_copy else batch

@@ -10,16 +10,16 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, NoReturn, Protocol, cast
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from velora import _core
 from velora.buffer import tree
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
-from velora.buffer.placement import cuda_index
 from velora.buffer.replay import ReplayBuffer
 
 
@@ -188,17 +188,6 @@ class _Channel:
         self._wakes.put(None)
 
 
-class _CudaCore(Protocol):
-    """What the native core offers to those who bring a batch's memory."""
-
-    def __len__(self) -> int: ...
-    def batch_layout(self, batch_size: int) -> tuple[int, list[tuple[int, str, tuple[int, ...]]]]:
-        """Bytes in all; then offset in bytes, dtype and shape of each tensor."""
-
-    def sample_into(self, base: Tensor, batch_size: int) -> None: ...
-    def name_batch(self, tensors: list[Tensor]) -> BatchExperience: ...
-
-
 class _SideStreamDraw:
     """Draws on a CUDA stream of its own, so that gather and copy run beside the training step.
 
@@ -210,14 +199,13 @@ class _SideStreamDraw:
     def __init__(self, buffer: ReplayBuffer, batch_size: int) -> None:
         self._buffer = buffer
         self._batch_size = batch_size
-        # Settled here: in the thread that draws, another device may be the current one.
-        self._device = torch.device("cuda", cuda_index(buffer.device))
+        self._device = buffer.device
         self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._is_plain = type(buffer).sample is ReplayBuffer.sample
 
     def __call__(self) -> _Drawn:
         with torch.cuda.stream(self._stream):
-            core = cast("_CudaCore | None", self._buffer._core)
+            core = self._buffer._core
             if self._is_plain and core is not None and self._batch_size <= len(core):
                 batch, memory = self._draw(core)
             else:
@@ -228,7 +216,7 @@ class _SideStreamDraw:
             ready.record(self._stream)
         return _Drawn(batch, ready, memory)
 
-    def _draw(self, core: _CudaCore) -> tuple[BatchExperience, tuple[Tensor, ...]]:
+    def _draw(self, core: _core.Buffer) -> tuple[BatchExperience, tuple[Tensor, ...]]:
         nbytes, layout = core.batch_layout(self._batch_size)
         base = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
         core.sample_into(base, self._batch_size)

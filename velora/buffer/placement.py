@@ -1,11 +1,18 @@
-"""Where a buffer's batches come back."""
+"""Where a buffer's batches come back, and where its rows are."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 
 from velora import _core
 from velora.utils import set_device
+
+Storage = Literal["auto", "cpu", "cuda", "pinned"]
+
+# Rows may take so much of a device's free memory: networks and batches need some, too.
+ROWS_SHARE = 0.75
 
 
 def check_device(device: torch.device | str | None) -> torch.device:
@@ -22,8 +29,32 @@ def check_device(device: torch.device | str | None) -> torch.device:
     if chosen.type == "meta":
         raise ValueError("device: expected one with memory, got meta")
     if chosen.type == "cuda":
+        chosen = torch.device("cuda", cuda_index(chosen))
         _core.require_cuda(cuda_index(chosen))
     return chosen
+
+
+def check_storage(storage: Storage, device: torch.device) -> Storage:
+    """Where rows may be, for batches on `device`.
+
+    Raises:
+        ValueError: If it is none of these, or needs a CUDA device.
+    """
+    if storage not in ("auto", "cpu", "cuda", "pinned"):
+        raise ValueError(f"storage: expected 'auto', 'cpu', 'cuda' or 'pinned', got {storage!r}")
+    if storage in ("cuda", "pinned") and device.type != "cuda":
+        raise ValueError(
+            f"storage: expected 'auto' or 'cpu' for batches on {device}, got {storage!r}; "
+            "pass device='cuda'"
+        )
+    return storage
+
+
+def choose_storage(device: torch.device, nbytes: int) -> Literal["cuda", "pinned"]:
+    """On the device where so many bytes of rows leave room there, else in memory that it reads."""
+    free, _ = torch.cuda.mem_get_info(device)
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return "cuda" if nbytes <= ROWS_SHARE * (free + idle) else "pinned"
 
 
 def cuda_index(device: torch.device) -> int:

@@ -13,6 +13,7 @@ from velora.buffer import tree
 from velora.buffer.base import Buffer
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
+from velora.buffer.placement import Storage
 from velora.buffer.schema import Schema
 
 if TYPE_CHECKING:
@@ -43,7 +44,14 @@ class ReplayBuffer(Buffer):
             parts of two and more dimensions whose first divides by it count as stacks.
         compact: Store each observation once: a next state with the very bytes of the state pushed
             after it is found there. Batches are the same, bit for bit: any other is stored beside
-            the rows. "auto" does so for observations of 4 KB and more, and for stacked frames.
+            the rows. "auto" does so for observations of 4 KB and more, and for stacked frames,
+            where rows are in the host's memory.
+        storage: Where experiences are. "cpu": in the host's memory; a batch for a CUDA device is
+            gathered there and goes over in one copy. "cuda": in the device's memory. "pinned": in
+            page-locked memory of the host, which the device reads in place. "auto": with batches on
+            a CUDA device "cuda" where the rows take at most three quarters of its free memory, and
+            else "pinned"; "cpu" where observations are to be stored once, and for large ones
+            that the device has no room for.
         seed: Seed of the draws, 0 to 2**64 - 1. None takes one from torch's global generator, so
             that `torch.manual_seed` makes a run repeatable.
 
@@ -51,7 +59,7 @@ class ReplayBuffer(Buffer):
         TypeError: If a number is not an int, or `gamma` not a number.
         RuntimeError: If this machine has no such device.
         ValueError: If an argument is out of range, or stacked or compact observations are asked
-            for on a CUDA device, where rows are stored whole.
+            for with a `storage` where rows are whole.
     """
 
     def __init__(
@@ -64,6 +72,7 @@ class ReplayBuffer(Buffer):
         gamma: float = 0.99,
         frame_stack: int = 1,
         compact: bool | Literal["auto"] = "auto",
+        storage: Storage = "auto",
         seed: int | None = None,
     ) -> None:
         if not isinstance(gamma, Real):
@@ -87,10 +96,14 @@ class ReplayBuffer(Buffer):
             n_step=check_int("n_step", n_step, 1, MAX_N_STEP),
             compact=compact,
             frame_stack=frame_stack,
+            storage=storage,
         )
-        if self._device.type == "cuda" and (compact is True or frame_stack > 1):
+        if storage in ("cuda", "pinned") and (compact is True or frame_stack > 1):
             name = "frame_stack" if frame_stack > 1 else "compact"
-            raise ValueError(f"{name}: expected whole rows on a CUDA device; use device='cpu'")
+            raise ValueError(
+                f"{name}: expected whole rows with storage={storage!r}, got {name}="
+                f"{frame_stack if frame_stack > 1 else True}; use storage='cpu'"
+            )
 
     @property
     def n_step(self) -> int:
@@ -120,8 +133,7 @@ class ReplayBuffer(Buffer):
             batch_size: How many, at most `len(self)`.
             out: A batch of an earlier `sample(batch_size)` whose tensors are to be written again,
                 in place of new ones: for loops that are done with a batch before they draw the
-                next. Nothing else may still need what it held, a gradient included. In host memory
-                only.
+                next. Nothing else may still need what it held, a gradient included.
 
         Returns:
             A batch of `batch_size` steps on the buffer's device, with `truncations`, `indices`
@@ -130,8 +142,9 @@ class ReplayBuffer(Buffer):
         Raises:
             TypeError: If `batch_size` is not an int, or `out` not a batch.
             ValueError: If `batch_size` is less than 1 or more than there is, or a tensor of `out`
-                is not a contiguous one of the dtype and shape that a new batch would have. `out`
-                is then as before.
+                is not a contiguous one of the dtype, shape and device that a new batch would have.
+                `out` is then as before.
+            RuntimeError: If a CUDA graph captures it from rows in the host's memory.
         """
         if self._core is None:
             number = check_int("batch_size", batch_size, 1)
@@ -188,7 +201,8 @@ class ReplayBuffer(Buffer):
             ValueError: If a number is out of range, `length` or `burn_in` exceeds what an
                 environment's lane holds, `boundary` is none of these, or there are fewer than
                 `batch_size` starts.
-            RuntimeError: If the buffer's rows are on a CUDA device.
+            RuntimeError: If a CUDA graph captures it with another `boundary` than "pad", or from
+                rows in the host's memory.
         """
         batch_size = check_int("batch_size", batch_size, 1)
         length = check_int("length", length, 1)

@@ -161,17 +161,17 @@ class Schema:
         overwrite: bool,
         compact: bool,
         frame_stack: int,
+        storage: str,
         device: int | None,
     ) -> _core.Buffer:
-        """A native buffer for rows of this schema, on the CUDA device of that number if any.
+        """A native buffer for rows of this schema, for the CUDA device of that number if any.
 
         Raises:
             MemoryError: If so many rows do not fit into this machine, or onto the device.
             ValueError: If states are no stacks of `frame_stack` frames.
         """
-        leaves = tree.leaves(self.trees)
         return _core.Buffer(
-            fields=[_core.Field(x.name, x.role, x.dtype, list(x.shape)) for x in leaves],
+            fields=self._fields(),
             trees=self.places,
             lane_capacity=lane_capacity,
             num_lanes=num_lanes,
@@ -185,8 +185,17 @@ class Schema:
             batch_names=[_STACKED.get(name, name) for name in (*self.trees, "done", "truncated")],
             read_batch=self.read_batch,
             batch_type=BatchExperience,
+            storage=storage,
             device=device,
         )
+
+    def rows_nbytes(self, lane_capacity: int, num_lanes: int) -> int:
+        """The size of so many whole rows."""
+        return _core.rows_nbytes(self._fields(), lane_capacity, num_lanes)
+
+    def _fields(self) -> list[_core.Field]:
+        leaves = tree.leaves(self.trees)
+        return [_core.Field(x.name, x.role, x.dtype, list(x.shape)) for x in leaves]
 
     @property
     def observation_bytes(self) -> int:
