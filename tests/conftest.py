@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,36 @@ def _fixed_seed() -> None:
     torch.manual_seed(0)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What needs no more of CUDA than buffers do runs on an emulation of it, too."""
+    marker = metafunc.definition.get_closest_marker("cuda")
+    if marker is not None and marker.kwargs.get("emulated"):
+        metafunc.parametrize("cuda_device", ["gpu", "emulated"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def cuda_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Which of the two it is, in tests that run on both."""
+    place = getattr(request, "param", None)
+    if place == "gpu":
+        _require_gpu()
+    if place != "emulated":
+        yield
+        return
+    from emulation import emulated_cuda
+
+    with emulated_cuda(monkeypatch):
+        yield
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Where CUDA cannot be used, its tests are skipped, or fail if VELORA_REQUIRE_CUDA=1."""
-    if item.get_closest_marker("cuda") is None:
-        return
+    marker = item.get_closest_marker("cuda")
+    if marker is not None and not marker.kwargs.get("emulated"):
+        _require_gpu()
+
+
+def _require_gpu() -> None:
     from velora.buffer import ReplayBuffer
 
     try:

@@ -1,5 +1,7 @@
 #include "bindings/buffer.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string>

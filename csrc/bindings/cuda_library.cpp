@@ -18,6 +18,7 @@ using RuntimeFactory = DeviceRuntime* (*)(std::uint32_t interface, int device);
 }
 
 std::filesystem::path chosen_path;
+RuntimeFactory factory = nullptr;  // the GIL guards both
 
 /// It lies beside the object that this code is in.
 std::filesystem::path library_path() {
@@ -37,20 +38,23 @@ RuntimeFactory load() {
   }
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) refuse(std::string(dlerror()) + "; reinstall velora");
-  auto* factory = reinterpret_cast<RuntimeFactory>(dlsym(library, "velora_cuda_runtime"));
-  if (factory == nullptr) refuse(path.string() + " is of another build; reinstall velora");
-  return factory;
+  auto* found = reinterpret_cast<RuntimeFactory>(dlsym(library, "velora_cuda_runtime"));
+  if (found == nullptr) refuse(path.string() + " is of another build; reinstall velora");
+  return found;
 }
 
 }  // namespace
 
-void use_cuda_library(const std::string& path) { chosen_path = path; }
+void use_cuda_library(const std::string& path) {
+  chosen_path = path;
+  factory = nullptr;
+}
 
 DeviceRuntime& cuda_runtime(int device) {
-  static const RuntimeFactory kFactory = load();  // tried again after a failure
+  if (factory == nullptr) factory = load();
   DeviceRuntime* runtime = nullptr;
   try {
-    runtime = kFactory(kDeviceInterface, device);
+    runtime = factory(kDeviceInterface, device);
   } catch (const DeviceError& error) {
     refuse(error.what());
   }

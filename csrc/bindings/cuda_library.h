@@ -11,7 +11,7 @@ namespace velora {
 /// Throws DeviceError, which says what to do, when there are no kernels or there is no device.
 DeviceRuntime& cuda_runtime(int device);
 
-/// Where cuda_runtime() finds the object, if not beside this one; before it is first called.
+/// Where cuda_runtime() finds the object from now on, if not beside this one.
 void use_cuda_library(const std::string& path);
 
 }  // namespace velora

@@ -55,6 +55,8 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
   Device device() { return {*this, *this}; }
   void limit_device_memory(std::size_t bytes) { device_limit_ = bytes; }
   void fail_next_launch() { fail_launch_ = true; }
+  /// From now on everything is done when it is queued.
+  void run_at_once() { at_once_ = true; }
 
   bool is_emulated() const override { return true; }
 
@@ -98,6 +100,7 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
   void wait(void* event, void* stream) override {
     require_running(stream);
     ++counts_.stream_waits;
+    if (at_once_) return;
     auto* mark = static_cast<Event*>(event);
     streams_[stream].push_back({.work = {}, .event = mark, .number = mark->recorded});
   }
@@ -211,6 +214,8 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
   void push(void* stream, std::function<void()> work) {
     if (is_capturing(stream)) {
       captured_.at(stream).push_back({.work = std::move(work)});
+    } else if (at_once_) {
+      work();
     } else {
       streams_[stream].push_back({.work = std::move(work)});
     }
@@ -299,6 +304,7 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
   std::size_t device_limit_ = SIZE_MAX;
   std::size_t pinned_limit_ = SIZE_MAX;
   bool fail_launch_ = false;
+  bool at_once_ = false;
 };
 
 }  // namespace velora::testing
