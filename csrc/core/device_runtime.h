@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/device_kernels.h"
+#include "core/gae_scan.h"
 
 namespace velora {
 
@@ -48,11 +49,12 @@ class DeviceRuntime {
 
   virtual void launch_sample(const SampleParams& params, void* stream) = 0;
   virtual void launch_take(const TakeParams& params, void* stream) = 0;
+  virtual void launch_gae(const GaeParams& params, void* stream) = 0;
 };
 
 /// Changes with every change of DeviceRuntime or of what it is handed: a runtime of another build
 /// is recognised, not called.
-inline constexpr std::uint32_t kDeviceInterface = 2;
+inline constexpr std::uint32_t kDeviceInterface = 3;
 
 /// Something that a runtime gave and gets back.
 template <void (DeviceRuntime::*kFree)(void*) noexcept>

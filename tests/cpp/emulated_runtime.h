@@ -13,12 +13,15 @@
 #include <numeric>
 #include <random>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "core/device_kernels.h"
 #include "core/device_runtime.h"
+#include "core/errors.h"
+#include "emulated_gae.h"
 
 namespace velora::testing {
 
@@ -167,6 +170,10 @@ class EmulatedRuntime final : public DeviceRuntime {
     push(stream, [this, kept = std::make_shared<TakeParams>(params)] {
       each_block(kept->gather, [&](const EmulatedGroup& group) { device::take(group, *kept); });
     });
+  }
+  void launch_gae(const GaeParams& params, void* stream) override {
+    begin_launch();
+    push(stream, [params, seed = random_()] { emulate_gae(params, {.seed = seed}); });
   }
 
  private:
