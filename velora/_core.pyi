@@ -7,7 +7,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 
-__all__: list[str] = ["Buffer", "Field", "inspect", "require_cuda"]
+__all__: list[str] = ["Buffer", "Field", "gae_cuda", "gae_scratch_words", "inspect", "require_cuda"]
 
 class Field:
     """One array of a row: name, role, dtype and shape."""
@@ -78,6 +78,27 @@ class Buffer:
     @property
     def sample(self) -> typing.Any:
         """Draws experiences."""
+
+def gae_cuda(
+    rewards: typing.Any,
+    values: typing.Any,
+    next_values: typing.Any,
+    dones: typing.Any,
+    truncations: typing.Any,
+    gamma: typing.SupportsFloat | typing.SupportsIndex,
+    lam: typing.SupportsFloat | typing.SupportsIndex,
+    advantages: typing.Any,
+    returns: typing.Any,
+    scratch: typing.Any,
+) -> None:
+    """Fills advantages and returns, on torch's current stream. All are contiguous CUDA tensors."""
+
+def gae_scratch_words(
+    steps: typing.SupportsInt | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    itemsize: typing.SupportsInt | typing.SupportsIndex,
+) -> int:
+    """How many int64 `gae_cuda` needs for scratch."""
 
 def inspect(value: typing.Any, field: str) -> tuple[str, tuple]:
     """The dtype and shape that a value is read with. Raises ValueError for what is no array."""
