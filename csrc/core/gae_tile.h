@@ -46,23 +46,24 @@ struct GaeSpace {
 struct GaeElements {
   std::uint64_t index;  // of the first
   std::uint64_t stride;
-  std::uint64_t step;  // of the first; those from `steps` on do not exist
-  std::uint64_t steps;
-  std::uint32_t rows;  // from one to the next
+  std::uint32_t count;
 
-  VELORA_HD bool has(std::uint32_t k) const { return step + k * rows < steps; }
   VELORA_HD std::uint64_t operator[](std::uint32_t k) const { return index + k * stride; }
 
   template <typename Real, typename Flag>
   VELORA_HD static GaeElements of(const GaeScan<Real, Flag>& scan, const GaeSpace<Real>& space,
                                   std::uint32_t rank) {
     const std::uint64_t column = space.first_column + (rank & (scan.plan.columns() - 1));
+    const std::uint64_t step =
+        space.chunk * scan.plan.chunk_steps() + (rank >> scan.plan.columns_log2);
     GaeElements elements;
-    elements.rows = scan.plan.groups();
-    elements.step = space.chunk * scan.plan.chunk_steps() + (rank >> scan.plan.columns_log2);
-    elements.steps = column < scan.in.width ? scan.in.steps : 0;
-    elements.index = elements.step * scan.in.width + column;
-    elements.stride = elements.rows * scan.in.width;
+    elements.index = step * scan.in.width + column;
+    elements.stride = scan.plan.groups() * scan.in.width;
+    elements.count = 0;
+    if (column >= scan.in.width || step >= scan.in.steps) return elements;
+    const std::uint64_t more =
+        (scan.in.steps - 1 - step) >> (kGaeMaxLevel - scan.plan.columns_log2);
+    elements.count = more < kGaeSteps ? static_cast<std::uint32_t>(more) + 1 : kGaeSteps;
     return elements;
   }
 };
@@ -91,7 +92,7 @@ VELORA_HD inline void load_part(const GaeScan<Real, Flag>& scan, GaeSpace<Real>&
   Flag truncations[kGaeSteps];
   const GaeElements elements = GaeElements::of(scan, space, rank);
   for (std::uint32_t k = 0; k < kGaeSteps; ++k) {
-    const std::uint64_t i = elements.has(k) ? elements[k] : 0;
+    const std::uint64_t i = k < elements.count ? elements[k] : 0;
     rewards[k] = scan.in.rewards[i];
     thread.values[k] = scan.in.values[i];
     next_values[k] = scan.in.next_values[i];
@@ -103,7 +104,7 @@ VELORA_HD inline void load_part(const GaeScan<Real, Flag>& scan, GaeSpace<Real>&
     const bool done = dones[k] != 0;
     const Real delta = scan.step.delta(rewards[k], thread.values[k], next_values[k], done);
     // What is beyond the last step is an end at which there is nothing.
-    const bool has = elements.has(k);
+    const bool has = k < elements.count;
     space.element(e) = keep_if(has, delta);
     space.ends[e] = static_cast<std::uint8_t>(done | (truncations[k] != 0) | !has);
   }
@@ -241,7 +242,7 @@ VELORA_HD inline void store_part(const GaeScan<Real, Flag>& scan, GaeSpace<Real>
                                  std::uint32_t rank, const GaeThread<Real>& thread) {
   const GaeElements elements = GaeElements::of(scan, space, rank);
   for (std::uint32_t k = 0; k < kGaeSteps; ++k) {
-    if (!elements.has(k)) continue;
+    if (k >= elements.count) continue;
     const Real advantage = space.element(rank + k * kGaeThreads);
     scan.advantages[elements[k]] = advantage;
     scan.returns[elements[k]] = advantage + thread.values[k];
