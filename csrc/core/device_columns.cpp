@@ -26,15 +26,14 @@ namespace {
 void add_frames(const Column& column, std::uint32_t frame_stack, std::vector<DeviceColumn>& out) {
   const std::uint64_t nbytes = column.nbytes / column.frames;
   for (std::uint32_t f = 0; f < column.frames; ++f) {
-    const bool is_stack = column.frames > 1;
-    out.push_back({.row_offset = column.row_offset,
-                   .nbytes = nbytes,
+    const std::uint32_t frame = column.frames > 1 ? f : frame_stack - 1;
+    out.push_back({.nbytes = nbytes,
                    .memory = column.out + f * nbytes,
-                   .pitch = column.nbytes,
+                   .block_offset = column.block_offset,
+                   .row_offset = static_cast<std::uint32_t>(column.row_offset),
                    .source = column.source,
-                   .frame = is_stack ? f : frame_stack - 1,
-                   .frame_pitch = is_stack ? nbytes : 0,
-                   .block_offset = column.block_offset});
+                   .frame = static_cast<std::uint8_t>(frame),
+                   .frames = static_cast<std::uint8_t>(column.frames)});
   }
 }
 
@@ -48,10 +47,9 @@ std::vector<DeviceColumn> device_columns(const BatchTarget& target, std::uint32_
     if (column.source >= Source::kFrames) {
       add_frames(column, frame_stack, columns);
     } else {
-      columns.push_back({.row_offset = column.row_offset,
-                         .nbytes = column.nbytes,
+      columns.push_back({.nbytes = column.nbytes,
                          .memory = column.out,
-                         .pitch = column.nbytes,
+                         .row_offset = static_cast<std::uint32_t>(column.row_offset),
                          .source = column.source});
     }
   }
@@ -73,11 +71,10 @@ void place_columns(std::vector<DeviceColumn>& columns, std::byte*& lists, Device
   constexpr std::uint64_t kWidest = 16;
   out->words = 0;
   for (DeviceColumn& column : columns) {
-    const std::uint64_t bits = column.row_offset | column.nbytes | column.pitch |
-                               column.block_offset | column.frame_pitch | kWidest |
+    const std::uint64_t bits = column.row_offset | column.nbytes | column.block_offset | kWidest |
                                reinterpret_cast<std::uintptr_t>(column.memory);
-    column.word_log2 = static_cast<std::uint32_t>(std::countr_zero(bits));
-    column.first_word = out->words;
+    column.word_log2 = static_cast<std::uint8_t>(std::countr_zero(bits));
+    column.first_word = static_cast<std::uint32_t>(out->words);
     out->words += column.nbytes >> column.word_log2;
   }
   const std::size_t elsewhere = columns_bytes(columns.size());

@@ -16,23 +16,24 @@ namespace velora {
 /// A column as a launch copies it: in words as wide as its place allows, so that consecutive
 /// threads move consecutive words of a row. Of stacks, each frame is a column of its own.
 struct DeviceColumn {
-  std::uint64_t row_offset;
   std::uint64_t nbytes;
-  std::byte* memory;    // of its first row
-  std::uint64_t pitch;  // from row to row
+  std::byte* memory;               // of its first row
+  std::uint64_t block_offset = 0;  // of the first frame in a block
+  std::uint32_t row_offset = 0;
+  std::uint32_t first_word = 0;  // counted through all columns before it
   Source source = Source::kRow;
-  std::uint32_t frame = 0;         // here and below, of kFrames and kNextFrames
-  std::uint64_t frame_pitch = 0;   // in a block, from frame to frame
-  std::uint64_t block_offset = 0;  // of the first frame
-  std::uint64_t first_word = 0;    // counted through all columns before it
-  std::uint32_t word_log2 = 0;     // words of 1, 2, 4, 8 or 16 bytes
+  std::uint8_t word_log2 = 0;  // words of 1, 2, 4, 8 or 16 bytes
+  std::uint8_t frame = 0;      // of a stack of ...
+  std::uint8_t frames = 1;     // ... so many, which lie together
 
   VELORA_HD std::uint64_t end_word() const { return first_word + (nbytes >> word_log2); }
+  VELORA_HD std::byte* row(std::uint64_t i) const { return memory + i * nbytes * frames; }
+  VELORA_HD std::uint64_t frame_pitch() const { return frames > 1 ? nbytes : 0; }
 };
 
 /// Columns that travel with a launch, or lie in device memory where there are more.
 struct DeviceColumns {
-  static constexpr std::uint32_t kInline = 40;
+  static constexpr std::uint32_t kInline = 38;
 
   std::uint64_t words;            // in all columns of one row
   const DeviceColumn* elsewhere;  // null: here
@@ -117,7 +118,7 @@ VELORA_HD inline void each_word(const DeviceColumns& columns, TeamMember member,
 /// Writes padding into place `i` of the batch.
 VELORA_HD inline void pad_row(const GatherParams& params, std::uint64_t i, TeamMember member) {
   each_word(params.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
-    clear_word(column.word_log2, column.memory + i * column.pitch, word);
+    clear_word(column.word_log2, column.row(i), word);
   });
   if (member.rank != 0) return;
   const BatchTarget& target = params.target;
@@ -148,7 +149,7 @@ VELORA_HD inline const std::byte* source_of(const GatherParams& params, const Ga
   const FramePlace place = column.source == Source::kFrames
                                ? compact.frame_of(params.view, step.id, column.frame)
                                : compact.next_frame_of(params.view, step.last, column.frame);
-  return place.of(column.row_offset, column.block_offset, column.frame_pitch);
+  return place.of(column.row_offset, column.block_offset, column.frame_pitch());
 }
 
 /// Writes the row `id`, or padding where it is of no lane, into place `i` of the batch.
@@ -165,8 +166,7 @@ VELORA_HD inline void gather_row(const GatherParams& params, RowId id, std::uint
   }
   const GatheredStep step = {.id = id, .last = ahead.last, .row = row, .last_row = last};
   each_word(params.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
-    copy_word(column.word_log2, column.memory + i * column.pitch, source_of(params, step, column),
-              word);
+    copy_word(column.word_log2, column.row(i), source_of(params, step, column), word);
   });
   if (member.rank != 0) return;
   if (params.target.n_step > 1) params.target.rewards[i] = static_cast<float>(ahead.reward);

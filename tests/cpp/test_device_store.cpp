@@ -59,7 +59,7 @@ TEST(DeviceStore, LargeDrawsAreThoseOfTheStore) {
 }
 
 TEST(DeviceStore, LayoutsOfOneByteAndOfManyFieldsAreCopied) {
-  for (const std::size_t fields : {1u, 47u, 48u, 49u, 130u}) {
+  for (const std::size_t fields : {1u, 47u, 48u, 38u, 39u, 49u, 130u}) {
     StorePair stores(9, fields == 1 ? tiny_layout() : wide_layout(fields));
     for (int i = 0; i < 12; ++i) {
       stores.push();
