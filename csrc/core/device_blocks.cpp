@@ -37,7 +37,7 @@ DeviceBlocks::DeviceBlocks(const RowLayout& layout, const RowExtent& extent,
       most_chunks_(most_chunks_of(extent, chunk_log2_)),
       table_(allocator, most_chunks_ * sizeof(std::byte*), kPurpose),
       links_(extent.num_lanes * extent.lane_slots(), Links{Links::kNone, Links::kNone}),
-      last_(Memory::anonymous(extent.num_lanes * 2 * block_bytes_, kPurpose)) {
+      last_(Memory::anonymous(std::size_t{2} * extent.num_lanes * block_bytes_, kPurpose)) {
   std::vector<std::size_t> next_states;
   for (std::size_t f = 0; f < layout.fields().size(); ++f) {
     if (layout.fields()[f].role == Role::kNextState) next_states.push_back(f);
@@ -88,8 +88,8 @@ void DeviceBlocks::reserve(std::size_t rows) {
 bool DeviceBlocks::announce(DeviceStaging& staging) {
   for (; announced_ < chunks_.size(); ++announced_) {
     if (!staging.has_room()) return false;
-    staging.write(table_.data() + announced_ * sizeof(std::byte*), &chunks_[announced_],
-                  sizeof(std::byte*));
+    const void* chunk = static_cast<const void*>(&chunks_[announced_]);
+    staging.write(table_.data() + announced_ * sizeof(std::byte*), chunk, sizeof(std::byte*));
   }
   return true;
 }

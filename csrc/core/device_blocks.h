@@ -67,7 +67,9 @@ class DeviceBlocks {
   void release(std::uint32_t block) {
     if (block != Links::kNone) free_.push_back(block);
   }
-  std::byte* last_state(std::uint32_t lane) const { return last_.data() + lane * 2 * block_bytes_; }
+  std::byte* last_state(std::uint32_t lane) const {
+    return last_.data() + std::size_t{2} * lane * block_bytes_;
+  }
   std::byte* last_next(std::uint32_t lane) const { return last_state(lane) + block_bytes_; }
 
   /// A leaf of the observation, which is a field of the state and one of the next state.
