@@ -128,6 +128,7 @@ void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count
   if (count == 0) return;
   std::vector<RowId> starts;
   if (spec.boundary != SequenceBoundary::kPad) {
+    require_running("sample_sequences", stream);
     settle(stream);  // the number of draws
     const Windows& from = windows(spec, stream);
     std::vector<std::uint64_t> drawn(count);

@@ -176,11 +176,15 @@ TEST(DeviceCapture, OfAllButSamplesIsADeviceErrorThatChangesNothing) {
   refuses([&] { device.end_episode(0, &capture_stream); });
   refuses([&] { device.clear(&capture_stream); });
   refuses([&] { device.take(0, 7, {}, &capture_stream); });
+  const SequenceSpec cross = {.length = 2, .burn_in = 0, .boundary = SequenceBoundary::kCross};
+  EXPECT_GT(device.count_sequences(cross, kStream), 0u);  // the host knows what it needs
+  refuses([&] { device.sample_sequences(cross, 1, {}, &capture_stream); });
+  stores.append_columns(1);
   refuses([&] {
     device.count_sequences({.length = 2, .burn_in = 0, .boundary = SequenceBoundary::kCross},
                            &capture_stream);
   });
-  EXPECT_TRUE(stores.sample_is_same(7));
+  EXPECT_TRUE(stores.sample_is_same(9));
   EXPECT_TRUE(stores.rows_are_same());
 }
 
