@@ -10,6 +10,8 @@ import typing
 __all__: list[str] = [
     "Buffer",
     "Field",
+    "gae_cuda",
+    "gae_scratch_words",
     "inspect",
     "require_cuda",
     "rows_nbytes",
@@ -91,6 +93,27 @@ class Buffer:
         """Draws experiences."""
     @property
     def storage(self) -> str: ...
+
+def gae_cuda(
+    rewards: typing.Any,
+    values: typing.Any,
+    next_values: typing.Any,
+    dones: typing.Any,
+    truncations: typing.Any,
+    gamma: typing.SupportsFloat | typing.SupportsIndex,
+    lam: typing.SupportsFloat | typing.SupportsIndex,
+    advantages: typing.Any,
+    returns: typing.Any,
+    scratch: typing.Any,
+) -> None:
+    """Fills advantages and returns, on torch's current stream. All are contiguous CUDA tensors."""
+
+def gae_scratch_words(
+    steps: typing.SupportsInt | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    itemsize: typing.SupportsInt | typing.SupportsIndex,
+) -> int:
+    """How many int64 `gae_cuda` needs for scratch."""
 
 def inspect(value: typing.Any, field: str) -> tuple[str, tuple]:
     """The dtype and shape that a value is read with. Raises ValueError for what is no array."""

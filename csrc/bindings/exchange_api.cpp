@@ -51,6 +51,15 @@ bool from_dlpack_type(DLDataType type, DType* out) {
   return false;
 }
 
+bool is_contiguous(const DLTensor& tensor) {
+  std::int64_t stride = 1;
+  for (int d = tensor.ndim; d-- > 0;) {
+    if (tensor.shape[d] != 1 && tensor.strides[d] != stride) return false;
+    stride *= tensor.shape[d];
+  }
+  return true;
+}
+
 void* current_stream(int device) {
   void* stream = nullptr;
   if (loaded_api->current_work_stream(kDLCUDA, device, &stream) != 0) {

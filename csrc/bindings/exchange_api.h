@@ -18,6 +18,9 @@ DLDataType to_dlpack_type(DType dtype);
 /// Returns whether there is one.
 bool from_dlpack_type(DLDataType type, DType* out);
 
+/// Whether its elements lie one after the other, last dimension first.
+bool is_contiguous(const DLTensor& tensor);
+
 /// The stream on which torch queues the calling thread's work for a CUDA device.
 void* current_stream(int device);
 

@@ -11,6 +11,7 @@
 #include "bindings/buffer.h"
 #include "bindings/cuda_library.h"
 #include "bindings/exchange_api.h"
+#include "bindings/gae_cuda.h"
 #include "bindings/native_methods.h"
 #include "bindings/python_errors.h"
 #include "bindings/tensor_view.h"
@@ -139,6 +140,29 @@ PYBIND11_MODULE(_core, m) {
       },
       py::arg("fields"), py::arg("lane_capacity"), py::arg("num_lanes"),
       "Bytes that whole rows of these fields take.");
+
+  m.def(
+      "gae_cuda",
+      [](py::handle rewards, py::handle values, py::handle next_values, py::handle dones,
+         py::handle truncations, double gamma, double lam, py::handle advantages,
+         py::handle returns, py::handle scratch) {
+        velora::gae_cuda({.rewards = rewards,
+                          .values = values,
+                          .next_values = next_values,
+                          .dones = dones,
+                          .truncations = truncations,
+                          .advantages = advantages,
+                          .returns = returns,
+                          .scratch = scratch},
+                         gamma, lam);
+      },
+      py::arg("rewards"), py::arg("values"), py::arg("next_values"), py::arg("dones"),
+      py::arg("truncations"), py::arg("gamma"), py::arg("lam"), py::arg("advantages"),
+      py::arg("returns"), py::arg("scratch"),
+      "Fills advantages and returns, on torch's current stream. All are contiguous CUDA tensors.");
+
+  m.def("gae_scratch_words", &velora::gae_scratch_words, py::arg("steps"), py::arg("width"),
+        py::arg("itemsize"), "How many int64 `gae_cuda` needs for scratch.");
 
   m.def(
       "inspect",

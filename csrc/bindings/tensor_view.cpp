@@ -338,17 +338,12 @@ std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::in
   DType found = DType::kFloat32;
   const bool is_here =
       device == nullptr ? tensor.device.device_type == kDLCPU : device->holds(tensor);
-  if (!is_here || !from_dlpack_type(tensor.dtype, &found) ||
+  if (!is_here || !is_contiguous(tensor) || !from_dlpack_type(tensor.dtype, &found) ||
       found != dtype || static_cast<std::size_t>(tensor.ndim) != shape.size() ||
       tensor.data == nullptr) {
     return nullptr;
   }
-  std::int64_t stride = 1;
-  for (std::size_t d = shape.size(); d-- > 0;) {
-    if (tensor.shape[d] != shape[d]) return nullptr;
-    if (shape[d] != 1 && tensor.strides[d] != stride) return nullptr;
-    stride *= shape[d];
-  }
+  if (!std::equal(shape.begin(), shape.end(), tensor.shape)) return nullptr;
   return static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
 }
 
@@ -361,15 +356,6 @@ bool converts_unseen(DType from, DType to) {
   if (to != DType::kFloat32) return false;
   return from == DType::kFloat64 || from == DType::kFloat16 || from == DType::kBFloat16 ||
          from == DType::kBool || size_of(from) == 1;
-}
-
-bool is_contiguous(const DLTensor& tensor) {
-  std::int64_t stride = 1;
-  for (int d = tensor.ndim; d-- > 0;) {
-    if (tensor.shape[d] != 1 && tensor.strides[d] != stride) return false;
-    stride *= tensor.shape[d];
-  }
-  return true;
 }
 
 }  // namespace

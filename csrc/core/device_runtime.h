@@ -7,6 +7,7 @@
 #include "core/device_sample.h"
 #include "core/device_sequences.h"
 #include "core/device_write.h"
+#include "core/gae_scan.h"
 
 namespace velora {
 
@@ -67,11 +68,12 @@ class DeviceRuntime {
   virtual void launch_sample(const SampleParams& params, void* stream) = 0;
   virtual void launch_take(const TakeParams& params, void* stream) = 0;
   virtual void launch_sequences(const SequenceParams& params, void* stream) = 0;
+  virtual void launch_gae(const GaeParams& params, void* stream) = 0;
 };
 
 /// Changes with every change of DeviceRuntime or of what it is handed: a runtime of another build
 /// is recognised, not called.
-inline constexpr std::uint32_t kDeviceInterface = 3;
+inline constexpr std::uint32_t kDeviceInterface = 4;
 
 /// Device memory, from whoever manages it. A piece that is freed may serve others at once, in the
 /// order of the stream on which it was allocated.

@@ -13,6 +13,7 @@
 
 #include "core/device_runtime.h"
 #include "core/errors.h"
+#include "cuda/gae.cuh"
 #include "cuda/kernels.cuh"
 
 namespace velora::cuda {
@@ -195,6 +196,22 @@ class CudaRuntime final : public DeviceRuntime {
   void launch_sequences(const SequenceParams& params, void* stream) override {
     const UseDevice use(device_);
     launch_together(sample_sequences, params, params.steps, sequence_blocks_, stream);
+  }
+
+  void launch_gae(const GaeParams& params, void* stream) override {
+    const UseDevice use(device_);
+    const std::uint64_t words =
+        device::gae_scratch_words(params.steps, params.width, params.is_double);
+    if (words > 0) {
+      check(cudaMemsetAsync(params.scratch, 0, words * sizeof(std::uint64_t), as_stream(stream)),
+            "cudaMemsetAsync of the scratch of gae");
+    }
+    device::with_gae_scan(
+        params, [&]<typename Real, typename Flag>(const device::GaeScan<Real, Flag>& scan) {
+          const auto tiles = static_cast<unsigned>(device::gae_tiles(scan.plan));
+          gae_by_tiles<<<tiles, device::kGaeThreads, 0, as_stream(stream)>>>(scan);
+        });
+    check(cudaGetLastError(), "launch of gae_by_tiles");
   }
 
  private:

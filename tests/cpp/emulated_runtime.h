@@ -18,6 +18,7 @@
 
 #include "core/device_runtime.h"
 #include "core/errors.h"
+#include "emulated_gae.h"
 #include "emulated_group.h"
 
 namespace velora::testing {
@@ -203,6 +204,10 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
       device::sample_sequences(grid(kept->steps), *kept,
                                DrawSpace::in(kept->draw.space, kept->draw.count));
     });
+  }
+  void launch_gae(const GaeParams& params, void* stream) override {
+    begin_launch();
+    push(stream, [params, seed = random_()] { emulate_gae(params, {.seed = seed}); });
   }
 
  private:

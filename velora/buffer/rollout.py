@@ -84,12 +84,14 @@ class RolloutBuffer(Buffer):
             wrong = next_values if isinstance(values, Tensor) else values
             name = "next_values" if isinstance(values, Tensor) else "values"
             raise TypeError(f"{name}: expected a tensor, got {type(wrong).__name__}")
-        # On the host, where the estimator runs; a rollout is small beside the critic's work.
-        steps = self.sample().to("cpu")
+        steps = self.sample()
+        if steps.rewards.device.type != "cuda":  # the estimator runs on the CPU and on CUDA
+            steps = steps.to("cpu")
+        place = steps.rewards.device
         columns = (
             steps.rewards.to(values.dtype),
-            _column("values", values, len(steps)).cpu(),
-            _column("next_values", next_values, len(steps)).cpu(),
+            _column("values", values, len(steps)).to(place),
+            _column("next_values", next_values, len(steps)).to(place),
             steps.dones,
             steps.truncations,
         )

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
+from velora import _core
 from velora.returns._library import library
 
 _gae = torch.ops.velora.gae.default
 
 _REAL_DTYPES = (torch.float32, torch.float64)
-_FLAG_DTYPES = (torch.bool, torch.uint8, *_REAL_DTYPES)
+_BYTE_DTYPES = (torch.bool, torch.uint8)
+_FLAG_DTYPES = (*_BYTE_DTYPES, *_REAL_DTYPES)
 
 
 def gae(
@@ -35,6 +37,10 @@ def gae(
     The results are targets: no gradient flows through them, whether or not an input requires one.
     Works under ``torch.compile(fullgraph=True)``.
 
+    On a CUDA device it is queued on the current stream and waits for nothing, so a CUDA graph can
+    capture it. The same inputs give the same bits each time there. They differ from those of the
+    CPU by rounding, as sums over time are taken in another order.
+
     Args:
         rewards: Rewards, time first, of shape (T,) or (T, N), or (T, ...) in general; float32 or
             float64.
@@ -53,7 +59,8 @@ def gae(
 
     Raises:
         ValueError: A shape, dtype, device, ``gamma`` or ``lam`` does not fit.
-        NotImplementedError: The tensors are on a device that has no kernel yet; only the CPU has.
+        NotImplementedError: The tensors are on a device that has no kernel: neither CPU nor CUDA.
+        RuntimeError: They are on a CUDA device, and velora was built without its CUDA kernels.
 
     Paper:
         Schulman et al. 2016, High-Dimensional Continuous Control Using Generalized Advantage
@@ -64,7 +71,8 @@ def gae(
             raise ValueError(f"{name}: expected a number in [0, 1], got {number}")
     # Without truncations `dones` are the only ends, and an end may be marked twice.
     ends = dones if truncations is None else truncations
-    _check(rewards, values, next_values, dones, ends)
+    if not rewards.is_cuda:  # where the operator checks them, in the same words
+        _check(rewards, values, next_values, dones, ends)
     advantages, returns = _gae(rewards, values, next_values, dones, ends, gamma, lam)
     return advantages, returns
 
@@ -94,9 +102,9 @@ def _check(
             raise ValueError(
                 f"{name}: expected the device of rewards, {rewards.device}, got {tensor.device}"
             )
-    if rewards.device.type not in ("cpu", "meta"):
+    if rewards.device.type not in ("cpu", "cuda", "meta"):
         raise NotImplementedError(
-            f"gae runs on CPU tensors only so far, and rewards is on {rewards.device}. "
+            f"gae runs on CPU and CUDA tensors, and rewards is on {rewards.device}. "
             "Move the inputs with .cpu() and the results back with .to(device)."
         )
 
@@ -114,6 +122,45 @@ def _gae_fake(
     return rewards.new_empty(rewards.shape), rewards.new_empty(rewards.shape)
 
 
+def _gae_cuda(
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    dones: Tensor,
+    truncations: Tensor,
+    gamma: float,
+    lam: float,
+) -> tuple[Tensor, Tensor]:
+    _check(rewards, values, next_values, dones, truncations)
+    if not dones.dtype == truncations.dtype == rewards.dtype:
+        dones, truncations = _as_bytes(dones), _as_bytes(truncations)
+    rewards = rewards.contiguous()
+    advantages, returns = (
+        torch.empty_like(rewards, memory_format=torch.contiguous_format) for _ in range(2)
+    )
+    steps = rewards.shape[0]
+    width = rewards.numel() // steps if steps else 0
+    words = _core.gae_scratch_words(steps, width, rewards.itemsize)
+    _core.gae_cuda(
+        rewards,
+        values.contiguous(),
+        next_values.contiguous(),
+        dones.contiguous(),
+        truncations.contiguous(),
+        gamma,
+        lam,
+        advantages,
+        returns,
+        rewards.new_empty(words, dtype=torch.int64),
+    )
+    return advantages, returns
+
+
+def _as_bytes(flags: Tensor) -> Tensor:
+    return flags if flags.dtype in _BYTE_DTYPES else flags.to(torch.bool)
+
+
 torch.library.register_fake("velora::gae", _gae_fake, lib=library)
+library.impl("gae", _gae_cuda, "CUDA")  # type: ignore[no-untyped-call]
 # Not differentiable: autograd passes the operator by, and its outputs require no gradient.
 library.impl("gae", torch.library.fallthrough_kernel, "Autograd")  # type: ignore[no-untyped-call]
