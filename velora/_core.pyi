@@ -125,8 +125,10 @@ def rows_nbytes(
     fields: collections.abc.Sequence[Field],
     lane_capacity: typing.SupportsInt | typing.SupportsIndex,
     num_lanes: typing.SupportsInt | typing.SupportsIndex,
+    compact: bool,
+    frame_stack: typing.SupportsInt | typing.SupportsIndex,
 ) -> int:
-    """Bytes that whole rows of these fields take."""
+    """Bytes that rows of these fields take, without blocks beside them."""
 
 def use_cuda_library(path: str) -> None:
     """Loads the CUDA runtime from there and not from beside this module: for tests."""

@@ -134,12 +134,16 @@ PYBIND11_MODULE(_core, m) {
 
   m.def(
       "rows_nbytes",
-      [](std::vector<velora::Field> fields, std::uint64_t lane_capacity, std::uint32_t num_lanes) {
-        const velora::RowLayout layout(std::move(fields));
-        return velora::RowExtent{lane_capacity, num_lanes, layout.pitch()}.nbytes();
+      [](std::vector<velora::Field> fields, std::uint64_t lane_capacity, std::uint32_t num_lanes,
+         bool compact, std::uint32_t frame_stack) {
+        const velora::RowLayout layout(std::move(fields),
+                                       {.compact = compact, .frame_stack = frame_stack});
+        return velora::RowExtent{lane_capacity, num_lanes, layout.pitch(), frame_stack - 1}
+            .nbytes();
       },
-      py::arg("fields"), py::arg("lane_capacity"), py::arg("num_lanes"),
-      "Bytes that whole rows of these fields take.");
+      py::arg("fields"), py::arg("lane_capacity"), py::arg("num_lanes"), py::arg("compact"),
+      py::arg("frame_stack"),
+      "Bytes that rows of these fields take, without blocks beside them.");
 
   m.def(
       "gae_cuda",

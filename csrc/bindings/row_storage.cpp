@@ -51,7 +51,7 @@ class HostRows final : public RowStorage {
   Sampler sampler_;
 };
 
-/// Everything goes to torch's current stream. Rows are whole.
+/// Everything goes to torch's current stream.
 class DeviceRows final : public RowStorage {
  public:
   DeviceRows(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
@@ -70,7 +70,7 @@ class DeviceRows final : public RowStorage {
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
     store_.append(lanes, source, count, stream());
   }
-  bool takes_columns() const override { return true; }
+  bool takes_columns() const override { return !layout().compact(); }
   void append_columns(LaneRange lanes, std::uint64_t steps, const MixedSource& source) override {
     store_.append_columns(lanes, steps, source, stream());
   }
@@ -92,13 +92,11 @@ class DeviceRows final : public RowStorage {
   }
   void settle() override { store_.settle(stream()); }
   std::vector<std::byte> save(std::span<std::byte> rows) override {
-    store_.save(rows, stream());
-    return {};
+    return store_.save(rows, stream());
   }
   void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
                std::span<const std::byte> blocks) override {
-    if (!blocks.empty()) throw ValueError("blocks: expected none on a CUDA device");
-    store_.restore(lanes, rows, stream());
+    store_.restore(lanes, rows, blocks, stream());
   }
 
  private:
@@ -120,9 +118,6 @@ std::unique_ptr<RowStorage> make_row_storage(RowLayout layout, std::uint64_t lan
                                              StoragePlace place, TorchDevice* device) {
   if (place == StoragePlace::kHost || device == nullptr) {
     return std::make_unique<HostRows>(std::move(layout), lane_capacity, num_lanes, seed);
-  }
-  if (layout.compact()) {
-    throw ValueError("compact: expected False for rows that a CUDA device reads, got True");
   }
   const RowsPlace rows =
       place == StoragePlace::kPinned ? RowsPlace::kPinned : RowsPlace::kDevice;

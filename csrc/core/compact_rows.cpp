@@ -1,5 +1,6 @@
 #include "core/compact_rows.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -29,7 +30,7 @@ CompactRows::CompactRows(const RowLayout& layout)
   }
 }
 
-CompactRows::Links CompactRows::links(const std::byte* row) const {
+Links CompactRows::links(const std::byte* row) const {
   Links links;
   std::memcpy(&links, row + links_offset_, sizeof(links));
   return links;
@@ -136,6 +137,28 @@ void CompactRows::renumber(std::byte* row_copy, std::vector<std::uint32_t>& bloc
     *link = static_cast<std::uint32_t>(blocks.size() - 1);
   }
   set_links(row_copy, both);
+}
+
+std::size_t CompactRows::check_all(std::span<const SavedLane> lanes,
+                                   std::span<const std::byte> rows, std::size_t pitch,
+                                   std::uint64_t capacity, std::size_t blocks_nbytes) const {
+  const std::size_t count = blocks_nbytes / blocks_.block_bytes();
+  if (blocks_nbytes != count * blocks_.block_bytes()) {
+    throw ValueError("blocks: expected whole ones of " + std::to_string(blocks_.block_bytes()) +
+                     " bytes, got " + std::to_string(blocks_nbytes) + " bytes");
+  }
+  std::vector<bool> used(count);
+  for (const SavedLane& lane : lanes) {
+    const std::size_t nbytes = (lane.pushed - lane.first) * pitch;
+    check(rows.first(nbytes), pitch, capacity, used);
+    rows = rows.subspan(nbytes);
+  }
+  const auto unused = std::count(used.begin(), used.end(), false);
+  if (unused > 0) {
+    throw ValueError("blocks: expected a row for each, got " + std::to_string(unused) +
+                     " that none leads to");
+  }
+  return count;
 }
 
 void CompactRows::check(std::span<const std::byte> rows, std::size_t pitch, std::uint64_t capacity,

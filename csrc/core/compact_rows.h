@@ -6,23 +6,13 @@
 #include <vector>
 
 #include "core/block_store.h"
+#include "core/compact_view.h"
+#include "core/lanes.h"
 #include "core/row_layout.h"
 #include "core/row_source.h"
 #include "core/rows_view.h"
 
 namespace velora {
-
-/// Where one frame of an observation lies: in a row, or in a block.
-struct FramePlace {
-  const std::byte* base;
-  std::int32_t frame;  // its number in the block's stack; negative: `base` is a row
-
-  const std::byte* of(std::size_t row_offset, std::size_t block_offset,
-                      std::size_t frame_bytes) const {
-    return frame < 0 ? base + row_offset
-                     : base + block_offset + static_cast<std::size_t>(frame) * frame_bytes;
-  }
-};
 
 /// The observations of compact rows, each stored once.
 ///
@@ -56,19 +46,16 @@ class CompactRows {
   const BlockStore& blocks() const { return blocks_; }
   /// Numbers the blocks of a copied row from blocks.size() on, and adds their present numbers.
   void renumber(std::byte* row_copy, std::vector<std::uint32_t>& blocks) const;
-  /// Throws ValueError unless the copied rows of a lane, of which the newest `capacity` are to be
-  /// alive, can be read with the blocks that are not `used` yet; those that they use then are.
-  void check(std::span<const std::byte> rows, std::size_t pitch, std::uint64_t capacity,
-             std::vector<bool>& used) const;
+  /// Throws ValueError unless the copied rows of `lanes`, of which the newest `capacity` of each
+  /// are to be alive, can be read with so many bytes of blocks, each of which has its row. Returns
+  /// the number of blocks.
+  std::size_t check_all(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
+                        std::size_t pitch, std::uint64_t capacity, std::size_t blocks_nbytes) const;
   /// Takes `count` blocks back that were numbered so. Precondition: there are no others.
   void restore(const std::byte* blocks, std::size_t count);
 
  private:
-  static constexpr std::uint32_t kNone = UINT32_MAX;
-  struct Links {
-    std::uint32_t next;
-    std::uint32_t head;
-  };
+  static constexpr std::uint32_t kNone = Links::kNone;
   /// A leaf of the observation, which is a field of the state and one of the next state.
   struct Leaf {
     std::size_t state;  // field
@@ -80,6 +67,9 @@ class CompactRows {
     std::uint32_t frames;
   };
 
+  /// The same of one lane; the blocks that its rows lead to are `used` then.
+  void check(std::span<const std::byte> rows, std::size_t pitch, std::uint64_t capacity,
+             std::vector<bool>& used) const;
   Links links(const std::byte* row) const;
   void set_links(std::byte* row, Links links) const;
   bool is_state(std::uint32_t block, const RowSource& source, std::size_t i) const;

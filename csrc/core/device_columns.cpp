@@ -20,14 +20,38 @@ std::size_t host_step_bytes(const RowLayout& layout, LaneRange lanes, const Mixe
   return bytes;
 }
 
-std::vector<DeviceColumn> device_columns(const BatchTarget& target) {
-  std::vector<DeviceColumn> columns(target.num_columns);
+namespace {
+
+/// Adds a column for each frame of a stack; what is none goes with the newest frame.
+void add_frames(const Column& column, std::uint32_t frame_stack, std::vector<DeviceColumn>& out) {
+  const std::uint64_t nbytes = column.nbytes / column.frames;
+  for (std::uint32_t f = 0; f < column.frames; ++f) {
+    const std::uint32_t frame = column.frames > 1 ? f : frame_stack - 1;
+    out.push_back({.nbytes = nbytes,
+                   .memory = column.out + f * nbytes,
+                   .block_offset = column.block_offset,
+                   .row_offset = static_cast<std::uint32_t>(column.row_offset),
+                   .source = column.source,
+                   .frame = static_cast<std::uint8_t>(frame),
+                   .frames = static_cast<std::uint8_t>(column.frames)});
+  }
+}
+
+}  // namespace
+
+std::vector<DeviceColumn> device_columns(const BatchTarget& target, std::uint32_t frame_stack) {
+  std::vector<DeviceColumn> columns;
+  columns.reserve(target.num_columns);
   for (std::uint32_t c = 0; c < target.num_columns; ++c) {
     const Column& column = target.columns[c];
-    columns[c] = {.row_offset = column.row_offset,
-                  .nbytes = column.nbytes,
-                  .memory = column.out,
-                  .next = column.source == Source::kNext};
+    if (column.source >= Source::kFrames) {
+      add_frames(column, frame_stack, columns);
+    } else {
+      columns.push_back({.nbytes = column.nbytes,
+                         .memory = column.out,
+                         .row_offset = static_cast<std::uint32_t>(column.row_offset),
+                         .source = column.source});
+    }
   }
   return columns;
 }
@@ -37,14 +61,20 @@ std::size_t columns_bytes(std::size_t count) {
   return fit ? 0 : DeviceWriteBuffer::align(count * sizeof(DeviceColumn));
 }
 
+std::size_t columns_bytes(const BatchTarget& target) {
+  std::size_t count = 0;
+  for (std::uint32_t c = 0; c < target.num_columns; ++c) count += target.columns[c].frames;
+  return columns_bytes(count);
+}
+
 void place_columns(std::vector<DeviceColumn>& columns, std::byte*& lists, DeviceColumns* out) {
   constexpr std::uint64_t kWidest = 16;
   out->words = 0;
   for (DeviceColumn& column : columns) {
-    const std::uint64_t bits = column.row_offset | column.nbytes | kWidest |
+    const std::uint64_t bits = column.row_offset | column.nbytes | column.block_offset | kWidest |
                                reinterpret_cast<std::uintptr_t>(column.memory);
-    column.word_log2 = static_cast<std::uint32_t>(std::countr_zero(bits));
-    column.first_word = out->words;
+    column.word_log2 = static_cast<std::uint8_t>(std::countr_zero(bits));
+    column.first_word = static_cast<std::uint32_t>(out->words);
     out->words += column.nbytes >> column.word_log2;
   }
   const std::size_t elsewhere = columns_bytes(columns.size());

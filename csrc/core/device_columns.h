@@ -14,10 +14,11 @@ namespace velora {
 std::size_t host_step_bytes(const RowLayout& layout, LaneRange lanes, const MixedSource& source);
 
 /// The columns of a batch, as a launch copies them.
-std::vector<DeviceColumn> device_columns(const BatchTarget& target);
+std::vector<DeviceColumn> device_columns(const BatchTarget& target, std::uint32_t frame_stack);
 
 /// Bytes that a launch needs elsewhere for so many columns.
 std::size_t columns_bytes(std::size_t count);
+std::size_t columns_bytes(const BatchTarget& target);
 
 /// Puts columns where a launch finds them: with it or, where there are too many, into `lists`, of
 /// which it takes columns_bytes(). Gives each the widest words that its places allow.

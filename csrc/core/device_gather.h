@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/compact_view.h"
 #include "core/device_launch.h"
 #include "core/gather.h"
 #include "core/lanes.h"
@@ -13,21 +14,26 @@
 namespace velora {
 
 /// A column as a launch copies it: in words as wide as its place allows, so that consecutive
-/// threads move consecutive words of a row.
+/// threads move consecutive words of a row. Of stacks, each frame is a column of its own.
 struct DeviceColumn {
-  std::uint64_t row_offset;
   std::uint64_t nbytes;
-  std::uint64_t first_word = 0;  // counted through all columns before it
-  std::byte* memory;             // of its rows, packed one after the other
-  std::uint32_t word_log2 = 0;   // words of 1, 2, 4, 8 or 16 bytes
-  bool next;                     // of the row that the step leads to
+  std::byte* memory;               // of its first row
+  std::uint64_t block_offset = 0;  // of the first frame in a block
+  std::uint32_t row_offset = 0;
+  std::uint32_t first_word = 0;  // counted through all columns before it
+  Source source = Source::kRow;
+  std::uint8_t word_log2 = 0;  // words of 1, 2, 4, 8 or 16 bytes
+  std::uint8_t frame = 0;      // of a stack of ...
+  std::uint8_t frames = 1;     // ... so many, which lie together
 
   VELORA_HD std::uint64_t end_word() const { return first_word + (nbytes >> word_log2); }
+  VELORA_HD std::byte* row(std::uint64_t i) const { return memory + i * nbytes * frames; }
+  VELORA_HD std::uint64_t frame_pitch() const { return frames > 1 ? nbytes : 0; }
 };
 
 /// Columns that travel with a launch, or lie in device memory where there are more.
 struct DeviceColumns {
-  static constexpr std::uint32_t kInline = 48;
+  static constexpr std::uint32_t kInline = 38;
 
   std::uint64_t words;            // in all columns of one row
   const DeviceColumn* elsewhere;  // null: here
@@ -40,6 +46,7 @@ struct DeviceColumns {
 struct GatherParams {
   RowsView view;                // of the device's lane states; its even_size is not good
   const ControlBlock* control;  // on the device
+  CompactView compact;          // of no frames where rows are whole
   BatchTarget target;           // without its columns
   std::uint64_t count;          // of the batch's rows
   DeviceColumns columns;
@@ -111,7 +118,7 @@ VELORA_HD inline void each_word(const DeviceColumns& columns, TeamMember member,
 /// Writes padding into place `i` of the batch.
 VELORA_HD inline void pad_row(const GatherParams& params, std::uint64_t i, TeamMember member) {
   each_word(params.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
-    clear_word(column.word_log2, column.memory + i * column.nbytes, word);
+    clear_word(column.word_log2, column.row(i), word);
   });
   if (member.rank != 0) return;
   const BatchTarget& target = params.target;
@@ -120,6 +127,29 @@ VELORA_HD inline void pad_row(const GatherParams& params, std::uint64_t i, TeamM
     if (part != nullptr) part[i] = 0.0f;
   }
   if (target.indices != nullptr) target.indices[i] = -1;
+}
+
+/// A row and the last of the steps from it on.
+struct GatheredStep {
+  RowId id;
+  RowId last;
+  const std::byte* row;
+  const std::byte* last_row;
+};
+
+/// Where a column's part of a step lies.
+VELORA_HD inline const std::byte* source_of(const GatherParams& params, const GatheredStep& step,
+                                            const DeviceColumn& column) {
+  const CompactView& compact = params.compact;
+  if (column.source == Source::kRow) return step.row + column.row_offset;
+  if (compact.frame_stack == 0) return step.last_row + column.row_offset;
+  if (column.source == Source::kNext) {  // a block begins as a row does
+    return compact.next_frame_of(params.view, step.last, 0).base + column.row_offset;
+  }
+  const FramePlace place = column.source == Source::kFrames
+                               ? compact.frame_of(params.view, step.id, column.frame)
+                               : compact.next_frame_of(params.view, step.last, column.frame);
+  return place.of(column.row_offset, column.block_offset, column.frame_pitch());
 }
 
 /// Writes the row `id`, or padding where it is of no lane, into place `i` of the batch.
@@ -134,9 +164,9 @@ VELORA_HD inline void gather_row(const GatherParams& params, RowId id, std::uint
     ahead = look_ahead(view, id, params.target);
     last = view.row(ahead.last);
   }
+  const GatheredStep step = {.id = id, .last = ahead.last, .row = row, .last_row = last};
   each_word(params.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
-    const std::byte* in = (column.next ? last : row) + column.row_offset;
-    copy_word(column.word_log2, column.memory + i * column.nbytes, in, word);
+    copy_word(column.word_log2, column.row(i), source_of(params, step, column), word);
   });
   if (member.rank != 0) return;
   if (params.target.n_step > 1) params.target.rewards[i] = static_cast<float>(ahead.reward);

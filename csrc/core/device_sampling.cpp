@@ -69,8 +69,9 @@ GatherParams DeviceStore::gather_params(const BatchTarget& target, std::uint64_t
   params.control = head_.control();
   params.target = target;
   params.target.columns = nullptr;
+  if (blocks_ != nullptr) params.compact = blocks_->view();
   params.count = count;
-  std::vector<DeviceColumn> columns = device_columns(target);
+  std::vector<DeviceColumn> columns = device_columns(target, layout_.frame_stack());
   place_columns(columns, lists, &params.columns);
   return params;
 }
@@ -94,7 +95,7 @@ DrawParams DeviceStore::draw_params(std::uint64_t count, bool in_memory, std::si
 void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* stream) {
   require_at_most(std::min(size(), kMaxDraw), count);
   if (count == 0) return;
-  std::byte* lists = begin_read(columns_bytes(target.num_columns), stream);
+  std::byte* lists = begin_read(columns_bytes(target), stream);
   const SampleParams params = {.gather = gather_params(target, count, lists),
                                .draw = draw_params(count, count > DrawParams::kMaxBlockDraw, 0)};
   runtime_.launch_sample(params, stream);
@@ -109,7 +110,7 @@ void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarg
     require_running("sample of environments with different numbers of steps", stream);
     find_in_time_order(view(), start, count, ids);
   }
-  std::byte* lists = begin_read(columns_bytes(target.num_columns) + ids_bytes(ids.size()), stream);
+  std::byte* lists = begin_read(columns_bytes(target) + ids_bytes(ids.size()), stream);
   TakeParams params = {
       .gather = gather_params(target, count, lists), .ids = nullptr, .start = start};
   if (!ids.empty()) params.ids = place_ids(ids, lists);
@@ -134,10 +135,9 @@ void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count
     for (const std::uint64_t number : drawn) starts.push_back(from.locate(view(), number));
   }
   const std::uint64_t rows = count * (spec.burn_in + spec.length);
-  std::byte* lists =
-      begin_read(columns_bytes(target.steps.num_columns) +
-                     columns_bytes(target.firsts.num_columns) + ids_bytes(starts.size()),
-                 stream);
+  std::byte* lists = begin_read(
+      columns_bytes(target.steps) + columns_bytes(target.firsts) + ids_bytes(starts.size()),
+      stream);
   const std::size_t span_bytes = count * sizeof(SequenceSpan);
   SequenceParams params = {};
   params.steps = gather_params(target.steps, rows, lists);

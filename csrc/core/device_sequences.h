@@ -33,6 +33,9 @@ struct SequenceParams {
   VELORA_HD std::uint32_t num_steps() const { return burn_in + length; }
 };
 
+/// Every driver takes so much with a launch.
+static_assert(sizeof(SequenceParams) <= 4096);
+
 namespace device {
 
 /// As much of sequence `i` as the lane has, whatever its rows say.

@@ -15,13 +15,15 @@ std::size_t copied_bytes(std::size_t nbytes) {
   return DeviceWriteBuffer::align(nbytes) + piece_bytes(nbytes);
 }
 
+/// In the buffer, with all that goes with it.
 std::size_t row_bytes(const RowLayout& layout) {
-  return layout.pitch() + piece_bytes(layout.pitch());
+  const std::size_t row = layout.pitch() + piece_bytes(layout.pitch());
+  return layout.compact() ? row + 2 * copied_bytes(layout.block_bytes()) : row;
 }
 
 /// A handful of pieces make up the head.
 std::size_t head_bytes(std::uint32_t num_lanes) {
-  return copied_bytes(DeviceHead::nbytes(num_lanes)) + 4 * copied_bytes(1);
+  return copied_bytes(DeviceHead::nbytes(num_lanes)) + 4 * copied_bytes(DeviceStaging::kMostChange);
 }
 
 }  // namespace
@@ -40,20 +42,24 @@ DeviceStaging::DeviceStaging(const RowLayout& layout, const Lanes& lanes, Device
 
 std::size_t DeviceStaging::least_half(const RowLayout& layout, std::uint32_t num_lanes) {
   // One row, one flag and everything else, and as much again for alignment.
-  return DeviceWriteBuffer::align(2 * (row_bytes(layout) + copied_bytes(1)) +
-                                  head_bytes(num_lanes) + sizeof(WritePiece));
+  return DeviceWriteBuffer::align(
+      2 * (row_bytes(layout) + copied_bytes(DeviceStaging::kMostChange)) + head_bytes(num_lanes) +
+      sizeof(WritePiece));
 }
 
 std::size_t DeviceStaging::lane_bytes() const {
   if (all_changed_) return all_lanes_bytes_;
   const std::size_t of_one =
       copied_bytes(sizeof(LaneState)) + num_levels_ * copied_bytes(sizeof(std::uint64_t));
-  return std::min(all_lanes_bytes_, (touched_.size() + 1) * of_one + copied_bytes(1));
+  return std::min(all_lanes_bytes_,
+                  (touched_.size() + 1) * of_one + copied_bytes(DeviceStaging::kMostChange));
 }
 
 std::size_t DeviceStaging::tail_bytes() const {
-  return rows_.size() * (bytes_per_row_ - layout_.pitch()) + (ended_.size() + 1) * copied_bytes(1) +
-         lane_bytes();
+  const std::size_t pieces = rows_.size() * piece_bytes(layout_.pitch()) +
+                             block_numbers_.size() * piece_bytes(layout_.block_bytes()) +
+                             others_.size() * sizeof(WritePiece);
+  return pieces + (changes_.size() + 2) * copied_bytes(kMostChange) + lane_bytes();
 }
 
 void DeviceStaging::touch(std::uint32_t lane) {
@@ -68,14 +74,31 @@ void DeviceStaging::add(RowId id, const std::byte* row) {
   newest_[id.lane] = static_cast<std::uint32_t>(rows_.size());
 }
 
-void DeviceStaging::set_flags(RowId newest, std::uint8_t flags) {
+void DeviceStaging::set(RowId newest, std::size_t offset, const void* bytes, std::size_t nbytes) {
   touch(newest.lane);
   const std::uint32_t number = newest_[newest.lane];
   if (number != UINT32_MAX) {
-    const_cast<std::byte*>(rows_[number - 1].memory)[layout_.flags_offset()] = std::byte{flags};
-  } else {
-    ended_.push_back({.row = newest, .flags = flags});
+    std::memcpy(const_cast<std::byte*>(rows_[number - 1].memory) + offset, bytes, nbytes);
+    return;
   }
+  changes_.push_back({.row = newest, .offset = offset, .nbytes = nbytes, .bytes = {}});
+  std::memcpy(changes_.back().bytes, bytes, nbytes);
+}
+
+std::byte* DeviceStaging::block(std::byte* place, std::uint32_t number, std::size_t nbytes) {
+  if (number >= block_memory_.size()) block_memory_.resize(std::size_t{number} + 1);
+  if (block_memory_[number] != nullptr) return block_memory_[number];
+  std::byte* memory = buffer_.take(nbytes);
+  block_memory_[number] = memory;
+  block_numbers_.push_back(number);
+  others_.push_back({.to = place, .from = memory, .nbytes = nbytes});
+  return memory;
+}
+
+void DeviceStaging::write(std::byte* to, const void* bytes, std::size_t nbytes) {
+  std::byte* memory = buffer_.take(nbytes);
+  std::memcpy(memory, bytes, nbytes);
+  others_.push_back({.to = to, .from = memory, .nbytes = nbytes});
 }
 
 void DeviceStaging::add_piece(std::byte* to, const std::byte* from, std::size_t nbytes) {
@@ -99,13 +122,14 @@ void DeviceStaging::list_rows() {
     if (row.id.serial < view.present(row.id.lane)) continue;
     add_piece(device_rows_ + view.place(row.id) * layout_.pitch(), row.memory, layout_.pitch());
   }
-  for (const Flags& ended : ended_) {
-    if (ended.row.serial < view.present(ended.row.lane)) continue;
-    std::byte* flags = buffer_.take(1);
-    *flags = std::byte{ended.flags};
-    add_piece(device_rows_ + view.place(ended.row) * layout_.pitch() + layout_.flags_offset(),
-              flags, 1);
+  for (const Change& change : changes_) {
+    if (change.row.serial < view.present(change.row.lane)) continue;
+    std::byte* memory = buffer_.take(change.nbytes);
+    std::memcpy(memory, change.bytes, change.nbytes);
+    add_piece(device_rows_ + view.place(change.row) * layout_.pitch() + change.offset, memory,
+              change.nbytes);
   }
+  for (const WritePiece& other : others_) add_piece(other.to, other.from, other.nbytes);
 }
 
 void DeviceStaging::list_lanes() {
@@ -155,7 +179,10 @@ void DeviceStaging::clear() {
   for (const std::uint32_t lane : touched_) newest_[lane] = 0;
   touched_.clear();
   rows_.clear();
-  ended_.clear();
+  changes_.clear();
+  others_.clear();
+  for (const std::uint32_t number : block_numbers_) block_memory_[number] = nullptr;
+  block_numbers_.clear();
   all_changed_ = false;
 }
 

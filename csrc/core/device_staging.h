@@ -19,6 +19,8 @@ namespace velora {
 /// Not synchronised.
 class DeviceStaging {
  public:
+  static constexpr std::size_t kMostChange = 8;
+
   /// `rows` is where rows go on the device. All of these outlive this.
   DeviceStaging(const RowLayout& layout, const Lanes& lanes, DeviceWriteBuffer& buffer,
                 std::byte* rows, DeviceHead head);
@@ -26,7 +28,7 @@ class DeviceStaging {
   /// The least that half a write buffer must hold.
   static std::size_t least_half(const RowLayout& layout, std::uint32_t num_lanes);
 
-  bool empty() const { return touched_.empty() && !all_changed_; }
+  bool empty() const { return touched_.empty() && others_.empty() && !all_changed_; }
   /// Whether there is room for one more row, or another change of one lane, and for all that
   /// pieces() puts down.
   bool has_room() const { return buffer_.has_room(bytes_per_row_ + tail_bytes()); }
@@ -36,8 +38,13 @@ class DeviceStaging {
   void add(RowId id, const std::byte* row);
   /// The lane's state has changed. Precondition, here and below: has_room().
   void touch(std::uint32_t lane);
-  /// Its lane's newest row, whose flags are these now.
-  void set_flags(RowId newest, std::uint8_t flags);
+  /// Of its lane's newest row, `nbytes` at an offset have changed: at most kMostChange.
+  void set(RowId newest, std::size_t offset, const void* bytes, std::size_t nbytes);
+  /// Memory for the block of that number, which has its place on the device: the same until
+  /// clear(), as each place is written once.
+  std::byte* block(std::byte* place, std::uint32_t number, std::size_t nbytes);
+  /// Anything else that goes to the device, with the next row.
+  void write(std::byte* to, const void* bytes, std::size_t nbytes);
   /// All lanes have changed, and the draws, too.
   void change_all() { all_changed_ = true; }
 
@@ -51,9 +58,11 @@ class DeviceStaging {
     RowId id;
     const std::byte* memory;
   };
-  struct Flags {
+  struct Change {
     RowId row;
-    std::uint8_t flags;
+    std::size_t offset;
+    std::size_t nbytes;
+    std::byte bytes[kMostChange];
   };
 
   RowsView view() const { return lanes_.view(device_rows_, layout_); }
@@ -75,9 +84,12 @@ class DeviceStaging {
   std::size_t bytes_per_row_;    // in the buffer, with its pieces
   std::size_t all_lanes_bytes_;  // the same for all that the head has
   std::vector<Row> rows_;
-  std::vector<Flags> ended_;
-  std::vector<std::uint32_t> touched_;  // lanes, each once
-  std::vector<std::uint32_t> newest_;   // lane -> number of its newest row here, from 1 on
+  std::vector<Change> changes_;  // of rows that were sent before
+  std::vector<WritePiece> others_;
+  std::vector<std::uint32_t> block_numbers_;  // of those among them that are blocks
+  std::vector<std::byte*> block_memory_;      // number -> memory here, or null
+  std::vector<std::uint32_t> touched_;        // lanes, each once
+  std::vector<std::uint32_t> newest_;         // lane -> number of its newest row here, from 1 on
   std::vector<WritePiece> pieces_;
   bool all_changed_ = true;
 };

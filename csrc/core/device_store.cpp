@@ -52,7 +52,7 @@ DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uin
                          std::uint64_t seed, const Device& device, RowsPlace place, void* stream,
                          std::size_t half_bytes)
     : layout_(std::move(layout)),
-      extent_{lane_capacity, num_lanes, layout_.pitch()},
+      extent_{lane_capacity, num_lanes, layout_.pitch(), layout_.frame_stack() - 1},
       lanes_memory_(allocate_lanes(extent_)),
       lanes_(lanes_memory_.data(), extent_, seed),
       runtime_(device.runtime),
@@ -64,6 +64,8 @@ DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uin
       head_(memory_.data(), num_lanes),
       buffer_(runtime_, std::max(half_bytes, DeviceStaging::least_half(layout_, num_lanes))),
       staging_(layout_, lanes_, buffer_, rows_, head_),
+      blocks_(layout_.compact() ? std::make_unique<DeviceBlocks>(layout_, extent_, allocator_)
+                                : nullptr),
       order_(runtime_) {
   order_.end(stream);  // what others still do to the memory that this has now
 }
@@ -129,19 +131,32 @@ void DeviceStore::append(const LaneOrder& order, const RowSource& source, std::s
                          void* stream) {
   require_running("push", stream);
   learn_episodes(stream);
+  if (blocks_) {
+    // A row that is overwritten gives its blocks back first: more than all places never need.
+    reserve_blocks(std::min<std::uint64_t>(count, extent_.num_lanes * extent_.lane_slots()),
+                   stream);
+  }
   std::uint32_t lane = order.before_first();
   for (std::size_t i = 0; i < count; ++i) {
     lane = order.next(i, lane);
     make_room(stream);
     std::byte* row = staging_.next_row();
+    if (blocks_) blocks_->write(lanes_, view(), lane, row, source, i, staging_);
     for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
       const Field& field = layout_.fields()[f];
+      if (blocks_ && (field.role == Role::kState || field.role == Role::kNextState)) continue;
       std::memcpy(row + field.offset, source.fields[f] + i * field.nbytes, field.nbytes);
     }
     row[layout_.flags_offset()] = std::byte{lanes_.next_flags(lane, source.flags(i))};
     commit(lane, row);
   }
   if (order_.captured()) flush(stream);
+}
+
+void DeviceStore::reserve_blocks(std::size_t rows, void* stream) {
+  blocks_->reserve(rows);
+  order_.end(stream);  // what others still do to the memory that this has now
+  while (!blocks_->announce(staging_)) make_room(stream);
 }
 
 void DeviceStore::commit(std::uint32_t lane, const std::byte* row) {
@@ -211,8 +226,10 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
     const Field& field = layout_.fields()[f];
     std::byte* memory = place(source.rows.fields[f], field.nbytes, source.on_device[f]);
-    columns.push_back(
-        {.row_offset = field.offset, .nbytes = field.nbytes, .memory = memory, .next = false});
+    columns.push_back({.row_offset = field.offset,
+                       .nbytes = field.nbytes,
+                       .memory = memory,
+                       .pitch = field.nbytes});
   }
   params.done.flags = place(source.rows.done, 1, source.done_on_device);
   params.truncated.flags = place(source.rows.truncated, 1, source.truncated_on_device);
@@ -232,7 +249,7 @@ void DeviceStore::end_episode(std::uint32_t lane, void* stream) {
     const RowId newest = {lane, before.pushed - 1};
     const std::uint8_t flags = kTruncated | (before.episode == newest.serial ? kFirst : 0);
     if (knows_flags_) flags_[view().place(newest)] = std::byte{flags};
-    staging_.set_flags(newest, flags);
+    staging_.set(newest, layout_.flags_offset(), &flags, 1);
   }
   if (order_.captured()) flush(stream);
 }
@@ -245,6 +262,7 @@ void DeviceStore::clear(void* stream) {
   runtime_.launch_clear({.view = device_view(), .control = head_.control()}, stream);
   order_.end(stream);
   lanes_.clear();
+  if (blocks_) blocks_->clear();
   windows_.clear();
 }
 
@@ -286,11 +304,17 @@ void DeviceStore::fetch_lanes(void* stream) {
 }
 
 void DeviceStore::restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
-                          void* stream) {
+                          std::span<const std::byte> blocks, void* stream) {
   require_running("restore", stream);
   apply_pending();
   const std::size_t pitch = layout_.pitch();
   lanes_.check(lanes, rows.size());
+  if (blocks_) {
+    blocks_->check(lanes, rows, blocks, extent_);
+  } else if (!blocks.empty()) {
+    throw ValueError("blocks: expected none beside whole rows, got " +
+                     std::to_string(blocks.size()) + " bytes");
+  }
   flush(stream);  // what waits has serials that are about to name other rows
   buffer_.turn();
   lanes_.restore(lanes);
@@ -298,37 +322,63 @@ void DeviceStore::restore(std::span<const SavedLane> lanes, std::span<const std:
   knows_flags_ = false;
   windows_.forget();
   staging_.change_all();
-  const std::byte* in = rows.data();
+  if (blocks_) restore_blocks(blocks, stream);
+  std::span<const std::byte> rest = rows;
   for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {
-    for (std::uint64_t serial = lanes[lane].first; serial < lanes[lane].pushed; ++serial) {
+    const std::size_t count = lanes[lane].pushed - lanes[lane].first;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::byte* in = rest.data() + i * pitch;
       make_room(stream);
       std::byte* row = staging_.next_row();
       std::memcpy(row, in, pitch);
+      if (blocks_) blocks_->restore_links(lanes_.next_place(lane), in);
       commit(lane, row);
-      in += pitch;
     }
+    if (blocks_) blocks_->restore_lane(lane, rest.first(count * pitch), pitch, blocks);
+    rest = rest.subspan(count * pitch);
   }
   flush(stream);
   buffer_.turn();  // for the number of draws, which the caller sets
   staging_.change_all();
 }
 
-void DeviceStore::save(std::span<std::byte> rows, void* stream) {
+void DeviceStore::restore_blocks(std::span<const std::byte> blocks, void* stream) {
+  const std::size_t nbytes = layout_.block_bytes();
+  const std::size_t count = blocks.size() / nbytes;
+  blocks_->restart(count);
+  reserve_blocks(0, stream);
+  for (std::size_t i = 0; i < count; ++i) {
+    make_room(stream);
+    const auto number = static_cast<std::uint32_t>(i);
+    std::byte* memory = staging_.block(blocks_->at(number), number, nbytes);
+    std::memcpy(memory, blocks.data() + i * nbytes, nbytes);
+  }
+}
+
+std::vector<std::byte> DeviceStore::save(std::span<std::byte> rows, void* stream) {
   settle(stream);
   flush(stream);
   order_.begin(stream);
-  const std::size_t pitch = layout_.pitch();
+  const RowsView view = this->view();
   std::byte* out = rows.data();
   for (std::uint32_t lane = 0; lane < extent_.num_lanes; ++lane) {
-    const RowId begin = {lane, view().begin(lane)};
-    const std::uint64_t size = view().size(lane);
-    each_piece(view(), begin, size, [&](const std::byte* device, RowId first, std::uint64_t count) {
-      runtime_.copy_to_host(out + (first.serial - begin.serial) * pitch, device, count * pitch,
-                            stream);
+    const RowId first = {lane, view.present(lane)};
+    const std::uint64_t count = view.end(lane) - first.serial;
+    each_piece(view, first, count, [&](const std::byte* device, RowId, std::uint64_t size) {
+      runtime_.copy_to_host(out, device, size * view.pitch, stream);
+      out += size * view.pitch;
     });
-    out += size * pitch;
   }
   runtime_.synchronize(stream);
+  if (!blocks_) return {};
+  const std::vector<const std::byte*> places = blocks_->renumber(rows, view.pitch);
+  std::vector<std::byte> blocks(places.size() * layout_.block_bytes());
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    runtime_.copy_to_host(blocks.data() + i * layout_.block_bytes(), places[i],
+                          layout_.block_bytes(), stream);
+  }
+  runtime_.synchronize(stream);
+  return blocks;
 }
 
 }  // namespace velora

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
+#include "core/device_blocks.h"
 #include "core/device_head.h"
 #include "core/device_order.h"
 #include "core/device_runtime.h"
@@ -53,6 +55,8 @@ struct MixedSource {
 /// what was queued until then, and draw anew from what there is. From then on nothing waits in
 /// pinned memory. Where there are too few rows then, the batch is padding.
 ///
+/// Compact rows have their blocks on the device; what decides them is compared on the host.
+///
 /// The host waits for the device in settle(), save(), restore() and the destructor, in
 /// sample_sequences() where it says so, and before it writes into pinned memory that the device has
 /// not read yet, half a write buffer ago. Every other operation is O(rows that the host brings).
@@ -90,7 +94,8 @@ class DeviceStore {
   /// throws. Waits where append_columns() came before.
   void append(const LaneOrder& order, const RowSource& source, std::size_t count, void* stream);
   /// Appends `steps` rows of each lane, step by step: row `t * lanes.count + l` is step t of lane
-  /// l. Never waits. Of more than half the write buffer holds, some may be there when this throws.
+  /// l. Never waits. Precondition: rows are whole. Of more than half the write buffer holds, some
+  /// may be there when this throws.
   void append_columns(LaneRange lanes, std::uint64_t steps, const MixedSource& source,
                       void* stream);
   /// As Store::end_episode. Waits where append_columns() came before.
@@ -118,9 +123,10 @@ class DeviceStore {
   /// Brings lanes() up to date with the device. Waits where only the device knows.
   void settle(void* stream);
   /// As Store::save, after settle(); waits for the stream.
-  void save(std::span<std::byte> rows, void* stream);
+  std::vector<std::byte> save(std::span<std::byte> rows, void* stream);
   /// As Store::restore.
-  void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows, void* stream);
+  void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
+               std::span<const std::byte> blocks, void* stream);
 
  private:
   std::byte* reserve(std::size_t bytes, void* stream);
@@ -128,6 +134,8 @@ class DeviceStore {
   /// For one more change of the host's.
   void make_room(void* stream);
   void commit(std::uint32_t lane, const std::byte* row);
+  void reserve_blocks(std::size_t rows, void* stream);
+  void restore_blocks(std::span<const std::byte> blocks, void* stream);
   void apply_pending();
   void learn_episodes(void* stream);
   void fetch_lanes(void* stream);
@@ -159,6 +167,7 @@ class DeviceStore {
   DeviceHead head_;
   DeviceWriteBuffer buffer_;
   DeviceStaging staging_;
+  std::unique_ptr<DeviceBlocks> blocks_;  // of compact rows
   DeviceOrder order_;
   bool capturing_ = false;                    // the read that is being queued
   bool has_lists_ = false;                    // the same

@@ -121,7 +121,7 @@ VELORA_HD inline void append_row(const AppendParams& params, std::uint32_t lane,
                    (std::uint64_t{lane} * view.lane_slots + serial % view.lane_slots) * view.pitch;
   if (stays) {
     each_word(params.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
-      copy_word(column.word_log2, row + column.row_offset, column.memory + i * column.nbytes, word);
+      copy_word(column.word_log2, row + column.row_offset, column.row(i), word);
     });
   }
   if (member.rank != 0) return;

@@ -169,24 +169,13 @@ void Store::restore(std::span<const SavedLane> lanes, std::span<const std::byte>
                     std::span<const std::byte> blocks) {
   const std::size_t pitch = layout_.pitch();
   lanes_.check(lanes, rows.size());
-  const std::size_t num_blocks = compact_ ? blocks.size() / layout_.block_bytes() : 0;
-  if (blocks.size() != num_blocks * layout_.block_bytes()) {
-    throw ValueError("blocks: expected whole ones of " + std::to_string(layout_.block_bytes()) +
-                     " bytes, got " + std::to_string(blocks.size()) + " bytes");
-  }
-  std::vector<bool> used(num_blocks);
+  std::size_t num_blocks = 0;
   if (compact_) {
-    std::span<const std::byte> rest = rows;
-    for (const SavedLane& lane : lanes) {
-      const std::size_t nbytes = (lane.pushed - lane.first) * pitch;
-      compact_->check(rest.first(nbytes), pitch, lanes_.control().lane_capacity, used);
-      rest = rest.subspan(nbytes);
-    }
-  }
-  const auto unused = static_cast<std::size_t>(std::count(used.begin(), used.end(), false));
-  if (unused > 0) {
-    throw ValueError("blocks: expected a row for each, got " + std::to_string(unused) +
-                     " that none leads to");
+    num_blocks = compact_->check_all(lanes, rows, pitch, lanes_.control().lane_capacity,
+                                     blocks.size());
+  } else if (!blocks.empty()) {
+    throw ValueError("blocks: expected none beside whole rows, got " +
+                     std::to_string(blocks.size()) + " bytes");
   }
   clear();
   if (compact_) compact_->restore(blocks.data(), num_blocks);

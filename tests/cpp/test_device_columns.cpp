@@ -70,7 +70,7 @@ TEST(DeviceColumns, SomeOfWhichTheHostHasAreThoseOfTheStore) {
 }
 
 TEST(DeviceColumns, LayoutsOfOneByteAndOfManyFieldsAreStored) {
-  for (const std::size_t fields : {1u, 48u, 49u, 130u}) {
+  for (const std::size_t fields : {1u, 48u, 38u, 39u, 49u, 130u}) {
     StorePair stores(9, fields == 1 ? tiny_layout() : wide_layout(fields), 900, 3);
     for (int turn = 0; turn < 4; ++turn) {
       stores.append_columns({0, 3}, 3, [](std::size_t field) { return field % 2 == 0; });

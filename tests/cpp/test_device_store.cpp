@@ -59,7 +59,7 @@ TEST(DeviceStore, LargeDrawsAreThoseOfTheStore) {
 }
 
 TEST(DeviceStore, LayoutsOfOneByteAndOfManyFieldsAreCopied) {
-  for (const std::size_t fields : {1u, 47u, 48u, 49u, 130u}) {
+  for (const std::size_t fields : {1u, 47u, 48u, 38u, 39u, 49u, 130u}) {
     StorePair stores(9, fields == 1 ? tiny_layout() : wide_layout(fields));
     for (int i = 0; i < 12; ++i) {
       stores.push();
@@ -266,7 +266,7 @@ TEST(DeviceStore, RestoreGivesTheSameRowsAndDraws) {
     StorePair others(8, mixed_layout(), 900, 2);
     others.append_anywhere(20);
     others.host.restore(stores.host.lanes().save(), rows, {});
-    others.device.restore(stores.device.lanes().save(), on_device, kStream);
+    others.device.restore(stores.device.lanes().save(), on_device, {}, kStream);
     EXPECT_TRUE(others.rows_are_same());
     EXPECT_EQ(others.live_rows().second, on_device);
     if (pushes > 1) {
@@ -283,7 +283,7 @@ TEST(DeviceStore, RestoreRefusesWhatTheStoreRefuses) {
   stores.push_many(2);
   const std::size_t pitch = stores.device.layout().pitch();
   const auto refuses = [&](SavedLane lane, std::size_t row_bytes) {
-    EXPECT_THROW(stores.device.restore({&lane, 1}, Bytes(row_bytes), kStream), ValueError);
+    EXPECT_THROW(stores.device.restore({&lane, 1}, Bytes(row_bytes), {}, kStream), ValueError);
     EXPECT_TRUE(stores.rows_are_same());
   };
   refuses({0, 1, 0}, pitch + 1);

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast, overload
 
 import torch
 from typing_extensions import Self
 
 from velora import _core
+from velora.buffer import tree
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.placement import (
@@ -158,7 +159,7 @@ class Buffer(Sequence[Any]):
     def _push(self, experience: Any, lane: int | None = None) -> None:
         # Only until there is a core: then `_adopt` puts its native push in this method's place.
         schema = Schema.from_experience(experience)
-        core = self._build(schema)
+        core = self._build(schema, (getattr(experience, name) for name in schema.trees))
         core.push(experience, lane)
         if not self._adopt(schema, core):
             self._push(experience, lane)
@@ -197,7 +198,7 @@ class Buffer(Sequence[Any]):
         columns = columns_of_call(batch, arrays)
         lanes = lane_array(lanes)
         schema = Schema.from_columns(columns)
-        core = self._build(schema)
+        core = self._build(schema, columns.values())
         core.extend(batch, lanes=lanes, **arrays)
         if not self._adopt(schema, core):
             self._extend(batch, lanes=lanes, **arrays)
@@ -294,8 +295,13 @@ class Buffer(Sequence[Any]):
         if getattr(type(self), name) is method and name not in self.__dict__:
             self.__dict__[name] = native
 
-    def _build(self, schema: Schema) -> _core.Buffer:
-        storage, compact = self._choose(schema)
+    def _build(self, schema: Schema, first: Iterable[Any] = ()) -> _core.Buffer:
+        """A native buffer; `first` are the values of the first experience, where there is one."""
+        compact = self._is_compact(schema, first)
+        storage = self._storage
+        if storage == "auto":
+            on_cuda = self._device.type == "cuda"
+            storage = self._choose_storage(schema, compact) if on_cuda else "cpu"
         return schema.build_core(
             lane_capacity=self._lane_capacity,
             num_lanes=self._num_envs,
@@ -309,21 +315,24 @@ class Buffer(Sequence[Any]):
             device=cuda_index(self._device) if self._device.type == "cuda" else None,
         )
 
-    def _choose(self, schema: Schema) -> tuple[Storage, bool]:
-        """Where rows are, and whether observations are stored once; only the host does that."""
-        large = schema.observation_bytes >= COMPACT_BYTES or self._frame_stack > 1
-        storage: Storage = self._storage
-        if storage == "auto":
-            if self._device.type != "cuda" or self._compact is True or self._frame_stack > 1:
-                storage = "cpu"
-            else:
-                storage = choose_storage(
-                    self._device, schema.rows_nbytes(self._lane_capacity, self._num_envs)
-                )
-                if storage == "pinned" and self._compact == "auto" and large:
-                    storage = "cpu"
-        compact = large if self._compact == "auto" else self._compact
-        return storage, compact and storage == "cpu"
+    def _is_compact(self, schema: Schema, first: Iterable[Any]) -> bool:
+        if self._compact != "auto":
+            return self._compact
+        if self._frame_stack > 1:
+            return True
+        # Whole rows can be stored without the host, which compact ones cannot.
+        if self._device.type == "cuda" and self._storage != "cpu" and _any_on_cuda(first):
+            return False
+        return schema.observation_bytes >= COMPACT_BYTES
+
+    def _choose_storage(self, schema: Schema, compact: bool) -> Storage:
+        nbytes = schema.rows_nbytes(self._lane_capacity, self._num_envs, compact, self._frame_stack)
+        return choose_storage(self._device, nbytes)
 
     def _deliver(self, batch: BatchExperience) -> BatchExperience:
         return batch.to(self._device) if self._comes_by_copy else batch
+
+
+def _any_on_cuda(values: Iterable[Any]) -> bool:
+    arrays = tree.leaves(tuple(values))
+    return any(isinstance(array, torch.Tensor) and array.is_cuda for array in arrays)

@@ -44,22 +44,20 @@ class ReplayBuffer(Buffer):
             parts of two and more dimensions whose first divides by it count as stacks.
         compact: Store each observation once: a next state with the very bytes of the state pushed
             after it is found there. Batches are the same, bit for bit: any other is stored beside
-            the rows. "auto" does so for observations of 4 KB and more, and for stacked frames,
-            where rows are in the host's memory.
+            the rows. "auto" does so for stacked frames, and for observations of 4 KB and more
+            unless the first comes as CUDA tensors: the host has to look at what is stored so.
         storage: Where experiences are. "cpu": in the host's memory; a batch for a CUDA device is
             gathered there and goes over in one copy. "cuda": in the device's memory. "pinned": in
             page-locked memory of the host, which the device reads in place. "auto": with batches on
             a CUDA device "cuda" where the rows take at most three quarters of its free memory, and
-            else "pinned"; "cpu" where observations are to be stored once, and for large ones
-            that the device has no room for.
+            else "pinned".
         seed: Seed of the draws, 0 to 2**64 - 1. None takes one from torch's global generator, so
             that `torch.manual_seed` makes a run repeatable.
 
     Raises:
         TypeError: If a number is not an int, or `gamma` not a number.
         RuntimeError: If this machine has no such device.
-        ValueError: If an argument is out of range, or stacked or compact observations are asked
-            for with a `storage` where rows are whole.
+        ValueError: If an argument is out of range or does not fit the others.
     """
 
     def __init__(
@@ -98,12 +96,6 @@ class ReplayBuffer(Buffer):
             frame_stack=frame_stack,
             storage=storage,
         )
-        if storage in ("cuda", "pinned") and (compact is True or frame_stack > 1):
-            name = "frame_stack" if frame_stack > 1 else "compact"
-            raise ValueError(
-                f"{name}: expected whole rows with storage={storage!r}, got {name}="
-                f"{frame_stack if frame_stack > 1 else True}; use storage='cpu'"
-            )
 
     @property
     def n_step(self) -> int:

@@ -189,9 +189,11 @@ class Schema:
             device=device,
         )
 
-    def rows_nbytes(self, lane_capacity: int, num_lanes: int) -> int:
-        """The size of so many whole rows."""
-        return _core.rows_nbytes(self._fields(), lane_capacity, num_lanes)
+    def rows_nbytes(
+        self, lane_capacity: int, num_lanes: int, compact: bool, frame_stack: int
+    ) -> int:
+        """The size of so many rows, without what compact ones have beside them."""
+        return _core.rows_nbytes(self._fields(), lane_capacity, num_lanes, compact, frame_stack)
 
     def _fields(self) -> list[_core.Field]:
         leaves = tree.leaves(self.trees)
