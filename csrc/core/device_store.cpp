@@ -226,10 +226,9 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
     const Field& field = layout_.fields()[f];
     std::byte* memory = place(source.rows.fields[f], field.nbytes, source.on_device[f]);
-    columns.push_back({.row_offset = field.offset,
-                       .nbytes = field.nbytes,
+    columns.push_back({.nbytes = field.nbytes,
                        .memory = memory,
-                       .pitch = field.nbytes});
+                       .row_offset = static_cast<std::uint32_t>(field.offset)});
   }
   params.done.flags = place(source.rows.done, 1, source.done_on_device);
   params.truncated.flags = place(source.rows.truncated, 1, source.truncated_on_device);
