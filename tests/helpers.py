@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -149,3 +153,15 @@ def unchanged(buffer: AnyBuffer) -> Iterator[None]:
     before = copy.deepcopy(buffer)
     yield
     assert_same_future(buffer, before)
+
+
+def load_example(name: str) -> ModuleType:
+    """The module of a script in examples/."""
+    path = Path(__file__).parents[1] / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"example_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

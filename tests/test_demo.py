@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
-from types import ModuleType
 
 import pytest
 import torch
@@ -17,6 +15,7 @@ import torch
 for package in ("matplotlib", "mujoco", "rich", "typer"):
     pytest.importorskip(package)
 
+from helpers import load_example  # noqa: E402
 from rich.console import Console  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -25,8 +24,6 @@ from velora.cli.app import app  # noqa: E402
 from velora.cli.monitor import Monitor  # noqa: E402
 from velora.cli.report import buffer_costs, save_curve  # noqa: E402
 from velora.cli.training import History  # noqa: E402
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(autouse=True)
@@ -45,16 +42,6 @@ def run_velora(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
-
-
-def load_example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def some_history() -> History:
