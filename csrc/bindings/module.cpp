@@ -142,8 +142,7 @@ PYBIND11_MODULE(_core, m) {
             .nbytes();
       },
       py::arg("fields"), py::arg("lane_capacity"), py::arg("num_lanes"), py::arg("compact"),
-      py::arg("frame_stack"),
-      "Bytes that rows of these fields take, without blocks beside them.");
+      py::arg("frame_stack"), "Bytes that rows of these fields take, without blocks beside them.");
 
   m.def(
       "gae_cuda",

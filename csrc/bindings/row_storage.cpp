@@ -119,8 +119,7 @@ std::unique_ptr<RowStorage> make_row_storage(RowLayout layout, std::uint64_t lan
   if (place == StoragePlace::kHost || device == nullptr) {
     return std::make_unique<HostRows>(std::move(layout), lane_capacity, num_lanes, seed);
   }
-  const RowsPlace rows =
-      place == StoragePlace::kPinned ? RowsPlace::kPinned : RowsPlace::kDevice;
+  const RowsPlace rows = place == StoragePlace::kPinned ? RowsPlace::kPinned : RowsPlace::kDevice;
   return std::make_unique<DeviceRows>(std::move(layout), lane_capacity, num_lanes, seed, rows,
                                       *device);
 }

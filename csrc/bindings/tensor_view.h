@@ -66,9 +66,9 @@ class BorrowedArray {
   NumberMemory number_{};
 };
 
-/// The memory of a contiguous tensor with just this dtype and shape, on the host or, where it is not
-/// null, on `device`, to be written to. Null for anything else, and for subclasses of torch.Tensor.
-/// Runs no other code.
+/// The memory of a contiguous tensor with just this dtype and shape, on the host or, where it is
+/// not null, on `device`, to be written to. Null for anything else, and for subclasses of
+/// torch.Tensor. Runs no other code.
 std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape,
                            const TorchDevice* device);
 

@@ -22,8 +22,7 @@ CopyRing::Piece& CopyRing::free_piece() {
     if (!is_free) runtime_.synchronize_event(pieces_.front().copied.get());
     std::rotate(pieces_.begin(), pieces_.begin() + 1, pieces_.end());
   } else {
-    pieces_.push_back(
-        {.memory = {}, .copied = DeviceEvent(runtime_, runtime_.create_event())});
+    pieces_.push_back({.memory = {}, .copied = DeviceEvent(runtime_, runtime_.create_event())});
   }
   return pieces_.back();
 }

@@ -171,8 +171,8 @@ void Store::restore(std::span<const SavedLane> lanes, std::span<const std::byte>
   lanes_.check(lanes, rows.size());
   std::size_t num_blocks = 0;
   if (compact_) {
-    num_blocks = compact_->check_all(lanes, rows, pitch, lanes_.control().lane_capacity,
-                                     blocks.size());
+    num_blocks =
+        compact_->check_all(lanes, rows, pitch, lanes_.control().lane_capacity, blocks.size());
   } else if (!blocks.empty()) {
     throw ValueError("blocks: expected none beside whole rows, got " +
                      std::to_string(blocks.size()) + " bytes");
