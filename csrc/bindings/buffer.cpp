@@ -177,8 +177,8 @@ void Buffer::push(py::handle experience, py::handle lane) {
 
 bool Buffer::append_from_device(RowReader& reader, LaneRange lanes, std::size_t rows) {
   if (!reader.has_device_rows()) return false;
-  const LaneOrder order = {.lanes = lanes.count == 1 ? &lanes.first : nullptr,
-                           .num_lanes = options_.num_lanes};
+  const bool all = lanes.count == options_.num_lanes;
+  const LaneOrder order = {.lanes = all ? nullptr : &lanes.first, .num_lanes = options_.num_lanes};
   require_room(order, rows);
   storage_->append_columns(lanes, rows / lanes.count, reader.mixed_source());
   return true;

@@ -180,18 +180,27 @@ void RowReader::check_again() {
 
 void RowReader::require_unchanged() const {
   if (!code_ran_) return;
-  const auto check = [](const std::string& name, const Leaf& leaf) {
-    const bool in_place =
-        !leaf.on_device && leaf.rows != nullptr && leaf.rows == leaf.array.view().data;
-    if (in_place && !leaf.array.still_there()) {
+  const auto is_there = [&](const Leaf& leaf, DType dtype) {
+    if (leaf.on_device) {
+      py::object tensor = leaf.on_device;
+      std::vector<std::int64_t> shape;
+      return device_tensor(tensor, dtype, *device_, shape) == leaf.rows;
+    }
+    const bool in_place = leaf.rows != nullptr && leaf.rows == leaf.array.view().data;
+    return !in_place || leaf.array.still_there();
+  };
+  const auto check = [&](const std::string& name, const Leaf& leaf, DType dtype) {
+    if (!is_there(leaf, dtype)) {
       throw ValueError(name +
                        ": expected an array that stays as it is while it is read, got one "
                        "that other code changed");
     }
   };
-  for (std::size_t f = 0; f < leaves_.size(); ++f) check(layout_.fields()[f].name, leaves_[f]);
-  check(kDoneName, done_);
-  check(kTruncatedName, truncated_);
+  for (std::size_t f = 0; f < leaves_.size(); ++f) {
+    check(layout_.fields()[f].name, leaves_[f], layout_.fields()[f].dtype);
+  }
+  check(kDoneName, done_, DType::kBool);
+  check(kTruncatedName, truncated_, DType::kBool);
 }
 
 std::size_t RowReader::read_rows(std::span<PyObject* const> columns) {

@@ -358,6 +358,15 @@ bool converts_unseen(DType from, DType to) {
          from == DType::kBool || size_of(from) == 1;
 }
 
+/// As may_be_negated(): of more numbers the view is not contiguous.
+bool is_negated_number(py::handle value, DType dtype, const DLTensor& tensor) {
+  if (dtype < DType::kFloat16) return false;
+  if (std::any_of(tensor.shape, tensor.shape + tensor.ndim, [](auto n) { return n != 1; })) {
+    return false;
+  }
+  return py::cast<bool>(value.attr("is_neg")());
+}
+
 }  // namespace
 
 const std::byte* device_tensor(py::object& value, DType dtype, const TorchDevice& device,
@@ -373,9 +382,10 @@ const std::byte* device_tensor(py::object& value, DType dtype, const TorchDevice
       !converts_unseen(found, dtype)) {
     return nullptr;
   }
-  if (found != dtype || !is_contiguous(tensor)) {
+  if (found != dtype || !is_contiguous(tensor) || is_negated_number(value, found, tensor)) {
     const py::object torch_dtype = py::module_::import("torch").attr(name_of(dtype));
-    value = value.attr("detach")().attr("to")(torch_dtype).attr("contiguous")();
+    value =
+        value.attr("detach")().attr("resolve_neg")().attr("to")(torch_dtype).attr("contiguous")();
     return device_tensor(value, dtype, device, shape);
   }
   shape.assign(tensor.shape, tensor.shape + tensor.ndim);

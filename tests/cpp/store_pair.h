@@ -51,8 +51,8 @@ class StorePair {
   void append_columns(LaneRange range, std::uint64_t steps, const IsThere& is_there,
                       void* stream = kStream) {
     const std::uint64_t count = steps * range.count;
-    kept_.push_back(std::make_unique<RowSet>(random_rows(random_, host.layout(), count)));
-    const RowSource source = kept_.back()->source();  // read when the device comes to it
+    kept.push_back(std::make_unique<RowSet>(random_rows(random_, host.layout(), count)));
+    const RowSource source = kept.back()->source();  // read when the device comes to it
     std::vector<std::uint32_t> lanes(count);
     for (std::uint64_t i = 0; i < count; ++i) {
       lanes[i] = range.first + static_cast<std::uint32_t>(i % range.count);
@@ -141,6 +141,7 @@ class StorePair {
     return true;
   }
 
+  std::vector<std::unique_ptr<RowSet>> kept;  // until the device has read them
   EmulatedRuntime runtime;
   Store host;
   DeviceStore device;
@@ -158,7 +159,6 @@ class StorePair {
  private:
   std::mt19937_64 random_{1};
   Sampler sampler_;
-  std::vector<std::unique_ptr<RowSet>> kept_;
 };
 
 }  // namespace velora::testing
