@@ -339,7 +339,7 @@ py::object Buffer::make_batch(const Plan& plan, BatchExtent extent, const Fill& 
   parts.reserve(plan.specs.size());
   for (std::size_t i = 0; i < plan.specs.size(); ++i) parts.push_back(tensors.tensor(i));
   // Filled after that: making tensors can run a garbage collection, and with it any code.
-  run_gather(plan, extent, [&] { return tensors.memory(); }, fill);
+  run_gather(plan, extent, true, [&] { return tensors.memory(); }, fill);
   return names_.name(std::move(parts));
 }
 
@@ -361,7 +361,7 @@ void Buffer::write_batch(const Plan& plan, BatchExtent extent, py::handle out, c
     require_apart(plan, extent, memory);
     return BatchMemory(memory);
   };
-  run_gather(plan, extent, locate, fill);
+  run_gather(plan, extent, false, locate, fill);
 }
 
 py::tuple Buffer::batch_layout(py::handle batch_size) const {
@@ -392,7 +392,7 @@ void Buffer::sample_into(py::handle base, py::handle batch_size) {
     for (std::size_t i = 0; i < parts.size(); ++i) parts[i] = memory + layout.offsets[i];
     return BatchMemory(parts);
   };
-  run_gather(plan_, extent, locate, draw_rows(count));
+  run_gather(plan_, extent, true, locate, draw_rows(count));
 }
 
 py::object Buffer::name_batch(std::vector<py::object> tensors) const {
@@ -417,10 +417,10 @@ void Buffer::require_apart(const Plan& plan, BatchExtent extent, BatchMemory mem
 }
 
 template <typename Locate, typename Fill>
-void Buffer::run_gather(const Plan& plan, BatchExtent extent, const Locate& locate,
-                        const Fill& fill) {
+void Buffer::run_gather(const Plan& plan, BatchExtent extent, bool in_one_piece,
+                        const Locate& locate, const Fill& fill) {
   if (options_.device == nullptr) return gather_on_host(plan, extent, locate, fill);
-  if (copies_ != nullptr) return gather_and_copy(plan, extent, locate, fill);
+  if (copies_ != nullptr) return gather_and_copy(plan, extent, in_one_piece, locate, fill);
   fill(locate(), nullptr);
 }
 
@@ -438,8 +438,8 @@ void Buffer::gather_on_host(const Plan& plan, BatchExtent extent, const Locate& 
 }
 
 template <typename Locate, typename Fill>
-void Buffer::gather_and_copy(const Plan& plan, BatchExtent extent, const Locate& locate,
-                             const Fill& fill) {
+void Buffer::gather_and_copy(const Plan& plan, BatchExtent extent, bool in_one_piece,
+                             const Locate& locate, const Fill& fill) {
   if (options_.device->runtime().is_capturing(options_.device->current_stream())) {
     throw DeviceError(
         "sample: expected a stream that runs, got one that a CUDA graph captures; rows on the host "
@@ -454,21 +454,19 @@ void Buffer::gather_and_copy(const Plan& plan, BatchExtent extent, const Locate&
     return parts;
   };
   gather_on_host(plan, extent, locate_copy, fill);
-  queue_copies(plan, extent, layout, locate());  // other code may have run since
+  queue_copies(plan, extent, layout, locate(), in_one_piece);  // other code may have run since
 }
 
-/// One copy where the parts of the batch lie as they do in pinned memory, otherwise one for each.
 void Buffer::queue_copies(const Plan& plan, BatchExtent extent, const BatchLayout& layout,
-                          BatchMemory memory) {
+                          BatchMemory memory, bool in_one_piece) {
   void* const stream = options_.device->current_stream();
-  bool together = true;
-  for (std::size_t i = 0; i < memory.size(); ++i) {
-    together = together && memory[i] == memory[0] + layout.offsets[i];
-  }
-  for (std::size_t i = 0; i < (together ? 1 : memory.size()); ++i) {
-    const std::size_t bytes =
-        together ? layout.nbytes : num_rows(plan.specs[i], extent) * plan.specs[i].row_bytes;
-    copies_->copy(memory[i], layout.offsets[i], bytes, stream);
+  if (in_one_piece) {
+    copies_->copy(memory[0], 0, layout.nbytes, stream);
+  } else {
+    for (std::size_t i = 0; i < memory.size(); ++i) {
+      const std::size_t bytes = num_rows(plan.specs[i], extent) * plan.specs[i].row_bytes;
+      copies_->copy(memory[i], layout.offsets[i], bytes, stream);
+    }
   }
   copies_->send(stream);
 }
@@ -535,8 +533,7 @@ void Buffer::restore(const py::bytes& lanes, std::uint64_t draws, const py::byte
   std::vector<SavedLane> saved(bytes.size() / sizeof(SavedLane));
   if (!saved.empty()) std::memcpy(saved.data(), bytes.data(), saved.size() * sizeof(SavedLane));
   gather_lock_.wait();
-  storage_->restore(saved, span_of(rows), span_of(blocks));
-  storage_->lanes().set_draws(draws);
+  storage_->restore(saved, draws, span_of(rows), span_of(blocks));
 }
 
 }  // namespace velora

@@ -136,17 +136,19 @@ class Buffer {
   /// Throws ValueError where two tensors of a batch share memory.
   void require_apart(const Plan& plan, BatchExtent extent, BatchMemory memory) const;
   /// Writes a batch where locate() says: calls fill(memory, runner) when no other call gathers.
+  /// Where that is one piece of memory, laid out as lay_out() does, what lies between is nobody's.
   template <typename Locate, typename Fill>
-  void run_gather(const Plan& plan, BatchExtent extent, const Locate& locate, const Fill& fill);
+  void run_gather(const Plan& plan, BatchExtent extent, bool in_one_piece, const Locate& locate,
+                  const Fill& fill);
   /// The same to the host's memory: no other code runs between locate() and fill().
   template <typename Locate, typename Fill>
   void gather_on_host(const Plan& plan, BatchExtent extent, const Locate& locate, const Fill& fill);
   /// The same for rows on the host and a batch on the device, by way of pinned memory.
   template <typename Locate, typename Fill>
-  void gather_and_copy(const Plan& plan, BatchExtent extent, const Locate& locate,
-                       const Fill& fill);
+  void gather_and_copy(const Plan& plan, BatchExtent extent, bool in_one_piece,
+                       const Locate& locate, const Fill& fill);
   void queue_copies(const Plan& plan, BatchExtent extent, const BatchLayout& layout,
-                    BatchMemory memory);
+                    BatchMemory memory, bool in_one_piece);
   /// Stores what the reader has on the device, if the storage can; returns whether.
   bool append_from_device(RowReader& reader, LaneRange lanes, std::size_t rows);
   /// The fields that come for each step, or for the first alone.

@@ -180,27 +180,21 @@ void RowReader::check_again() {
 
 void RowReader::require_unchanged() const {
   if (!code_ran_) return;
-  const auto is_there = [&](const Leaf& leaf, DType dtype) {
-    if (leaf.on_device) {
-      py::object tensor = leaf.on_device;
-      std::vector<std::int64_t> shape;
-      return device_tensor(tensor, dtype, *device_, shape) == leaf.rows;
-    }
+  const auto is_there = [&](const Leaf& leaf) {
+    if (leaf.on_device) return device_memory(leaf.on_device.ptr(), *device_) == leaf.rows;
     const bool in_place = leaf.rows != nullptr && leaf.rows == leaf.array.view().data;
     return !in_place || leaf.array.still_there();
   };
-  const auto check = [&](const std::string& name, const Leaf& leaf, DType dtype) {
-    if (!is_there(leaf, dtype)) {
+  const auto check = [&](const std::string& name, const Leaf& leaf) {
+    if (!is_there(leaf)) {
       throw ValueError(name +
                        ": expected an array that stays as it is while it is read, got one "
                        "that other code changed");
     }
   };
-  for (std::size_t f = 0; f < leaves_.size(); ++f) {
-    check(layout_.fields()[f].name, leaves_[f], layout_.fields()[f].dtype);
-  }
-  check(kDoneName, done_, DType::kBool);
-  check(kTruncatedName, truncated_, DType::kBool);
+  for (std::size_t f = 0; f < leaves_.size(); ++f) check(layout_.fields()[f].name, leaves_[f]);
+  check(kDoneName, done_);
+  check(kTruncatedName, truncated_);
 }
 
 std::size_t RowReader::read_rows(std::span<PyObject* const> columns) {
@@ -271,7 +265,7 @@ bool RowReader::read_on_device(const std::string& path, PyObject* value, const F
   std::vector<std::int64_t> shape;
   const std::byte* rows = device_tensor(tensor, field.dtype, *device_, shape);
   if (rows == nullptr) return false;
-  code_ran_ = code_ran_ || tensor.ptr() != value;
+  code_ran_ = true;  // calls of torch let other threads run
   check_shape(path, value, field, shape);
   leaf.rows = rows;
   leaf.on_device = std::move(tensor);

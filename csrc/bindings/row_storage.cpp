@@ -41,9 +41,10 @@ class HostRows final : public RowStorage {
     sampler_.sample_sequences(store_, spec, count, target, runner);
   }
   std::vector<std::byte> save(std::span<std::byte> rows) override { return store_.save(rows); }
-  void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
-               std::span<const std::byte> blocks) override {
+  void restore(std::span<const SavedLane> lanes, std::uint64_t draws,
+               std::span<const std::byte> rows, std::span<const std::byte> blocks) override {
     store_.restore(lanes, rows, blocks);
+    store_.lanes().set_draws(draws);
   }
 
  private:
@@ -94,9 +95,9 @@ class DeviceRows final : public RowStorage {
   std::vector<std::byte> save(std::span<std::byte> rows) override {
     return store_.save(rows, stream());
   }
-  void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
-               std::span<const std::byte> blocks) override {
-    store_.restore(lanes, rows, blocks, stream());
+  void restore(std::span<const SavedLane> lanes, std::uint64_t draws,
+               std::span<const std::byte> rows, std::span<const std::byte> blocks) override {
+    store_.restore(lanes, draws, rows, blocks, stream());
   }
 
  private:

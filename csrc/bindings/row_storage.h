@@ -58,10 +58,10 @@ class RowStorage {
                                 const SequenceTarget& target, const PartRunner* runner) = 0;
   /// Brings lanes() up to date before they are saved.
   virtual void settle() {}
-  /// As Store::save and Store::restore.
+  /// As Store::save and Store::restore, with the number of draws.
   virtual std::vector<std::byte> save(std::span<std::byte> rows) = 0;
-  virtual void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
-                       std::span<const std::byte> blocks) = 0;
+  virtual void restore(std::span<const SavedLane> lanes, std::uint64_t draws,
+                       std::span<const std::byte> rows, std::span<const std::byte> blocks) = 0;
 };
 
 /// `device` is null for kHost. Throws ValueError, MemoryError and DeviceError.

@@ -349,13 +349,12 @@ std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::in
 
 namespace {
 
-/// Whether every number of one dtype is one of the other, or is meant to be rounded to it: float64
-/// is stored as float32.
+/// Whether every number of one dtype is one of the other, so that nobody need look at them. A flag
+/// is set where a number is not zero.
 bool converts_unseen(DType from, DType to) {
   if (from == to || to == DType::kBool) return true;
   if (to != DType::kFloat32) return false;
-  return from == DType::kFloat64 || from == DType::kFloat16 || from == DType::kBFloat16 ||
-         from == DType::kBool || size_of(from) == 1;
+  return from == DType::kFloat16 || from == DType::kBFloat16 || size_of(from) == 1;
 }
 
 /// As may_be_negated(): of more numbers the view is not contiguous.
@@ -389,6 +388,16 @@ const std::byte* device_tensor(py::object& value, DType dtype, const TorchDevice
     return device_tensor(value, dtype, device, shape);
   }
   shape.assign(tensor.shape, tensor.shape + tensor.ndim);
+  return static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
+}
+
+const std::byte* device_memory(PyObject* value, const TorchDevice& device) {
+  DLTensor tensor;
+  if (!borrow_dense(value, &tensor)) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  if (!device.holds(tensor) || tensor.data == nullptr) return nullptr;
   return static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
 }
 

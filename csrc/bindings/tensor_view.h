@@ -78,6 +78,9 @@ std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::in
 const std::byte* device_tensor(pybind11::object& value, DType dtype, const TorchDevice& device,
                                std::vector<std::int64_t>& shape);
 
+/// The memory of any tensor on a device; null where it is none there. Runs no other code.
+const std::byte* device_memory(PyObject* value, const TorchDevice& device);
+
 /// Looks up the types of arrays that are read without asking them. Once, before anything else.
 void load_array_types();
 

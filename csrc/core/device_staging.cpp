@@ -47,19 +47,24 @@ std::size_t DeviceStaging::least_half(const RowLayout& layout, std::uint32_t num
       sizeof(WritePiece));
 }
 
-std::size_t DeviceStaging::lane_bytes() const {
+bool DeviceStaging::has_room(std::size_t count) const {
+  if (count > buffer_.half_bytes() / bytes_per_row_) return false;
+  return buffer_.has_room(count * bytes_per_row_ + tail_bytes(count));
+}
+
+std::size_t DeviceStaging::lane_bytes(std::size_t more) const {
   if (all_changed_) return all_lanes_bytes_;
   const std::size_t of_one =
       copied_bytes(sizeof(LaneState)) + num_levels_ * copied_bytes(sizeof(std::uint64_t));
-  return std::min(all_lanes_bytes_,
-                  (touched_.size() + 1) * of_one + copied_bytes(DeviceStaging::kMostChange));
+  return std::min(all_lanes_bytes_, (touched_.size() + more) * of_one + copied_bytes(kMostChange));
 }
 
-std::size_t DeviceStaging::tail_bytes() const {
+/// Bytes of the buffer for all that waits, when `more` rows or changes have come.
+std::size_t DeviceStaging::tail_bytes(std::size_t more) const {
   const std::size_t pieces = rows_.size() * piece_bytes(layout_.pitch()) +
                              block_numbers_.size() * piece_bytes(layout_.block_bytes()) +
                              others_.size() * sizeof(WritePiece);
-  return pieces + (changes_.size() + 2) * copied_bytes(kMostChange) + lane_bytes();
+  return pieces + (changes_.size() + more + 1) * copied_bytes(kMostChange) + lane_bytes(more);
 }
 
 void DeviceStaging::touch(std::uint32_t lane) {
@@ -142,7 +147,7 @@ void DeviceStaging::list_lanes() {
     return add_piece(head_.data() + Lanes::nbytes(num_lanes), zeros, rest);
   }
   copy_lanes(&lanes_.control().largest, sizeof(std::uint64_t));
-  if (lane_bytes() == all_lanes_bytes_) {
+  if (lane_bytes(0) == all_lanes_bytes_) {
     return copy_lanes(lanes_.states(), Lanes::states_bytes(num_lanes));
   }
   for (const std::uint32_t lane : touched_) copy_lanes(lanes_.states() + lane, sizeof(LaneState));

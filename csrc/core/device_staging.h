@@ -29,9 +29,9 @@ class DeviceStaging {
   static std::size_t least_half(const RowLayout& layout, std::uint32_t num_lanes);
 
   bool empty() const { return touched_.empty() && others_.empty() && !all_changed_; }
-  /// Whether there is room for one more row, or another change of one lane, and for all that
-  /// pieces() puts down.
-  bool has_room() const { return buffer_.has_room(bytes_per_row_ + tail_bytes()); }
+  /// Whether there is room for so many more rows, or changes of one lane, and for all that pieces()
+  /// puts down.
+  bool has_room(std::size_t count = 1) const;
   /// Memory for the next row. Precondition: has_room().
   std::byte* next_row() { return buffer_.take(layout_.pitch()); }
   /// The row in memory that next_row() gave, which its lane has now.
@@ -66,8 +66,8 @@ class DeviceStaging {
   };
 
   RowsView view() const { return lanes_.view(device_rows_, layout_); }
-  std::size_t tail_bytes() const;
-  std::size_t lane_bytes() const;
+  std::size_t tail_bytes(std::size_t more) const;
+  std::size_t lane_bytes(std::size_t more) const;
   void add_piece(std::byte* to, const std::byte* from, std::size_t nbytes);
   /// The same bytes of the host's lanes, by way of the buffer.
   void copy_lanes(const void* from, std::size_t nbytes);

@@ -15,8 +15,12 @@ namespace {
 
 constexpr std::size_t kDeviceAlignment = 256;
 
-Memory allocate_lanes(const RowExtent& extent) {
+Memory allocate_lanes(const RowExtent& extent, DeviceRuntime& runtime, void* stream) {
   extent.check();
+  if (runtime.is_capturing(stream)) {
+    throw DeviceError(
+        "a new buffer: expected a stream that runs, got one that a CUDA graph captures");
+  }
   return Memory::anonymous(Lanes::nbytes(extent.num_lanes), "lanes");
 }
 
@@ -53,7 +57,7 @@ DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uin
                          std::size_t half_bytes)
     : layout_(std::move(layout)),
       extent_{lane_capacity, num_lanes, layout_.pitch(), layout_.frame_stack() - 1},
-      lanes_memory_(allocate_lanes(extent_)),
+      lanes_memory_(allocate_lanes(extent_, device.runtime, stream)),
       lanes_(lanes_memory_.data(), extent_, seed),
       runtime_(device.runtime),
       allocator_(device.allocator),
@@ -121,10 +125,21 @@ std::byte* DeviceStore::reserve(std::size_t bytes, void* stream) {
   return buffer_.take(bytes);
 }
 
-void DeviceStore::make_room(void* stream) {
-  if (staging_.has_room()) return;
+void DeviceStore::make_room(void* stream, std::size_t count) {
+  if (staging_.has_room(count)) return;
   flush(stream);
   buffer_.turn();
+}
+
+/// A graph may run next, which does not ask us. What fails is for the next call to report: what
+/// was stored is there, and waits.
+void DeviceStore::flush_for_graphs(void* stream) noexcept {
+  if (!order_.captured()) return;
+  try {
+    flush(stream);
+  } catch (const std::exception&) {
+    return;
+  }
 }
 
 void DeviceStore::append(const LaneOrder& order, const RowSource& source, std::size_t count,
@@ -136,6 +151,7 @@ void DeviceStore::append(const LaneOrder& order, const RowSource& source, std::s
     reserve_blocks(std::min<std::uint64_t>(count, extent_.num_lanes * extent_.lane_slots()),
                    stream);
   }
+  make_room(stream, count);  // now, while nothing is stored
   std::uint32_t lane = order.before_first();
   for (std::size_t i = 0; i < count; ++i) {
     lane = order.next(i, lane);
@@ -150,7 +166,7 @@ void DeviceStore::append(const LaneOrder& order, const RowSource& source, std::s
     row[layout_.flags_offset()] = std::byte{lanes_.next_flags(lane, source.flags(i))};
     commit(lane, row);
   }
-  if (order_.captured()) flush(stream);
+  flush_for_graphs(stream);
 }
 
 void DeviceStore::reserve_blocks(std::size_t rows, void* stream) {
@@ -250,7 +266,7 @@ void DeviceStore::end_episode(std::uint32_t lane, void* stream) {
     if (knows_flags_) flags_[view().place(newest)] = std::byte{flags};
     staging_.set(newest, layout_.flags_offset(), &flags, 1);
   }
-  if (order_.captured()) flush(stream);
+  flush_for_graphs(stream);
 }
 
 void DeviceStore::clear(void* stream) {
@@ -302,8 +318,9 @@ void DeviceStore::fetch_lanes(void* stream) {
   knows_episodes_ = true;
 }
 
-void DeviceStore::restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
-                          std::span<const std::byte> blocks, void* stream) {
+void DeviceStore::restore(std::span<const SavedLane> lanes, std::uint64_t draws,
+                          std::span<const std::byte> rows, std::span<const std::byte> blocks,
+                          void* stream) {
   require_running("restore", stream);
   apply_pending();
   const std::size_t pitch = layout_.pitch();
@@ -317,6 +334,7 @@ void DeviceStore::restore(std::span<const SavedLane> lanes, std::span<const std:
   flush(stream);  // what waits has serials that are about to name other rows
   buffer_.turn();
   lanes_.restore(lanes);
+  lanes_.set_draws(draws);
   knows_episodes_ = true;
   knows_flags_ = false;
   windows_.forget();
@@ -337,8 +355,6 @@ void DeviceStore::restore(std::span<const SavedLane> lanes, std::span<const std:
     rest = rest.subspan(count * pitch);
   }
   flush(stream);
-  buffer_.turn();  // for the number of draws, which the caller sets
-  staging_.change_all();
 }
 
 void DeviceStore::restore_blocks(std::span<const std::byte> blocks, void* stream) {

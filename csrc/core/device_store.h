@@ -124,15 +124,16 @@ class DeviceStore {
   void settle(void* stream);
   /// As Store::save, after settle(); waits for the stream.
   std::vector<std::byte> save(std::span<std::byte> rows, void* stream);
-  /// As Store::restore.
-  void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
-               std::span<const std::byte> blocks, void* stream);
+  /// As Store::restore, with the number of draws.
+  void restore(std::span<const SavedLane> lanes, std::uint64_t draws,
+               std::span<const std::byte> rows, std::span<const std::byte> blocks, void* stream);
 
  private:
   std::byte* reserve(std::size_t bytes, void* stream);
   void require_running(const char* what, void* stream);
-  /// For one more change of the host's.
-  void make_room(void* stream);
+  /// For so many more rows or changes of the host's, if half a write buffer holds them.
+  void make_room(void* stream, std::size_t count = 1);
+  void flush_for_graphs(void* stream) noexcept;
   void commit(std::uint32_t lane, const std::byte* row);
   void reserve_blocks(std::size_t rows, void* stream);
   void restore_blocks(std::span<const std::byte> blocks, void* stream);

@@ -95,7 +95,8 @@ class CudaRuntime final : public DeviceRuntime {
   void copy_to_host(std::byte* host, const std::byte* device, std::size_t bytes,
                     void* stream) override {
     const UseDevice use(device_);
-    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, as_stream(stream)),
+    // Not from the device to the host: pinned rows are the host's.
+    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDefault, as_stream(stream)),
           "cudaMemcpyAsync to the host");
   }
 
@@ -252,6 +253,7 @@ class CudaRuntime final : public DeviceRuntime {
   void release(Free* free, Handle handle) const noexcept {
     try {
       const UseDevice use(device_);
+      const AsideOfCapture aside;
       if (free(handle) != cudaSuccess) static_cast<void>(cudaGetLastError());
     } catch (const std::exception&) {
       return;

@@ -110,8 +110,8 @@ class CompactPair {
     auto heir = make();
     heir->append({.lanes = nullptr, .num_lanes = num_lanes_}, other_rows().source(), num_lanes_,
                  kStream);
-    heir->restore(host.lanes().save(), of_host.first, of_host.second, kStream);
-    heir->lanes().set_draws(host.lanes().control().draws);
+    heir->restore(host.lanes().save(), host.lanes().control().draws, of_host.first, of_host.second,
+                  kStream);
     host.restore(lanes, rows, blocks);
     device = std::move(heir);
   }

@@ -266,7 +266,8 @@ TEST(DeviceStore, RestoreGivesTheSameRowsAndDraws) {
     StorePair others(8, mixed_layout(), 900, 2);
     others.append_anywhere(20);
     others.host.restore(stores.host.lanes().save(), rows, {});
-    others.device.restore(stores.device.lanes().save(), on_device, {}, kStream);
+    others.device.restore(stores.device.lanes().save(), 0, on_device, {}, kStream);
+    others.host.lanes().set_draws(0);
     EXPECT_TRUE(others.rows_are_same());
     EXPECT_EQ(others.live_rows().second, on_device);
     if (pushes > 1) {
@@ -283,7 +284,7 @@ TEST(DeviceStore, RestoreRefusesWhatTheStoreRefuses) {
   stores.push_many(2);
   const std::size_t pitch = stores.device.layout().pitch();
   const auto refuses = [&](SavedLane lane, std::size_t row_bytes) {
-    EXPECT_THROW(stores.device.restore({&lane, 1}, Bytes(row_bytes), {}, kStream), ValueError);
+    EXPECT_THROW(stores.device.restore({&lane, 1}, 0, Bytes(row_bytes), {}, kStream), ValueError);
     EXPECT_TRUE(stores.rows_are_same());
   };
   refuses({0, 1, 0}, pitch + 1);

@@ -58,9 +58,8 @@ void step(StorePair& stores, std::mt19937_64& random) {
       stores.host.save(rows);
       const std::uint64_t draws = stores.host.lanes().control().draws;
       stores.host.restore(lanes, rows, {});
-      stores.device.restore(lanes, rows, stream);
+      stores.device.restore(lanes, draws + 3, rows, {}, stream);
       stores.host.lanes().set_draws(draws + 3);
-      stores.device.lanes().set_draws(draws + 3);
     }
   }
 }

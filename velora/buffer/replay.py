@@ -137,6 +137,9 @@ class ReplayBuffer(Buffer):
                 is not a contiguous one of the dtype, shape and device that a new batch would have.
                 `out` is then as before.
             RuntimeError: If a CUDA graph captures it from rows in the host's memory.
+
+        A CUDA graph that captures it draws anew each time that it runs. It reads the buffer and
+        writes the batch: keep both as long, and run graphs of one buffer one after the other.
         """
         if self._core is None:
             number = check_int("batch_size", batch_size, 1)

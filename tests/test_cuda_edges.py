@@ -80,23 +80,22 @@ def test_push_whose_device_tensor_gets_other_memory_meanwhile_is_refused() -> No
     assert len(buffer) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        ("dones", torch.tensor([0.5, 0.0])),
-        ("dones", torch.tensor([2, 0])),
-        ("rewards", torch.tensor([1e300, 0.0], dtype=torch.float64)),
-    ],
-)
-def test_extend_of_device_tensors_with_a_value_that_does_not_fit_is_refused(
-    name: str, wrong: torch.Tensor
-) -> None:
+def test_extend_of_device_tensors_with_a_value_that_does_not_fit_is_refused() -> None:
     for buffer in twins([], 8):
         buffer.extend(**{key: there(column) for key, column in columns(2).items()})
-        bad = {key: there(column) for key, column in (columns(2) | {name: wrong}).items()}
+        wrong = {"rewards": torch.tensor([1e300, 0.0], dtype=torch.float64)}
+        bad = {key: there(column) for key, column in (columns(2) | wrong).items()}
         with pytest.raises(ValueError, match="expected a value that"):
             buffer.extend(**bad)
         assert len(buffer) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.uint8])
+def test_flags_of_the_device_are_set_where_they_are_not_zero(dtype: torch.dtype) -> None:
+    _, cuda = twins([], 8)
+    flags = torch.tensor([0, 1, 2], dtype=dtype)
+    cuda.extend(**{k: there(v) for k, v in (columns(3) | {"dones": flags}).items()})
+    assert [bool(experience.done) for experience in cuda] == [False, True, True]
 
 
 def test_sample_into_tensors_leaves_what_lies_between_them() -> None:
