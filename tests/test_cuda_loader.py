@@ -143,7 +143,7 @@ class FakeCore:
 class OnDevice(ReplayBuffer):
     """Says that it is on a CUDA device."""
 
-    device = torch.device("cuda")  # type: ignore[assignment]
+    device = torch.device("cuda", 3)  # type: ignore[assignment]
 
 
 def on_device(calls: Calls, size: int = 50, kind: type[OnDevice] = OnDevice) -> Any:
