@@ -63,14 +63,16 @@ test-cpp: .venv/run.stamp ## Run the C++ tests
 	@$(CMAKE) --build build/cpp
 	@$(BIN)/ctest --test-dir build/cpp --output-on-failure
 
+# Compiled in two thirds of the time that more optimisation takes, with names and lines for reports.
+FOR_SANITIZERS = -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O1 -g1"
+
 test-cpp-asan: .venv/run.stamp ## Run the C++ tests under AddressSanitizer and UBSan
-	@$(CONFIGURE) -B build/cpp-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	  -DVELORA_SANITIZE=address,undefined
+	@$(CONFIGURE) -B build/cpp-asan $(FOR_SANITIZERS) -DVELORA_SANITIZE=address,undefined
 	@$(CMAKE) --build build/cpp-asan
 	@$(BIN)/ctest --test-dir build/cpp-asan --output-on-failure
 
 test-cpp-tsan: .venv/run.stamp ## Run the C++ tests under ThreadSanitizer
-	@$(CONFIGURE) -B build/cpp-tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DVELORA_SANITIZE=thread
+	@$(CONFIGURE) -B build/cpp-tsan $(FOR_SANITIZERS) -DVELORA_SANITIZE=thread
 	@$(CMAKE) --build build/cpp-tsan
 	@$(BIN)/ctest --test-dir build/cpp-tsan --output-on-failure
 

@@ -1,7 +1,7 @@
 #include "core/device_columns.h"
 
+#include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "core/device_write_buffer.h"
 
@@ -78,8 +78,8 @@ void place_columns(std::vector<DeviceColumn>& columns, std::byte*& lists, Device
     out->words += column.nbytes >> column.word_log2;
   }
   const std::size_t elsewhere = columns_bytes(columns.size());
-  std::byte* memory = elsewhere == 0 ? reinterpret_cast<std::byte*>(out->here) : lists;
-  std::memcpy(memory, columns.data(), columns.size() * sizeof(DeviceColumn));
+  auto* memory = elsewhere == 0 ? out->here : reinterpret_cast<DeviceColumn*>(lists);
+  std::copy(columns.begin(), columns.end(), memory);
   out->elsewhere = elsewhere == 0 ? nullptr : reinterpret_cast<const DeviceColumn*>(lists);
   lists += elsewhere;
 }
