@@ -6,22 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from helpers import PolicyExperience, map_nest, stamped
+from helpers import PARTS, PolicyExperience, map_nest, stamped
 
 from velora.buffer import BatchExperience, Experience, ReplayBuffer
-
-PARTS = (
-    "states",
-    "actions",
-    "rewards",
-    "next_states",
-    "dones",
-    "truncations",
-    "indices",
-    "discounts",
-    "mask",
-    "is_first",
-)
 
 
 def image(i: int) -> Experience:
@@ -65,7 +52,7 @@ def assert_same(cpu: BatchExperience, cuda: BatchExperience) -> None:
         assert left.dtype == right.dtype
         assert torch.equal(left, right.cpu())
 
-    for name in PARTS:
+    for name in (*PARTS, "mask", "is_first"):
         if getattr(cpu, name) is not None:
             map_nest(check, getattr(cpu, name), getattr(cuda, name))
     assert cpu.extras.keys() == cuda.extras.keys()

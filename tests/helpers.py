@@ -17,6 +17,18 @@ import torch
 
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
 
+# Of a batch, in the order in which the native core makes its tensors.
+PARTS = (
+    "states",
+    "actions",
+    "rewards",
+    "next_states",
+    "dones",
+    "truncations",
+    "indices",
+    "discounts",
+)
+
 AnyBuffer = ReplayBuffer | RolloutBuffer
 
 BATCH_NAMES = {
@@ -165,3 +177,17 @@ def load_example(name: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+class Meddler:
+    """An array that does something when it is read."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+
+    def __dlpack__(self, **_: Any) -> Any:
+        self.act()
+        return torch.zeros(3).__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return torch.zeros(3).__dlpack_device__()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from cuda_helpers import assert_same, there, twins
+from helpers import Meddler
 
 from velora.buffer import Experience, ReplayBuffer, RolloutBuffer
 
@@ -41,20 +39,6 @@ def test_push_of_a_negated_view_on_the_device_stores_what_it_shows() -> None:
         buffer.push(Experience(place(torch.zeros(3)), 0, reward, place(torch.zeros(3)), False))
     assert cpu.sample(1).rewards.item() == -2.0
     assert cuda.sample(1).rewards.item() == -2.0
-
-
-class Meddler:
-    """An array that does something when it is read."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self.act = act
-
-    def __dlpack__(self, **_: Any) -> Any:
-        self.act()
-        return torch.zeros(3).__dlpack__()
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return torch.zeros(3).__dlpack_device__()
 
 
 def test_push_whose_device_tensor_loses_its_memory_meanwhile_is_refused() -> None:

@@ -14,21 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import filled, stamped, stamps_of
+from helpers import PARTS, filled, stamped, stamps_of
 from torch import Tensor
 
 from velora.buffer import BatchExperience, ReplayBuffer
 
-PARTS = (
-    "states",
-    "actions",
-    "rewards",
-    "next_states",
-    "dones",
-    "truncations",
-    "indices",
-    "discounts",
-)
 LIMIT = 60  # seconds; a wait that lasts longer has failed
 
 

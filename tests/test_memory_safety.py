@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import AnyBuffer, filled, stack, stamped, stamps_of, step, unchanged
+from helpers import AnyBuffer, Meddler, filled, stack, stamped, stamps_of, step, unchanged
 
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
 
@@ -436,20 +436,6 @@ def test_run_garbage_that_uses_the_buffer_changes_no_batch() -> None:
 
 
 # Code that runs while a push reads
-
-
-class Meddler:
-    """An array that does something when it is read."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self.act = act
-
-    def __dlpack__(self, **_: Any) -> Any:
-        self.act()
-        return torch.zeros(3).__dlpack__()
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return torch.zeros(3).__dlpack_device__()
 
 
 def test_push_whose_tensor_loses_its_memory_meanwhile_is_refused() -> None:

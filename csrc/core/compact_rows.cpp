@@ -8,27 +8,32 @@
 
 namespace velora {
 
-CompactRows::CompactRows(const RowLayout& layout)
-    : links_offset_(layout.links_offset()),
-      frame_stack_(layout.frame_stack()),
-      blocks_(layout.block_bytes()) {
+std::vector<ObservationLeaf> observation_leaves(const RowLayout& layout) {
   const std::vector<Field>& fields = layout.fields();
   std::vector<std::size_t> next_states;
   for (std::size_t f = 0; f < fields.size(); ++f) {
     if (fields[f].role == Role::kNextState) next_states.push_back(f);
   }
+  std::vector<ObservationLeaf> leaves;
   for (std::size_t f = 0; f < fields.size(); ++f) {
     const Field& field = fields[f];
     if (field.role != Role::kState) continue;
-    leaves_.push_back({.state = f,
-                       .next = next_states[leaves_.size()],
-                       .nbytes = field.nbytes,
-                       .frame_bytes = field.nbytes / field.frames,
-                       .row_offset = field.offset,
-                       .block_offset = field.block_offset,
-                       .frames = field.frames});
+    leaves.push_back({.state = f,
+                      .next = next_states[leaves.size()],
+                      .nbytes = field.nbytes,
+                      .frame_bytes = field.nbytes / field.frames,
+                      .row_offset = field.offset,
+                      .block_offset = field.block_offset,
+                      .frames = field.frames});
   }
+  return leaves;
 }
+
+CompactRows::CompactRows(const RowLayout& layout)
+    : links_offset_(layout.links_offset()),
+      frame_stack_(layout.frame_stack()),
+      leaves_(observation_leaves(layout)),
+      blocks_(layout.block_bytes()) {}
 
 Links CompactRows::links(const std::byte* row) const {
   Links links;
@@ -43,7 +48,7 @@ void CompactRows::set_links(std::byte* row, Links links) const {
 /// Has the block the very bytes of the new row's state?
 bool CompactRows::is_state(std::uint32_t block, const RowSource& source, std::size_t i) const {
   const std::byte* bytes = blocks_.at(block);
-  for (const Leaf& leaf : leaves_) {
+  for (const ObservationLeaf& leaf : leaves_) {
     const std::byte* state = source.fields[leaf.state] + i * leaf.nbytes;
     if (std::memcmp(bytes + leaf.block_offset, state, leaf.nbytes) != 0) return false;
   }
@@ -55,7 +60,7 @@ bool CompactRows::goes_on(const RowsView& view, RowId previous, const RowSource&
                           std::size_t i) const {
   FramePlace frames[ObservationStorage::kMaxFrameStack];
   find_state(view, previous, frames);
-  for (const Leaf& leaf : leaves_) {
+  for (const ObservationLeaf& leaf : leaves_) {
     if (leaf.frames == 1) continue;
     const std::byte* state = source.fields[leaf.state] + i * leaf.nbytes;
     for (std::uint32_t f = 0; f + 1 < frame_stack_; ++f) {
@@ -93,7 +98,7 @@ void CompactRows::write(const RowsView& view, std::uint32_t lane, std::byte* row
   if (own.next == kNone) own.next = blocks_.acquire();
   set_links(row, own);
   std::byte* next = blocks_.at(own.next);
-  for (const Leaf& leaf : leaves_) {
+  for (const ObservationLeaf& leaf : leaves_) {
     const std::byte* observation = source.fields[leaf.state] + i * leaf.nbytes;
     const std::size_t older = leaf.nbytes - leaf.frame_bytes;
     std::memcpy(row + leaf.row_offset, observation + older, leaf.frame_bytes);

@@ -14,6 +14,20 @@
 
 namespace velora {
 
+/// A leaf of the observation, which is a field of the state and one of the next state.
+struct ObservationLeaf {
+  std::size_t state;  // field
+  std::size_t next;   // field
+  std::size_t nbytes;
+  std::size_t frame_bytes;
+  std::size_t row_offset;
+  std::size_t block_offset;
+  std::uint32_t frames;
+};
+
+/// All of a layout of compact rows, in the order of their fields.
+std::vector<ObservationLeaf> observation_leaves(const RowLayout& layout);
+
 /// The observations of compact rows, each stored once.
 ///
 /// A row has the newest frame of its state and two links. `head` leads to a block with the older
@@ -56,17 +70,6 @@ class CompactRows {
 
  private:
   static constexpr std::uint32_t kNone = Links::kNone;
-  /// A leaf of the observation, which is a field of the state and one of the next state.
-  struct Leaf {
-    std::size_t state;  // field
-    std::size_t next;   // field
-    std::size_t nbytes;
-    std::size_t frame_bytes;
-    std::size_t row_offset;
-    std::size_t block_offset;
-    std::uint32_t frames;
-  };
-
   /// The same of one lane; the blocks that its rows lead to are `used` then.
   void check(std::span<const std::byte> rows, std::size_t pitch, std::uint64_t capacity,
              std::vector<bool>& used) const;
@@ -80,7 +83,7 @@ class CompactRows {
 
   std::size_t links_offset_;
   std::uint32_t frame_stack_;
-  std::vector<Leaf> leaves_;
+  std::vector<ObservationLeaf> leaves_;
   BlockStore blocks_;
 };
 

@@ -30,6 +30,7 @@ DeviceBlocks::DeviceBlocks(const RowLayout& layout, const RowExtent& extent,
                            DeviceAllocator& allocator)
     : allocator_(allocator),
       rules_(layout),
+      leaves_(observation_leaves(layout)),
       links_offset_(layout.links_offset()),
       block_bytes_(layout.block_bytes()),
       frame_stack_(layout.frame_stack()),
@@ -37,23 +38,7 @@ DeviceBlocks::DeviceBlocks(const RowLayout& layout, const RowExtent& extent,
       most_chunks_(most_chunks_of(extent, chunk_log2_)),
       table_(allocator, most_chunks_ * sizeof(std::byte*), kPurpose),
       links_(extent.num_lanes * extent.lane_slots(), Links{Links::kNone, Links::kNone}),
-      last_(Memory::anonymous(std::size_t{2} * extent.num_lanes * block_bytes_, kPurpose)) {
-  std::vector<std::size_t> next_states;
-  for (std::size_t f = 0; f < layout.fields().size(); ++f) {
-    if (layout.fields()[f].role == Role::kNextState) next_states.push_back(f);
-  }
-  for (std::size_t f = 0; f < layout.fields().size(); ++f) {
-    const Field& field = layout.fields()[f];
-    if (field.role != Role::kState) continue;
-    leaves_.push_back({.state = f,
-                       .next = next_states[leaves_.size()],
-                       .nbytes = field.nbytes,
-                       .frame_bytes = field.nbytes / field.frames,
-                       .row_offset = field.offset,
-                       .block_offset = field.block_offset,
-                       .is_stack = field.frames > 1});
-  }
-}
+      last_(Memory::anonymous(std::size_t{2} * extent.num_lanes * block_bytes_, kPurpose)) {}
 
 CompactView DeviceBlocks::view_of(std::byte* const* chunks) const {
   return {.links_offset = links_offset_,
@@ -103,7 +88,7 @@ std::uint32_t DeviceBlocks::acquire() {
 
 /// Is the last next state the new row's state?
 bool DeviceBlocks::is_state(std::uint32_t lane, const RowSource& source, std::size_t i) const {
-  return std::all_of(leaves_.begin(), leaves_.end(), [&](const Leaf& leaf) {
+  return std::all_of(leaves_.begin(), leaves_.end(), [&](const ObservationLeaf& leaf) {
     const std::byte* state = source.fields[leaf.state] + i * leaf.nbytes;
     return std::memcmp(last_next(lane) + leaf.block_offset, state, leaf.nbytes) == 0;
   });
@@ -111,10 +96,10 @@ bool DeviceBlocks::is_state(std::uint32_t lane, const RowSource& source, std::si
 
 /// Are the older frames of the new row's state the newer ones of the last?
 bool DeviceBlocks::goes_on(std::uint32_t lane, const RowSource& source, std::size_t i) const {
-  return std::all_of(leaves_.begin(), leaves_.end(), [&](const Leaf& leaf) {
+  return std::all_of(leaves_.begin(), leaves_.end(), [&](const ObservationLeaf& leaf) {
     const std::byte* state = source.fields[leaf.state] + i * leaf.nbytes;
     const std::byte* newer = last_state(lane) + leaf.block_offset + leaf.frame_bytes;
-    return !leaf.is_stack || std::memcmp(newer, state, leaf.nbytes - leaf.frame_bytes) == 0;
+    return leaf.frames == 1 || std::memcmp(newer, state, leaf.nbytes - leaf.frame_bytes) == 0;
   });
 }
 
@@ -147,7 +132,7 @@ void DeviceBlocks::write(const Lanes& lanes, const RowsView& view, std::uint32_t
   std::byte* next = staging.block(at(own.next), own.next, block_bytes_);
   std::byte* head =
       own.head == Links::kNone ? nullptr : staging.block(at(own.head), own.head, block_bytes_);
-  for (const Leaf& leaf : leaves_) {
+  for (const ObservationLeaf& leaf : leaves_) {
     const std::byte* observation = source.fields[leaf.state] + i * leaf.nbytes;
     const std::byte* next_observation = source.fields[leaf.next] + i * leaf.nbytes;
     const std::size_t older = leaf.nbytes - leaf.frame_bytes;
@@ -207,11 +192,11 @@ void DeviceBlocks::restore_lane(std::uint32_t lane, std::span<const std::byte> r
   compact.chunk_log2 = 31;  // all in one piece
   const RowId newest = {0, count - 1};
   // A row that is there only to be read through has no whole stack, and is never the newest.
-  for (const Leaf& leaf : leaves_) {
-    const std::uint64_t frames = leaf.nbytes / leaf.frame_bytes;
-    for (std::uint32_t f = 0; f < frames; ++f) {
-      const std::uint32_t frame = leaf.is_stack ? f : frame_stack_ - 1;
-      const std::uint64_t pitch_of = leaf.is_stack ? leaf.frame_bytes : 0;
+  for (const ObservationLeaf& leaf : leaves_) {
+    const bool is_stack = leaf.frames > 1;
+    for (std::uint32_t f = 0; f < leaf.frames; ++f) {
+      const std::uint32_t frame = is_stack ? f : frame_stack_ - 1;
+      const std::uint64_t pitch_of = is_stack ? leaf.frame_bytes : 0;
       const auto copy = [&](std::byte* to, FramePlace place) {
         std::memcpy(to + leaf.block_offset + f * leaf.frame_bytes,
                     place.of(leaf.row_offset, leaf.block_offset, pitch_of), leaf.frame_bytes);

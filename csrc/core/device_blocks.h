@@ -72,20 +72,9 @@ class DeviceBlocks {
   }
   std::byte* last_next(std::uint32_t lane) const { return last_state(lane) + block_bytes_; }
 
-  /// A leaf of the observation, which is a field of the state and one of the next state.
-  struct Leaf {
-    std::size_t state;
-    std::size_t next;
-    std::size_t nbytes;
-    std::size_t frame_bytes;
-    std::size_t row_offset;
-    std::size_t block_offset;
-    bool is_stack;
-  };
-
   DeviceAllocator& allocator_;
   CompactRows rules_;  // of what is saved; holds no blocks
-  std::vector<Leaf> leaves_;
+  std::vector<ObservationLeaf> leaves_;
   std::size_t links_offset_;
   std::size_t block_bytes_;
   std::uint32_t frame_stack_;

@@ -1,13 +1,11 @@
 // What a DeviceStore reads.
 
-#include <algorithm>
 #include <bit>
-#include <string>
 #include <vector>
 
 #include "core/device_columns.h"
 #include "core/device_store.h"
-#include "core/errors.h"
+#include "core/draw.h"
 #include "core/time_order.h"
 
 namespace velora {
@@ -27,12 +25,6 @@ const std::uint64_t* place_ids(std::span<const RowId> ids, std::byte*& lists) {
 
 std::size_t draw_bytes(std::uint32_t count) {
   return DeviceWriteBuffer::align(DrawSpace::nbytes(count));
-}
-
-void require_at_most(std::uint64_t most, std::uint64_t count) {
-  if (count <= most) return;
-  throw ValueError("batch_size: expected at most " + std::to_string(most) + ", got " +
-                   std::to_string(count));
 }
 
 }  // namespace
@@ -93,7 +85,7 @@ DrawParams DeviceStore::draw_params(std::uint64_t count, bool in_memory, std::si
 }
 
 void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* stream) {
-  require_at_most(std::min(size(), kMaxDraw), count);
+  check_draw(count, size());
   if (count == 0) return;
   std::byte* lists = begin_read(columns_bytes(target), stream);
   const SampleParams params = {.gather = gather_params(target, count, lists),
@@ -124,7 +116,7 @@ std::uint64_t DeviceStore::count_sequences(const SequenceSpec& spec, void* strea
 
 void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count,
                                    const SequenceTarget& target, void* stream) {
-  require_at_most(std::min(count_sequences(spec, stream), kMaxDraw), count);
+  check_draw(count, count_sequences(spec, stream));
   if (count == 0) return;
   std::vector<RowId> starts;
   if (spec.boundary != SequenceBoundary::kPad) {

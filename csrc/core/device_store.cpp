@@ -82,7 +82,10 @@ DeviceStore::~DeviceStore() {
   }
 }
 
-std::size_t DeviceStore::nbytes() const { return head_bytes(extent_.num_lanes) + extent_.nbytes(); }
+std::size_t DeviceStore::nbytes() const {
+  const std::size_t blocks = blocks_ ? blocks_->nbytes() : 0;
+  return head_bytes(extent_.num_lanes) + extent_.nbytes() + blocks;
+}
 
 RowsView DeviceStore::view() {
   apply_pending();

@@ -24,6 +24,14 @@ void clear(std::vector<Key>& table, std::size_t size) {
 
 }  // namespace
 
+void check_draw(std::uint64_t count, std::uint64_t bound) {
+  const std::uint64_t limit = std::min(bound, kMaxDraw);
+  if (count > limit) {
+    throw ValueError("batch_size: expected at most " + std::to_string(limit) + ", got " +
+                     std::to_string(count));
+  }
+}
+
 DistinctDraw::DistinctDraw(DrawKey key, std::uint64_t bound, std::size_t count,
                            DrawScratch& scratch)
     : key_(key),
@@ -32,11 +40,7 @@ DistinctDraw::DistinctDraw(DrawKey key, std::uint64_t bound, std::size_t count,
       has_short_keys_(bound < std::numeric_limits<std::uint32_t>::max()) {
   static_assert(std::uint64_t{claim_table_size(kMaxDraw)} * (kPlaces / 2) <=
                 std::numeric_limits<std::uint32_t>::max());
-  const std::uint64_t limit = std::min(bound, kMaxDraw);
-  if (count > limit) {
-    throw ValueError("batch_size: expected at most " + std::to_string(limit) + ", got " +
-                     std::to_string(count));
-  }
+  check_draw(count, bound);
   const std::uint32_t size = claim_table_size(static_cast<std::uint32_t>(count)) * (kPlaces / 2);
   mask_ = size - 1;
   if (has_short_keys_) {

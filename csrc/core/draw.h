@@ -73,6 +73,9 @@ VELORA_HD inline void propose(std::uint32_t element, DrawKey key, std::uint64_t 
 /// No draw has more elements: the tables of a larger one would outgrow 32-bit places.
 inline constexpr std::uint64_t kMaxDraw = std::uint64_t{1} << 28;
 
+/// Throws ValueError when `count` > bound or kMaxDraw.
+void check_draw(std::uint64_t count, std::uint64_t bound);
+
 /// Working memory of a DistinctDraw, kept between draws.
 struct DrawScratch {
   std::vector<std::uint32_t> short_keys;  // where all values fit into 32 bits
@@ -84,7 +87,7 @@ struct DrawScratch {
 /// bound, O(count log count) up to count == bound.
 class DistinctDraw {
  public:
-  /// `scratch` serves no other draw meanwhile. Throws ValueError when count > bound or kMaxDraw.
+  /// `scratch` serves no other draw meanwhile. Throws as check_draw().
   DistinctDraw(DrawKey key, std::uint64_t bound, std::size_t count, DrawScratch& scratch);
 
   /// The next out.size() elements. Precondition: there are so many left.

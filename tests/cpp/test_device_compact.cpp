@@ -238,10 +238,12 @@ TEST(DeviceCompact, SavedRowsAreThoseOfTheStore) {
 TEST(DeviceCompact, ManyBlocksComeInChunks) {
   CompactPair pair(60'000, 1, {.frames = 4, .values = 2, .broken_link = 1, .broken_stack = 1}, 3,
                    1u << 20);
+  const std::size_t without_blocks = pair.device->nbytes();
   for (int turn = 0; turn < 3; ++turn) {
     pair.append_anywhere(40'000);
     pair.expect_same(2000, 2);
   }
+  EXPECT_GE(pair.device->nbytes() - without_blocks, std::size_t{2} * (4u << 20));
 }
 
 TEST(DeviceCompact, PinnedRowsGiveWhatTheStoreGives) {
