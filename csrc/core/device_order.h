@@ -8,7 +8,8 @@ namespace velora {
 /// and also when a captured graph runs some of it again. The host never waits but in drain().
 ///
 /// A graph waits, whenever it runs, for what was queued until then, and what is queued later waits
-/// for it.
+/// for it. It waits for other graphs, too, where the runtime has that; where not, all graphs with
+/// draws of one buffer have to run on one stream.
 class DeviceOrder {
  public:
   explicit DeviceOrder(DeviceRuntime& runtime)
@@ -31,7 +32,7 @@ class DeviceOrder {
   void begin_capture(void* stream) {
     captured_ = true;
     runtime_.wait_when_run(done_.get(), stream);
-    runtime_.wait_when_run(run_.get(), stream);
+    if (runtime_.graphs_wait_for_graphs()) runtime_.wait_when_run(run_.get(), stream);
   }
   void end_capture(void* stream) { runtime_.record_when_run(run_.get(), stream); }
   /// Whether anything was captured, and so may run at any time.

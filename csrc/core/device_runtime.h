@@ -36,6 +36,8 @@ class DeviceRuntime {
   /// From pinned memory, which must stay as it is until the copy is done.
   virtual void copy_to_device(std::byte* device, const std::byte* pinned, std::size_t bytes,
                               void* stream) = 0;
+  /// From the device's own memory: pinned memory is the host's, which reads it by itself once it
+  /// has waited.
   virtual void copy_to_host(std::byte* host, const std::byte* device, std::size_t bytes,
                             void* stream) = 0;
 
@@ -61,6 +63,9 @@ class DeviceRuntime {
   /// runs.
   virtual void wait_when_run(void* event, void* stream) = 0;
   virtual void record_when_run(void* event, void* stream) = 0;
+  /// Whether a graph that waits for an event, and then records it, waits for the record of an
+  /// earlier run. Otherwise it would wait for itself.
+  virtual bool graphs_wait_for_graphs() const = 0;
 
   virtual void launch_write(const WriteParams& params, void* stream) = 0;
   virtual void launch_append(const AppendParams& params, void* stream) = 0;
@@ -73,7 +78,7 @@ class DeviceRuntime {
 
 /// Changes with every change of DeviceRuntime or of what it is handed: a runtime of another build
 /// is recognised, not called.
-inline constexpr std::uint32_t kDeviceInterface = 4;
+inline constexpr std::uint32_t kDeviceInterface = 5;
 
 /// Device memory, from whoever manages it. A piece that is freed may serve others at once, in the
 /// order of the stream on which it was allocated.

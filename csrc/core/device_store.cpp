@@ -378,16 +378,23 @@ std::vector<std::byte> DeviceStore::save(std::span<std::byte> rows, void* stream
   flush(stream);
   order_.begin(stream);
   const RowsView view = this->view();
+  const bool pinned = pinned_rows_.get() != nullptr;
+  if (pinned) runtime_.synchronize(stream);  // the host reads them by itself
   std::byte* out = rows.data();
   for (std::uint32_t lane = 0; lane < extent_.num_lanes; ++lane) {
     const RowId first = {lane, view.present(lane)};
     const std::uint64_t count = view.end(lane) - first.serial;
-    each_piece(view, first, count, [&](const std::byte* device, RowId, std::uint64_t size) {
-      runtime_.copy_to_host(out, device, size * view.pitch, stream);
-      out += size * view.pitch;
+    each_piece(view, first, count, [&](const std::byte* from, RowId, std::uint64_t size) {
+      const std::size_t bytes = size * view.pitch;
+      if (pinned) {
+        std::memcpy(out, from, bytes);
+      } else {
+        runtime_.copy_to_host(out, from, bytes, stream);
+      }
+      out += bytes;
     });
   }
-  runtime_.synchronize(stream);
+  if (!pinned) runtime_.synchronize(stream);
   if (!blocks_) return {};
   const std::vector<const std::byte*> places = blocks_->renumber(rows, view.pitch);
   std::vector<std::byte> blocks(places.size() * layout_.block_bytes());

@@ -1,5 +1,6 @@
 // DeviceRuntime on CUDA: the object that is loaded when a buffer asks for a CUDA device.
 
+#include <cudaTypedefs.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -13,8 +14,11 @@
 
 #include "core/device_runtime.h"
 #include "core/errors.h"
+#include "cuda/cooperative_grid.h"
 #include "cuda/gae.cuh"
 #include "cuda/kernels.cuh"
+#include "cuda/unusable.h"
+#include "cuda/use_device.h"
 
 namespace velora::cuda {
 namespace {
@@ -28,25 +32,57 @@ void check(cudaError_t status, const char* what) {
 cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t as_event(void* event) { return static_cast<cudaEvent_t>(event); }
 
-/// Makes a device the calling thread's for a while.
-class UseDevice {
+/// What UseDevice asks of the driver, which the runtime finds: nothing here is linked with it.
+class Driver {
  public:
-  explicit UseDevice(int device) {
-    check(cudaGetDevice(&before_), "cudaGetDevice");
-    if (before_ == device) return;
-    check(cudaSetDevice(device), "cudaSetDevice");
-    changed_ = true;
+  Driver()
+      : get_context_(find<PFN_cuCtxGetCurrent_v4000>("cuCtxGetCurrent", 4000)),
+        set_context_(find<PFN_cuCtxSetCurrent_v4000>("cuCtxSetCurrent", 4000)),
+        get_device_(find<PFN_cuCtxGetDevice_v2000>("cuCtxGetDevice", 2000)) {}
+
+  void* current_context() const {
+    CUcontext context = nullptr;
+    require(get_context_(&context), "cuCtxGetCurrent");
+    return context;
   }
-  ~UseDevice() {
-    if (changed_) static_cast<void>(cudaSetDevice(before_));
+  int device_of_context() const {
+    CUdevice device = 0;
+    require(get_device_(&device), "cuCtxGetDevice");
+    return device;
   }
-  UseDevice(const UseDevice&) = delete;
-  UseDevice& operator=(const UseDevice&) = delete;
+  void set_context(void* context) const noexcept {
+    static_cast<void>(set_context_(static_cast<CUcontext>(context)));
+  }
+  void set_device(int device) const { check(cudaSetDevice(device), "cudaSetDevice"); }
 
  private:
-  int before_ = 0;
-  bool changed_ = false;
+  template <typename Function>
+  static Function find(const char* name, unsigned version) {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+    check(cudaGetDriverEntryPointByVersion(name, &found, version, cudaEnableDefault, &result),
+          "cudaGetDriverEntryPointByVersion");
+    if (result == cudaDriverEntryPointSuccess) return reinterpret_cast<Function>(found);
+    throw DeviceError(std::string("CUDA: the driver has no ") + name);
+  }
+  static void require(CUresult status, const char* what) {
+    if (status == CUDA_SUCCESS) return;
+    if (status == CUDA_ERROR_NOT_INITIALIZED) {
+      throw DeviceError(why_unusable(NoDevices::kCannotStart, what, 0, CUDART_VERSION));
+    }
+    throw DeviceError(std::string("CUDA: ") + what + ": error " + std::to_string(status));
+  }
+
+  PFN_cuCtxGetCurrent_v4000 get_context_;
+  PFN_cuCtxSetCurrent_v4000 set_context_;
+  PFN_cuCtxGetDevice_v2000 get_device_;
 };
+
+/// Found when it is first asked for. Throws DeviceError each time that it is not.
+const Driver& driver() {
+  static const Driver found;
+  return found;
+}
 
 /// Lets the calling thread do, while any stream is captured, what has nothing to do with that and
 /// would be refused.
@@ -66,16 +102,16 @@ class AsideOfCapture {
 class CudaRuntime final : public DeviceRuntime {
  public:
   explicit CudaRuntime(int device) : device_(device) {
-    const UseDevice use(device_);
+    const auto use = use_device();
     sample_blocks_ = max_blocks(sample_by_blocks, DrawSpace::nbytes(DrawParams::kMaxBlockDraw));
-    grid_blocks_ = max_blocks(sample_by_grid, 0);
-    sequence_blocks_ = max_blocks(sample_sequences, 0);
+    grid_blocks_ = cooperative_blocks(max_blocks(sample_by_grid, 0));
+    sequence_blocks_ = cooperative_blocks(max_blocks(sample_sequences, 0));
     take_blocks_ = max_blocks(take_rows, 0);
     write_blocks_ = max_blocks(write_pieces, 0);
   }
 
   void* allocate_pinned(std::size_t bytes, const char* purpose) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     const AsideOfCapture aside;
     void* memory = nullptr;
     constexpr unsigned kFlags = cudaHostAllocPortable | cudaHostAllocMapped;
@@ -88,20 +124,20 @@ class CudaRuntime final : public DeviceRuntime {
 
   void copy_to_device(std::byte* device, const std::byte* pinned, std::size_t bytes,
                       void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     check(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, as_stream(stream)),
           "cudaMemcpyAsync to the device");
   }
   void copy_to_host(std::byte* host, const std::byte* device, std::size_t bytes,
                     void* stream) override {
-    const UseDevice use(device_);
-    // Not from the device to the host: pinned rows are the host's.
-    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDefault, as_stream(stream)),
+    const auto use = use_device();
+    const AsideOfCapture aside;  // the host waits, where its memory is not pinned
+    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, as_stream(stream)),
           "cudaMemcpyAsync to the host");
   }
 
   void* create_event() override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     const AsideOfCapture aside;
     cudaEvent_t event = nullptr;
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
@@ -109,14 +145,15 @@ class CudaRuntime final : public DeviceRuntime {
   }
   void free_event(void* event) noexcept override { release(cudaEventDestroy, as_event(event)); }
   void record(void* event, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     check(cudaEventRecord(as_event(event), as_stream(stream)), "cudaEventRecord");
   }
   void wait(void* event, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     check(cudaStreamWaitEvent(as_stream(stream), as_event(event), 0), "cudaStreamWaitEvent");
   }
   bool has_passed(void* event) override {
+    const auto use = use_device();  // or the runtime makes a context for a thread that has none
     const AsideOfCapture aside;
     const cudaError_t status = cudaEventQuery(as_event(event));
     if (status == cudaErrorNotReady) {
@@ -127,16 +164,18 @@ class CudaRuntime final : public DeviceRuntime {
     return true;
   }
   void synchronize_event(void* event) override {
+    const auto use = use_device();
     const AsideOfCapture aside;
     check(cudaEventSynchronize(as_event(event)), "cudaEventSynchronize");
   }
   void synchronize(void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
+    const AsideOfCapture aside;
     check(cudaStreamSynchronize(as_stream(stream)), "cudaStreamSynchronize");
   }
 
   void* create_stream() override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     const AsideOfCapture aside;
     cudaStream_t stream = nullptr;
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
@@ -146,42 +185,43 @@ class CudaRuntime final : public DeviceRuntime {
     release(cudaStreamDestroy, as_stream(stream));
   }
   bool is_capturing(void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     check(cudaStreamIsCapturing(as_stream(stream), &status), "cudaStreamIsCapturing");
     return status != cudaStreamCaptureStatusNone;
   }
+  bool graphs_wait_for_graphs() const override { return VELORA_GRAPHS_WAIT != 0; }
   void wait_when_run(void* event, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     check(cudaStreamWaitEvent(as_stream(stream), as_event(event), cudaEventWaitExternal),
           "cudaStreamWaitEvent in a graph");
   }
   void record_when_run(void* event, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     check(cudaEventRecordWithFlags(as_event(event), as_stream(stream), cudaEventRecordExternal),
           "cudaEventRecord in a graph");
   }
 
   void launch_write(const WriteParams& params, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     write_pieces<<<blocks(params.count, WriteParams::kTeam, write_blocks_), kBlockThreads, 0,
                    as_stream(stream)>>>(params);
     check(cudaGetLastError(), "launch of write_pieces");
   }
   void launch_clear(const ClearParams& params, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     clear_lanes<<<blocks(params.view.num_lanes, 1, write_blocks_), kBlockThreads, 0,
                   as_stream(stream)>>>(params);
     check(cudaGetLastError(), "launch of clear_lanes");
   }
   void launch_append(const AppendParams& params, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     append_columns<<<static_cast<unsigned>(params.num_groups()), kBlockThreads, 0,
                      as_stream(stream)>>>(params);
     check(cudaGetLastError(), "launch of append_columns");
   }
   void launch_sample(const SampleParams& params, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     if (params.draw.space != nullptr) {
       return launch_together(sample_by_grid, params, params.gather, grid_blocks_, stream);
     }
@@ -190,17 +230,17 @@ class CudaRuntime final : public DeviceRuntime {
     check(cudaGetLastError(), "launch of sample_by_blocks");
   }
   void launch_take(const TakeParams& params, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     take_rows<<<blocks(params.gather, take_blocks_), kBlockThreads, 0, as_stream(stream)>>>(params);
     check(cudaGetLastError(), "launch of take_rows");
   }
   void launch_sequences(const SequenceParams& params, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     launch_together(sample_sequences, params, params.steps, sequence_blocks_, stream);
   }
 
   void launch_gae(const GaeParams& params, void* stream) override {
-    const UseDevice use(device_);
+    const auto use = use_device();
     const std::uint64_t words =
         device::gae_scratch_words(params.steps, params.width, params.is_double);
     if (words > 0) {
@@ -216,7 +256,9 @@ class CudaRuntime final : public DeviceRuntime {
   }
 
  private:
-  /// As many as run at once: a cooperative launch may have no more, and others gain nothing by it.
+  UseDevice<Driver> use_device() const { return {driver(), device_}; }
+
+  /// As many as run at once: more gain nothing by it.
   template <typename Kernel>
   unsigned max_blocks(Kernel* kernel, std::size_t shared_bytes) const {
     int processors = 0;
@@ -238,13 +280,19 @@ class CudaRuntime final : public DeviceRuntime {
     return blocks(params.count, params.columns.words, most);
   }
 
-  /// All blocks at once, so that they can wait for each other.
+  /// All blocks at once, so that they can wait for each other. How many there are changes nothing
+  /// else.
   template <typename Params>
   static void launch_together(void (*kernel)(Params), const Params& params,
                               const GatherParams& gather, unsigned most, void* stream) {
     void* arguments[] = {const_cast<Params*>(&params)};
-    check(cudaLaunchCooperativeKernel(kernel, blocks(gather, most), kBlockThreads, arguments, 0,
-                                      as_stream(stream)),
+    const auto launch = [&](unsigned blocks) {
+      const cudaError_t status = cudaLaunchCooperativeKernel(kernel, blocks, kBlockThreads,
+                                                             arguments, 0, as_stream(stream));
+      if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
+      return status;
+    };
+    check(launch_halving(blocks(gather, most), cudaErrorCooperativeLaunchTooLarge, launch),
           "cooperative launch");
   }
 
@@ -252,7 +300,7 @@ class CudaRuntime final : public DeviceRuntime {
   template <typename Free, typename Handle>
   void release(Free* free, Handle handle) const noexcept {
     try {
-      const UseDevice use(device_);
+      const auto use = use_device();
       const AsideOfCapture aside;
       if (free(handle) != cudaSuccess) static_cast<void>(cudaGetLastError());
     } catch (const std::exception&) {
@@ -268,6 +316,10 @@ class CudaRuntime final : public DeviceRuntime {
   unsigned write_blocks_ = 0;
 };
 
+static_assert(static_cast<int>(NoDevices::kCannotStart) == cudaErrorInitializationError);
+static_assert(static_cast<int>(NoDevices::kInsufficientDriver) == cudaErrorInsufficientDriver);
+static_assert(static_cast<int>(NoDevices::kNone) == cudaErrorNoDevice);
+
 /// The one runtime of each device, made when it is first asked for and kept: buffers outlive
 /// whatever order a process ends in.
 DeviceRuntime* runtime_of(int device) {
@@ -275,8 +327,10 @@ DeviceRuntime* runtime_of(int device) {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess) {
     static_cast<void>(cudaGetLastError());
-    throw DeviceError(std::string("no NVIDIA driver or no device was found (") +
-                      cudaGetErrorString(status) + "); install the driver");
+    int driver_version = 0;
+    static_cast<void>(cudaDriverGetVersion(&driver_version));
+    throw DeviceError(why_unusable(static_cast<NoDevices>(status), cudaGetErrorString(status),
+                                   driver_version, CUDART_VERSION));
   }
   if (device < 0 || device >= count) {
     throw DeviceError("this machine has " + std::to_string(count) +

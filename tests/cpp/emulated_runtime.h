@@ -8,6 +8,7 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <random>
@@ -56,6 +57,9 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
   Device device() { return {*this, *this}; }
   void limit_device_memory(std::size_t bytes) { device_limit_ = bytes; }
   void fail_next_launch() { fail_launch_ = true; }
+  /// From now on a graph's wait for an event that the graph itself records is a wait for that very
+  /// record, and no graph ever ends that has one.
+  void graphs_wait_for_themselves() { graphs_wait_for_themselves_ = true; }
   /// From now on everything is done when it is queued.
   void run_at_once() { at_once_ = true; }
 
@@ -69,9 +73,14 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
   void free(void* owner) noexcept override { free_memory(owner); }
   void* allocate_pinned(std::size_t bytes, const char* purpose) override {
     if (bytes > pinned_limit_) throw MemoryError(std::string(purpose) + ": too large");
-    return allocate(bytes);
+    void* memory = allocate(bytes);
+    pinned_[static_cast<const std::byte*>(memory)] = bytes;
+    return memory;
   }
-  void free_pinned(void* memory) noexcept override { free_memory(memory); }
+  void free_pinned(void* memory) noexcept override {
+    pinned_.erase(static_cast<const std::byte*>(memory));
+    free_memory(memory);
+  }
   void limit_pinned_memory(std::size_t bytes) { pinned_limit_ = bytes; }
 
   void copy_to_device(std::byte* device, const std::byte* pinned, std::size_t bytes,
@@ -80,6 +89,8 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
   }
   void copy_to_host(std::byte* host, const std::byte* device, std::size_t bytes,
                     void* stream) override {
+    // From the host to the host nothing keeps CUDA from copying at once, in whatever order.
+    if (is_pinned(device)) return static_cast<void>(std::memcpy(host, device, bytes));
     push(stream, [=] { std::memcpy(host, device, bytes); });
   }
 
@@ -148,12 +159,16 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
     captured_.erase(stream);
     return graph;
   }
+  bool graphs_wait_for_graphs() const override { return !graphs_wait_for_themselves_; }
   void run(const Graph& graph, void* stream) {
     for (const Item& item : graph) {
       if (item.records) {
         record(item.event, stream);
       } else if (item.event != nullptr) {
         wait(item.event, stream);
+        if (graphs_wait_for_themselves_ && records(graph, item.event)) {
+          ++streams_[stream].back().number;
+        }
       } else {
         push(stream, item.work);
       }
@@ -224,6 +239,16 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
     } else {
       streams_[stream].push_back({.work = std::move(work)});
     }
+  }
+  bool is_pinned(const std::byte* memory) const {
+    const auto after = pinned_.upper_bound(memory);
+    if (after == pinned_.begin()) return false;
+    const auto& [start, bytes] = *std::prev(after);
+    return static_cast<std::size_t>(memory - start) < bytes;
+  }
+  static bool records(const Graph& graph, const Event* event) {
+    return std::any_of(graph.begin(), graph.end(),
+                       [&](const Item& item) { return item.records && item.event == event; });
   }
   void require_running(void* stream) {
     if (is_capturing(stream)) throw std::logic_error("cannot be captured");
@@ -304,12 +329,14 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
 
   std::map<void*, std::deque<Item>> streams_;
   std::map<void*, Graph> captured_;
+  std::map<const std::byte*, std::size_t> pinned_;
   Counts counts_;
   std::mt19937_64 random_;
   std::size_t device_limit_ = SIZE_MAX;
   std::size_t pinned_limit_ = SIZE_MAX;
   bool fail_launch_ = false;
   bool at_once_ = false;
+  bool graphs_wait_for_themselves_ = false;
 };
 
 }  // namespace velora::testing

@@ -143,6 +143,58 @@ TEST(DeviceCapture, ALaterWriteWaitsForARunOnAnotherStream) {
   EXPECT_EQ(std::memcmp(captured.memory(), expected.data(), expected.size()), 0);
 }
 
+/// Of a runtime whose graphs would wait for themselves.
+TEST(DeviceCapture, RunsThatDoNotWaitForEachOtherShareAStreamAndKeepTheirOrder) {
+  char names[3];
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    StorePair stores(8, transition_layout(), 1500, 2, seed);
+    stores.runtime.graphs_wait_for_themselves();
+    stores.append_in_turn(4);
+    CapturedSample first(stores, 4, 2);
+    CapturedSample second(stores, 6);
+    std::mt19937_64 random(seed);
+    for (int step = 0; step < 15; ++step) {
+      stores.push(static_cast<std::uint32_t>(random() % 2), &names[random() % 3]);
+      first.run();  // not waited for
+      QueuedBatch between = stores.make_batch(4);
+      Sampler sampler;
+      sampler.sample(stores.host, 4, stores.batch_of(4, between.expected.data(), 2).target());
+      stores.host.lanes().count_draw();
+      EXPECT_TRUE(second.run_is_same());
+      EXPECT_EQ(std::memcmp(first.memory(), between.expected.data(), between.expected.size()), 0);
+      EXPECT_TRUE(stores.sample_is_same(3, &names[random() % 3]));
+    }
+  }
+}
+
+TEST(DeviceCapture, OfTwoSamplesInOneGraphTheSecondDrawsAfterTheFirst) {
+  for (const bool waits : {true, false}) {
+    StorePair stores(20);
+    if (!waits) stores.runtime.graphs_wait_for_themselves();
+    stores.push_many(25);
+    QueuedBatch batches[2] = {stores.make_batch(5), stores.make_batch(7)};
+    const std::uint64_t counts[2] = {5, 7};
+    stores.runtime.begin_capture(&capture_stream);
+    for (int i = 0; i < 2; ++i) {
+      stores.device.sample(counts[i], stores.batch_of(counts[i], batches[i].memory.data()).target(),
+                           &capture_stream);
+    }
+    const EmulatedRuntime::Graph graph = stores.runtime.end_capture(&capture_stream);
+    Sampler sampler;
+    for (int run = 0; run < 4; ++run) {
+      stores.push_many(1);
+      stores.runtime.run(graph, &run_stream);
+      stores.runtime.synchronize(&run_stream);
+      for (int i = 0; i < 2; ++i) {
+        sampler.sample(stores.host, counts[i],
+                       stores.batch_of(counts[i], batches[i].expected.data()).target());
+        stores.host.lanes().count_draw();
+        EXPECT_TRUE(batches[i].is_as_expected()) << waits << run << i;
+      }
+    }
+  }
+}
+
 TEST(DeviceCapture, TooFewRowsInARunArePadding) {
   StorePair stores(8, transition_layout(), 4096, 2);
   stores.append_in_turn(4);

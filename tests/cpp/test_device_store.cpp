@@ -409,5 +409,15 @@ TEST(DeviceStore, PinnedRowsGiveTheBatchesOfTheStore) {
   EXPECT_TRUE(stores.rows_are_same());
 }
 
+TEST(DeviceStore, SaveOfPinnedRowsWaitsForWhatWasQueuedForThem) {
+  StorePair stores(9, mixed_layout(), 1500, 2, 0, RowsPlace::kPinned);
+  for (int i = 0; i < 5; ++i) {
+    stores.append_in_turn(3);
+    stores.append_columns(2);
+    stores.push(1);
+    EXPECT_TRUE(stores.rows_are_same());
+  }
+}
+
 }  // namespace
 }  // namespace velora
