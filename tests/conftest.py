@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,22 @@ def cuda_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
     with emulated_cuda(monkeypatch):
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skips files that need gymnasium where it is not installed, and goes on with the others.
+
+    A machine that lends its GPU often has torch and little else, and what needs a GPU needs no
+    more.
+    """
+    report = yield
+    if report.failed and "No module named 'gymnasium'" in report.longreprtext:
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, "Skipped: gymnasium is not installed")
+    return report
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

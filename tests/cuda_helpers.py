@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,6 +59,20 @@ def assert_same(cpu: BatchExperience, cuda: BatchExperience) -> None:
             map_nest(check, getattr(cpu, name), getattr(cuda, name))
     assert cpu.extras.keys() == cuda.extras.keys()
     map_nest(check, cpu.extras, cuda.extras)
+
+
+@contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    """While it is open, an operation of torch that makes the host wait for the device raises."""
+    before = torch.cuda.get_sync_debug_mode()
+    try:
+        with warnings.catch_warnings():
+            # Torch says once in a process, when the mode is set, that it is a prototype.
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def there(value: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import shutil
 import subprocess
@@ -199,11 +200,13 @@ def test_push_and_sample_wait_for_nothing() -> None:
 @pytest.mark.cuda
 @pytest.mark.undisturbed
 def test_batch_outlives_its_buffer_and_gives_its_memory_back() -> None:
-    _, cuda = twins(map(stamped, range(100)), capacity=100)
+    gc.collect()  # buffers of other tests that nobody has freed yet
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
+    _, cuda = twins(map(stamped, range(100)), capacity=100)
+    with_rows = torch.cuda.memory_allocated()
     batch = cuda.sample(100)
-    assert torch.cuda.memory_allocated() > before
+    assert torch.cuda.memory_allocated() > with_rows > before
     states = batch.states
     expected = batch.actions.float().expand(-1, 4).clone()
     del batch, cuda
@@ -266,7 +269,7 @@ def test_construct_without_cuda_raises_one_error_that_says_what_to_do(
 @pytest.mark.skipif(not has_kernels(), reason="built without CUDA kernels")
 def test_construct_without_a_driver_says_so_each_time() -> None:
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"no NVIDIA driver or no device was found \("):
+        with pytest.raises(RuntimeError, match=r"no NVIDIA driver was found; install driver "):
             ReplayBuffer(10, "cuda")
 
 

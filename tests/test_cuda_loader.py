@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import subprocess
 import sys
@@ -275,6 +276,7 @@ def test_batches_on_cuda_are_whole_on_whatever_stream_they_are_used() -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.undisturbed
 def test_memory_of_a_batch_on_cuda_is_not_used_again_before_its_consumer_is_done() -> None:
     cpu, cuda = image_twins()
     copies: list[Tensor] = []
@@ -294,6 +296,7 @@ def test_memory_of_a_batch_on_cuda_is_not_used_again_before_its_consumer_is_done
 
 
 @pytest.mark.cuda
+@pytest.mark.undisturbed
 def test_next_on_cuda_waits_for_no_work_of_the_consumer() -> None:
     cpu, cuda = twins()
     with cuda.loader(64) as loader:
@@ -320,7 +323,9 @@ def test_loader_on_cuda_while_rows_are_pushed_never_tears_one() -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.undisturbed
 def test_close_loader_on_cuda_with_batches_under_way_gives_their_memory_back() -> None:
+    gc.collect()  # buffers of other tests that nobody has freed yet
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+from cuda_helpers import waiting_is_an_error
 from test_returns import FLAG_DTYPES, REAL_DTYPES, Rollout, noncontiguous, random_rollout
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -152,6 +155,7 @@ def test_compile_fullgraph_on_cuda_equals_eager() -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.undisturbed
 @pytest.mark.parametrize("shape", [(100, 8), (9000, 3)], ids=["one chunk", "chunks"])
 def test_gae_in_a_cuda_graph_estimates_what_is_there_at_replay(shape: tuple[int, int]) -> None:
     rollout = on_cuda(random_rollout(*shape))
@@ -171,23 +175,19 @@ def test_gae_in_a_cuda_graph_estimates_what_is_there_at_replay(shape: tuple[int,
 
 
 @pytest.mark.cuda
+@pytest.mark.undisturbed
 def test_gae_runs_on_the_current_stream_and_waits_for_nothing() -> None:
     rollout = on_cuda(random_rollout(9000, 3))
     gae(*rollout)
     late = on_cuda(random_rollout(9000, 3, seed=1))
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with torch.cuda.stream(stream):
-            torch.cuda._sleep(1_000_000_000)
-            for tensor, fresh in zip(rollout, late, strict=True):
-                tensor.copy_(fresh)
-            results = gae(*rollout, gamma=GAMMA, lam=LAM)
-            assert not stream.query(), "gae waited for the device"
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
+    with waiting_is_an_error(), torch.cuda.stream(stream):
+        torch.cuda._sleep(1_000_000_000)
+        for tensor, fresh in zip(rollout, late, strict=True):
+            tensor.copy_(fresh)
+        results = gae(*rollout, gamma=GAMMA, lam=LAM)
+        assert not stream.query(), "gae waited for the device"
     stream.synchronize()
     assert_estimates(late, results)
 
@@ -227,15 +227,32 @@ def test_compute_returns_on_cuda_moves_nothing_to_the_host() -> None:
     buffer = filled("cuda")
     values = torch.randn(12, 1, device="cuda")
     buffer.compute_returns(values, values)
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         buffer.compute_returns(values, values)
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
 
 
 # On any machine
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_waiting_is_an_error_while_it_is_open_and_not_afterwards(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    modes: list[int | str] = [0]
+
+    def set_mode(mode: int | str) -> None:
+        if len(modes) == 1:  # as torch does, once
+            warnings.warn("a prototype", UserWarning, stacklevel=1)
+        modes.append(mode)
+
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    expected = pytest.raises(ValueError, match="within") if fails else nullcontext()
+    with expected, waiting_is_an_error():
+        assert modes[-1] == "error"
+        if fails:
+            raise ValueError("within")
+    assert modes[-1] == 0
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (5000,), (0, 3)], ids=str)

@@ -33,11 +33,21 @@ struct ClaimAtomics {
     fence();
     return before;
   }
-  __device__ static std::uint32_t load(const std::uint32_t* word) {
-    return *static_cast<const volatile std::uint32_t*>(word);
+  /// In shared memory by atomics as well: racecheck takes two volatile accesses without a barrier
+  /// between them for a race, and nothing tells it which of them are meant.
+  __device__ static std::uint32_t load(std::uint32_t* word) {
+    if constexpr (kWithinBlock) {
+      return atomicOr(word, 0u);
+    } else {
+      return *static_cast<const volatile std::uint32_t*>(word);
+    }
   }
   __device__ static void store(std::uint32_t* word, std::uint32_t value) {
-    *static_cast<volatile std::uint32_t*>(word) = value;
+    if constexpr (kWithinBlock) {
+      atomicExch(word, value);
+    } else {
+      *static_cast<volatile std::uint32_t*>(word) = value;
+    }
   }
 };
 

@@ -48,8 +48,9 @@ inline std::string why_unusable(NoDevices status, const std::string& said, int d
     case NoDevices::kNone:
       return "the NVIDIA driver finds no GPU; look at nvidia-smi and at CUDA_VISIBLE_DEVICES";
     case NoDevices::kCannotStart:
-      return "CUDA does not start in a process that was forked from one that used it (" + said +
-             "); start such processes with the method 'spawn'";
+      return "CUDA does not start (" + said +
+             "): a process that was forked from one that used CUDA cannot use it; start such "
+             "processes with the method 'spawn'";
   }
   return "CUDA does not start: " + said;
 }
