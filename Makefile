@@ -11,9 +11,8 @@ BIN := .venv/bin
 CMAKE = $(BIN)/cmake
 CONFIGURE = $(CMAKE) -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
   -DVELORA_PYTHON=OFF -DVELORA_TESTS=ON -DVELORA_WERROR=$(WERROR) --log-level=WARNING
-CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+CPP_FILES = $(shell find csrc tests/cpp scripts -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 BUILD_INPUTS := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
-PYTHON_FILES := $(shell find velora -name '*.py*' -not -path '*/__pycache__/*')
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -187,26 +186,24 @@ clean: ## Remove what was built; .venv stays
 # On a machine with a GPU
 # These use the Python, torch and nvcc of that machine and reach for no network.
 
-.PHONY: test-cuda bench-cuda sanitize-cuda
-ON_GPU = PYTHONSAFEPATH=1 PYTHONPATH=build/cuda/site:. $(GPU_PYTHON)
-BENCHMARK_FILES := $(shell find benchmarks -name '*.py')
-# What to build for, as in CMake's CUDA_ARCHITECTURES: one architecture is built in a sixth of the
-# time that all take. scripts/gpu asks for that of the machine.
-VELORA_CUDA_ARCHITECTURES ?=
+.PHONY: build-cuda test-cuda bench-cuda sanitize-cuda gpu-wheels
+# Behind what was built and what stands here comes what the machine's own PYTHONPATH brings along.
+ON_GPU = PYTHONSAFEPATH=1 PYTHONPATH=build/cuda/site:.$${PYTHONPATH:+:$$PYTHONPATH}
+# A blocked call of CUDA is ended with its process: no signal gets through to it.
+PYTEST_ON_GPU = $(GPU_PYTHON) -m pytest --timeout=60 --timeout-method=thread
 
-build/cuda/installed.stamp: $(BUILD_INPUTS) $(PYTHON_FILES) $(BENCHMARK_FILES)
-	@$(GPU_PYTHON) -m pip install -qq --no-index --no-build-isolation --no-deps --upgrade \
-	  --target build/cuda/site --config-settings=build-dir=build/cuda/cmake \
-	  --config-settings=cmake.define.VELORA_CUDA=on \
-	  $(if $(VELORA_CUDA_ARCHITECTURES),'--config-settings=cmake.define.VELORA_CUDA_ARCHITECTURES=$(VELORA_CUDA_ARCHITECTURES)') .
-	@touch $@
+build-cuda:
+	@scripts/build-cuda $(GPU_PYTHON)
 
-test-cuda: build/cuda/installed.stamp ## Run the tests that need a GPU; without one they fail
-	@VELORA_REQUIRE_CUDA=1 $(ON_GPU) -m pytest -m cuda
+test-cuda: build-cuda ## Run the tests that need a GPU; without one they fail
+	@VELORA_REQUIRE_CUDA=1 $(ON_GPU) $(PYTEST_ON_GPU) -m cuda
 
-bench-cuda: build/cuda/installed.stamp ## Time velora on a GPU; a table, JSON and Markdown
-	@$(ON_GPU) -m benchmarks.cuda --results $(RESULTS)
+bench-cuda: build-cuda ## Time velora on a GPU; a table, JSON and Markdown
+	@$(ON_GPU) $(GPU_PYTHON) -m benchmarks.cuda --results $(RESULTS)
 
-sanitize-cuda: build/cuda/installed.stamp ## Run tests on a GPU under NVIDIA's compute-sanitizer
-	@VELORA_REQUIRE_CUDA=1 PYTHONSAFEPATH=1 PYTHONPATH=build/cuda/site:. scripts/sanitize-cuda \
-	  $(GPU_PYTHON) -m pytest -m "cuda and not slow and not undisturbed"
+sanitize-cuda: build-cuda ## Run tests on a GPU under NVIDIA's compute-sanitizer
+	@VELORA_REQUIRE_CUDA=1 $(ON_GPU) scripts/sanitize-cuda \
+	  $(PYTEST_ON_GPU) --timeout=600 -m "cuda and not slow and not undisturbed"
+
+gpu-wheels: .venv/run.stamp ## Fetch wheels for a machine with a GPU and no network, for scripts/gpu
+	@scripts/gpu-wheels $(BIN)/python

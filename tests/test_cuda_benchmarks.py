@@ -7,7 +7,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -252,21 +251,3 @@ def test_blocks_hold_no_more_launches_than_the_queue() -> None:
     assert block("host", 50).calls == clocks.QUEUE // 50
     assert block("host", 10_000).calls == 1
     assert block("wall", 50).calls == clocks.MOST_CALLS
-
-
-def test_wheels_of_a_folder_are_importable_behind_what_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    info = "made_up_peer-1.0.dist-info"
-    with zipfile.ZipFile(tmp_path / "made_up_peer-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("made_up_peer.py", "answer = 42\n")
-        wheel.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: made-up-peer\nVersion: 1.0\n"
-        )
-        tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        wheel.writestr(f"{info}/WHEEL", tags)
-        wheel.writestr(f"{info}/RECORD", "")
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    load("peers").install(tmp_path, tmp_path / "site")
-    assert sys.path[-1] == str(tmp_path / "site")
-    assert importlib.import_module("made_up_peer").answer == 42

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from benchmarks import output
-from benchmarks.cuda import clocks, peers, report, runner, work
+from benchmarks.cuda import clocks, report, runner, work
 from benchmarks.cuda.results import Result
 from benchmarks.cuda.work import Setting
 
-WHEELS = "VELORA_PEER_WHEELS"
 OURS = "velora"
 
 
@@ -41,15 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = clocks.QUICK if options.small else clocks.FULL
     folder = options.results / report.slug(setting)
     results: list[Result] = []
-    with TemporaryDirectory() as site:
-        if options.wheels is not None:
-            peers.install(options.wheels, Path(site))
-        for result in runner.run(wanted, setting, plan, _say):
-            results.append(result)
-            # Again after each piece of work: what ends a process leaves what came before.
-            text = report.as_markdown(results, setting)
-            output.write_json(report.as_document(results, setting, plan), folder / "cuda.json")
-            (folder / "cuda.md").write_text(text, encoding="utf-8")
+    for result in runner.run(wanted, setting, plan, _say):
+        results.append(result)
+        # Again after each piece of work: what ends a process leaves what came before.
+        text = report.as_markdown(results, setting)
+        output.write_json(report.as_document(results, setting, plan), folder / "cuda.json")
+        (folder / "cuda.md").write_text(text, encoding="utf-8")
     print(text)
     print(f"written to {folder}")
     return int(any(_has_fault(result) for result in results))
@@ -73,14 +66,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--only", action="append", metavar="TEXT", help="only work with TEXT in its name"
-    )
-    wheels = os.environ.get(WHEELS)
-    parser.add_argument(
-        "--wheels",
-        type=Path,
-        default=Path(wheels) if wheels else None,
-        metavar="DIR",
-        help=f"wheels of libraries to compare with, used for this run (default: ${WHEELS})",
     )
     output.add_option(parser)
     return parser.parse_args(arguments)

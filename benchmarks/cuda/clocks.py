@@ -30,8 +30,9 @@ from benchmarks.timing import Timing
 Operation = Callable[[], object]
 
 _cuda: Any = torch.cuda  # not all of it is typed
-# A stream takes about a thousand launches before the next one waits.
-QUEUE = 500
+# A stream takes about a thousand entries before the next one waits. What a trace counts are kernels
+# and copies; a call may add two records of events to each.
+QUEUE = 200
 MOST_CALLS = 1_000
 SLEEP_CYCLES_PER_US = 2_000
 MOST_SLEEP_US = 50_000

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.contenders.base import Unavailable
 from benchmarks.cuda.columns import Columns, check_batches, make_vectors
 from benchmarks.cuda.work import Case, Setting
-
-
-def install(wheels: Path, target: Path) -> None:
-    """Makes the wheels of a folder importable, behind what is installed. Needs no network.
-
-    Raises:
-        subprocess.CalledProcessError: If pip refuses one.
-    """
-    files = sorted(map(str, wheels.glob("*.whl")))
-    if not files:
-        return
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
-    subprocess.run([*pip, "--target", str(target), *files], check=True)
-    sys.path.append(str(target))
 
 
 def sample(batch_size: int, setting: Setting) -> Case:
