@@ -87,6 +87,33 @@ def test_libraries_search_no_path_of_the_building_machine() -> None:
         assert not [line for line in lines if "RPATH" in line or "RUNPATH" in line], path.name
 
 
+# x86-64 and 64-bit Arm.
+FUSED = re.compile(r"\s(?:vfn?m(?:add|sub)\w*|fn?m(?:add|sub)|fml[as])\s")
+
+
+def test_libraries_fuse_no_multiplication_with_an_addition() -> None:
+    # The last bits of a sum would differ from one architecture, and from a GPU, to another.
+    for path in installed_libraries():
+        lines = run_binutil("objdump", "--disassemble", "--no-show-raw-insn", str(path))
+        assert len(lines) > 1000
+        assert not list(filter(FUSED.search, lines)), path.name
+
+
+@pytest.mark.parametrize(
+    ("line", "is_fused"),
+    [
+        ("  1f0:  vfmadd231ss %xmm1,%xmm2,%xmm0", True),
+        ("  1f0:  vfnmsub132pd %ymm1,%ymm2,%ymm0", True),
+        ("  1f0:  vmulss %xmm1,%xmm2,%xmm0", False),
+        ("  1f0:  fmadd s0, s1, s2, s3", True),
+        ("  1f0:  fmla v0.4s, v1.4s, v2.4s", True),
+        ("  1f0:  fmul s0, s1, s2", False),
+    ],
+)
+def test_scan_for_fused_instructions_knows_them(line: str, is_fused: bool) -> None:
+    assert bool(FUSED.search(line)) == is_fused
+
+
 def test_scan_finds_the_torch_cpp_symbols_of_torch_itself() -> None:
     # The scan above proves something only if it can fail.
     python_binding = next(Path(torch.__file__).parent.glob("lib/libtorch_python.so"))

@@ -273,6 +273,20 @@ def test_construct_without_a_driver_says_so_each_time() -> None:
             ReplayBuffer(10, "cuda")
 
 
+def test_construct_on_a_device_that_torch_does_not_see_looks_at_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[int] = []
+    monkeypatch.setattr("velora._core.require_cuda", looked_at.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(
+        RuntimeError, match=r"one of the 4 CUDA devices that torch sees, got cuda:9"
+    ):
+        ReplayBuffer(10, "cuda:9")
+    assert not looked_at
+
+
 def test_construct_with_a_torch_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velora._core.require_cuda", lambda device: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

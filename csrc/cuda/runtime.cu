@@ -60,8 +60,14 @@ class Driver {
   static Function find(const char* name, unsigned version) {
     void* found = nullptr;
     cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+#if CUDART_VERSION >= 12050
     check(cudaGetDriverEntryPointByVersion(name, &found, version, cudaEnableDefault, &result),
           "cudaGetDriverEntryPointByVersion");
+#else
+    static_cast<void>(version);
+    check(cudaGetDriverEntryPoint(name, &found, cudaEnableDefault, &result),
+          "cudaGetDriverEntryPoint");
+#endif
     if (result == cudaDriverEntryPointSuccess) return reinterpret_cast<Function>(found);
     throw DeviceError(std::string("CUDA: the driver has no ") + name);
   }

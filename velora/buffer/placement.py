@@ -64,12 +64,12 @@ def cuda_index(device: torch.device) -> int:
 
 def _missing_cuda(error: RuntimeError) -> RuntimeError:
     """What is missing and what to do about it, where that is more than torch's error says."""
+    if torch.cuda.is_available():
+        return error  # to look at cuda:0 would make a context there
     try:
         _core.require_cuda(0)
     except RuntimeError as reason:
         return reason
-    if torch.cuda.is_available():
-        return error
     return RuntimeError(
         f"device: cannot use cuda: torch {torch.__version__} has no CUDA; install a build of torch "
         "with CUDA, or pass device='cpu'"
