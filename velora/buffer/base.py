@@ -140,6 +140,10 @@ class Buffer(Sequence[Any]):
     def push(self, experience: Any, lane: int | None = None) -> None:
         """Appends one experience.
 
+        It is the step after the one that was pushed to its lane before, unless that ended an
+        episode. Experiences that were read from a buffer of several environments, or picked from
+        one, do not follow each other: `extend(buffer)` copies a buffer as it is.
+
         Args:
             experience: An `Experience`, or a dataclass with its fields. The first one fixes
                 shapes and dtypes: float64 and Python floats are stored as float32, Python ints
@@ -165,40 +169,59 @@ class Buffer(Sequence[Any]):
             self._push(experience, lane)
 
     def extend(
-        self, batch: BatchExperience | None = None, *, lanes: Any = None, **arrays: Any
+        self, batch: BatchExperience | Buffer | None = None, *, lanes: Any = None, **arrays: Any
     ) -> None:
-        """Appends steps, all or none: one of each environment, or k of each.
+        """Appends steps, all or none: one of each environment, k of each, or those of a buffer.
 
             buffer.extend(
                 states=obs, actions=actions, rewards=rewards, next_states=next_obs, dones=dones
             )
+            buffer.extend(other_buffer)
+
+        A buffer is copied step by step, as its steps were pushed: those of each environment into
+        the lane of the same number. Where a copy begins in a lane and where it ends, an episode
+        ends, as truncated unless it ended by itself: no step becomes another's successor that it
+        was not. Both buffers have the same fields, dtypes and shapes; all else may differ. A buffer
+        can be added to itself, one that holds nothing adds nothing.
 
         Args:
             batch: Arrays with a leading dimension of k * num_envs rows, step by step: row
                 `t * num_envs + e` is step t of environment e. States `(k * num_envs, F)`, rewards
                 and flags `(k * num_envs,)` or `(k * num_envs, 1)`. Extra fields come from
-                `extras`. Of more steps than fit, a `ReplayBuffer` keeps the newest.
+                `extras`. Of more steps than fit, a `ReplayBuffer` keeps the newest. Or a
+                `ReplayBuffer` or `RolloutBuffer`, whose steps are to be copied.
             lanes: The environment of each row, ints `(rows,)`, where environments do not step
-                together: any number of rows, in time order for each environment.
+                together: any number of rows, in time order for each environment. With a buffer: the
+                lane here for each of its environments, ints `(batch.num_envs,)`; those that share
+                a lane are copied one after the other.
             **arrays: The same parts by name, in place of a batch: `states`, `actions`, `rewards`,
                 `next_states`, `dones`, `truncations` if any, and extra fields by their names.
 
         Raises:
-            TypeError: If `batch` is not a `BatchExperience`, or there are arrays beside it.
-            ValueError: If the parts disagree in length, rows do not fill the lanes evenly, there
-                is no such lane, or as in `push`.
+            TypeError: If `batch` is neither a `BatchExperience` nor a buffer, or there are arrays
+                beside it.
+            ValueError: If the batch is one that a buffer handed out, or part of one; the parts
+                disagree in length, rows do not fill the lanes evenly, there is no such lane, the
+                steps of the other buffer have another form, or as in `push`.
             BufferError: If a `RolloutBuffer` has less room.
         """
         self._extend(batch, lanes=lanes, **arrays)
 
     def _extend(
-        self, batch: BatchExperience | None = None, *, lanes: Any = None, **arrays: Any
+        self, batch: BatchExperience | Buffer | None = None, *, lanes: Any = None, **arrays: Any
     ) -> None:
         # As `_push`: until there is a core.
-        columns = columns_of_call(batch, arrays)
-        lanes = lane_array(lanes)
-        schema = Schema.from_columns(columns)
-        core = self._build(schema, columns.values())
+        schema: Schema | None
+        first: Iterable[Any] = ()
+        if isinstance(batch, Buffer) and not arrays:
+            schema = batch._schema if len(batch) > 0 else None
+            if schema is None:
+                return
+        else:
+            columns = columns_of_call(batch, arrays)
+            lanes = lane_array(lanes)
+            schema, first = Schema.from_columns(columns), columns.values()
+        core = self._build(schema, first)
         core.extend(batch, lanes=lanes, **arrays)
         if not self._adopt(schema, core):
             self._extend(batch, lanes=lanes, **arrays)
