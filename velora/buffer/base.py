@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from velora import _core
 from velora.buffer import tree
-from velora.buffer.checks import check_int
+from velora.buffer.checks import check_count, check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.placement import (
     Storage,
@@ -43,7 +43,7 @@ class Buffer(Sequence[Any]):
 
     def __init__(
         self,
-        capacity: int,
+        capacity: int | float,
         device: torch.device | str | None,
         *,
         num_envs: int,
@@ -55,7 +55,7 @@ class Buffer(Sequence[Any]):
         frame_stack: int = 1,
         storage: Storage = "auto",
     ) -> None:
-        capacity = check_int("capacity", capacity, 1, MAX_CAPACITY)
+        capacity = check_count("capacity", capacity, 1, MAX_CAPACITY)
         self._num_envs = check_int("num_envs", num_envs, 1, MAX_ENVS)
         self._lane_capacity = capacity // self._num_envs
         if self._lane_capacity == 0:
@@ -80,7 +80,7 @@ class Buffer(Sequence[Any]):
     def from_env(
         cls,
         env: Any,
-        capacity: int,
+        capacity: int | float,
         device: torch.device | str | None = None,
         *,
         extras: Mapping[str, Any] | None = None,
@@ -268,11 +268,30 @@ class Buffer(Sequence[Any]):
         return self._schema.experience(self._core.take(place, 1), 0)
 
     def __repr__(self) -> str:
-        envs = f", num_envs={self._num_envs}" if self._num_envs > 1 else ""
-        return (
-            f"{type(self).__name__}(capacity={self.capacity}, device='{self._device}'{envs}, "
-            f"len={len(self)})"
-        )
+        """How the buffer was made, as far as that is not as ever, and how much is in it."""
+        name = type(self).__name__
+        try:
+            return f"{name}({', '.join(self._describe())})"
+        except Exception as error:
+            # Debuggers print what is half made or broken, and an error here would hide theirs.
+            return f"<{name}, which cannot be described: {type(error).__name__}>"
+
+    def _describe(self) -> list[str]:
+        """The parts of `repr`."""
+        placed = [f"capacity={self.capacity}", f"device={str(self._device)!r}"]
+        chosen = [
+            f"{name}={value!r}"
+            for name, (value, usual) in self._options().items()
+            if value != usual
+        ]
+        held = [f"len={len(self)}"] + [f"nbytes={self.nbytes}"] * (self.nbytes > 0)
+        return placed + chosen + held
+
+    def _options(self) -> dict[str, tuple[Any, Any]]:
+        """Option -> its value and the one that goes without saying."""
+        usual = "cpu" if self._device.type == "cpu" else "auto"
+        storage = usual if self._storage == "auto" else self._storage
+        return {"num_envs": (self._num_envs, 1), "storage": (storage, usual)}
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)  # at once: another thread may make the first push

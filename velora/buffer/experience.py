@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import Any, NoReturn, overload
 
+import numpy as np
 import torch
 
 from velora.buffer import tree
+
+Places = int | slice | Sequence[int] | torch.Tensor | np.ndarray[Any, Any]
 
 
 @dataclass(eq=False)
@@ -127,8 +130,8 @@ class BatchExperience:
     @overload
     def __getitem__(self, index: str) -> Any: ...
     @overload
-    def __getitem__(self, index: int | slice | torch.Tensor) -> BatchExperience: ...
-    def __getitem__(self, index: str | int | slice | torch.Tensor) -> Any:
+    def __getitem__(self, index: Places) -> BatchExperience: ...
+    def __getitem__(self, index: str | Places) -> Any:
         """A part by its name, or some of the steps as a batch.
 
         Args:
@@ -150,7 +153,8 @@ class BatchExperience:
         if isinstance(index, tuple):
             raise TypeError("index: expected one for the first dimension, got a tuple")
         if isinstance(index, Integral) or getattr(index, "ndim", None) == 0:
-            place = int(index) + len(self) if index < 0 else int(index)
+            place = int(index)  # type: ignore[arg-type]
+            place += len(self) if place < 0 else 0
             if not 0 <= place < len(self):
                 raise IndexError(f"index: expected a place in a batch of {len(self)}, got {index}")
             index = slice(place, place + 1)
@@ -165,7 +169,7 @@ class BatchExperience:
             ValueError: If a part and an extra field have the same name.
         """
         named = {item.name: getattr(self, item.name) for item in fields(self)}
-        extras = named.pop("extras")
+        extras: dict[str, Any] = named.pop("extras")
         parts = {name: part for name, part in named.items() if part is not None}
         for name in extras:
             if name in parts:
