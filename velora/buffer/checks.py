@@ -18,7 +18,10 @@ def check_int(name: str, value: int, least: int | None = None, most: int | None 
     elif isinstance(value, bool) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     else:
-        number = operator.index(value)
+        try:
+            number = operator.index(value)
+        except TypeError:  # an array of floats, say
+            raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
     if least is not None and most is not None and not least <= number <= most:
         raise ValueError(f"{name}: expected {_text(least)} to {_text(most)}, got {number}")
     if least is not None and number < least:
@@ -37,7 +40,7 @@ def check_count(name: str, value: float, least: int | None = None, most: int | N
     """
     if isinstance(value, Real) and not hasattr(type(value), "__index__"):
         if not float(value).is_integer():
-            raise TypeError(f"{name}: expected a whole number, got {value}")
+            raise TypeError(f"{name}: expected a whole number, got {type(value).__name__} {value}")
         value = int(value)
     return check_int(name, value, least, most)  # type: ignore[arg-type]
 
