@@ -294,9 +294,7 @@ class TestHalves:
 
     def test_gae_of_two_kinds_of_halves_names_the_other(self) -> None:
         reals = [t.bfloat16() for t in random_rollout(5, 2)[:3]]
-        with pytest.raises(
-            ValueError, match=r"^values: expected torch\.bfloat16, got torch\.float16"
-        ):
+        with pytest.raises(ValueError, match=r"^values: .*torch\.bfloat16, got torch\.float16"):
             gae(reals[0], reals[1].half(), reals[2], torch.zeros(5, 2))
 
 
@@ -436,14 +434,17 @@ class TestErrors:
             call_op(halves)
 
     @pytest.mark.parametrize("name", Rollout._fields)
-    @pytest.mark.parametrize("value", [None, np.zeros((5, 2), np.float32), [0.0], 1.0], ids=repr)
+    @pytest.mark.parametrize("value", [np.zeros((5, 2), np.float32), [0.0], 1.0], ids=repr)
     def test_gae_of_what_is_no_tensor_names_it(self, name: str, value: Any) -> None:
-        if name == "truncations" and value is None:
-            pytest.skip("None is where there are none")
         rollout = random_rollout(5, 2)._replace(**{name: value})
-        with pytest.raises(
-            TypeError, match=rf"^{name}: expected a tensor, got {type(value).__name__}"
-        ):
+        got = type(value).__name__
+        with pytest.raises(TypeError, match=rf"^{name}: expected a tensor, got {got}"):
+            gae(*rollout)
+
+    @pytest.mark.parametrize("name", Rollout._fields[:-1])
+    def test_gae_of_none_names_it(self, name: str) -> None:
+        rollout = random_rollout(5, 2)._replace(**{name: None})
+        with pytest.raises(TypeError, match=rf"^{name}: expected a tensor, got NoneType"):
             gae(*rollout)
 
     @pytest.mark.parametrize("name", ["gamma", "lam"])
