@@ -88,7 +88,9 @@ class Buffer(Sequence[Any]):
     ) -> Self:
         """A buffer for an environment: `num_envs` and the schema come from it.
 
-        Memory is set aside at once, so that what does not fit shows before the first step.
+        Memory is set aside at once, so that what does not fit shows before the first step. As in
+        `push`, a space of shape `(1, F)` is one row of F: batches have `(B, F)`, and what is stored
+        may have either shape.
 
         Args:
             env: A Gymnasium environment or vector environment.
@@ -99,8 +101,8 @@ class Buffer(Sequence[Any]):
             **options: Anything else that the class takes, but `num_envs`.
 
         Raises:
-            TypeError: If `env` is not a Gymnasium environment, or has a space of other things than
-                arrays: Text, Sequence, Graph.
+            TypeError: If `env` is not a Gymnasium environment, has a space of other things than
+                arrays, which are Text, Sequence and Graph, or as the class does.
             ValueError: If a space has a dtype that no buffer stores, or no elements; if an extra
                 field has the name of another; or as the class does.
             MemoryError: If `capacity` experiences exceed this machine.
