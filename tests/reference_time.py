@@ -6,6 +6,7 @@ wrapped or moved: a row's serial is its place in the list, and what is alive is 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,21 @@ class LanesModel(Generic[Row]):
         turns = itertools.cycle(range(len(self.lanes))) if lanes is None else lanes
         for row, lane in zip(rows, turns, strict=False):
             self.push(row, lane)
+
+    def cut(self, lane: int) -> None:
+        """Ends the episode of the newest row, which is cut off unless it ended by itself."""
+        ring = self.lanes[lane]
+        if ring.alive() and not ring.ends(ring.alive()[-1]):
+            ring.rows[-1] = dataclasses.replace(ring.rows[-1], truncated=True)  # type: ignore[type-var]
+
+    def copy(self, source: LanesModel[Row], targets: Sequence[int]) -> None:
+        """All rows of another model, each lane's into its target as an episode of its own."""
+        copies = [[ring.rows[serial] for serial in ring.alive()] for ring in source.lanes]
+        for rows, target in zip(copies, targets, strict=True):
+            if rows:
+                self.cut(target)
+                self.lanes[target].rows.extend(rows)
+                self.cut(target)
 
     def clear(self) -> None:
         for lane in self.lanes:

@@ -445,7 +445,7 @@ def test_construct_with_capacity_out_of_range_is_a_value_error(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("capacity", [1.0, True, "10", None, [10], float("nan")], ids=repr)
+@pytest.mark.parametrize("capacity", [1.5, -0.5, True, "10", None, [10], float("nan")], ids=repr)
 def test_construct_with_capacity_of_another_type_is_a_type_error(
     kind: type[AnyBuffer], capacity: Any
 ) -> None:

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import torch
 from cuda_helpers import waiting_is_an_error
-from test_returns import FLAG_DTYPES, REAL_DTYPES, Rollout, noncontiguous, random_rollout
+from test_returns import (
+    FLAG_DTYPES,
+    HALF_DTYPES,
+    REAL_DTYPES,
+    Rollout,
+    noncontiguous,
+    random_rollout,
+)
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -90,6 +97,16 @@ def test_gae_on_cuda_of_any_dtype_agrees_with_the_cpu(
     shape: tuple[int, ...], dtype: torch.dtype, flag_dtype: torch.dtype
 ) -> None:
     assert_runs(on_cuda(random_rollout(*shape, dtype=dtype, flag_dtype=flag_dtype, ends=0.01)))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
+def test_gae_on_cuda_of_halves_rounds_the_estimate_of_float32(dtype: torch.dtype) -> None:
+    reals = on_cuda(random_rollout(300, 5))
+    halves = Rollout(*(t.to(dtype) for t in reals[:3]), *reals[3:])
+    exact = gae(*(t.float() for t in halves[:3]), *reals[3:])
+    for result, expected in zip(gae(*halves), exact, strict=True):
+        assert torch.equal(result, expected.to(dtype))
 
 
 @pytest.mark.cuda

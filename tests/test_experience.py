@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import PolicyExperience, stamped, step
+from torch.utils.data import DataLoader, default_collate
 
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
 
@@ -242,6 +244,8 @@ def test_measure_batch_gives_number_of_rows() -> None:
         (-1, [3]),
         (np.int64(2), [2]),
         (torch.tensor(2), [2]),
+        (np.array(2), [2]),
+        (np.array(-1), [3]),
         (slice(1, 3), [1, 2]),
         (slice(None, None, 2), [0, 2]),
         (slice(4, 9), []),
@@ -280,8 +284,86 @@ def test_index_batch_out_of_range_names_both_numbers() -> None:
         batch_of(4)[-5]
 
 
-def test_iterate_batch_stops_after_its_rows() -> None:
-    assert [part.actions.item() for part in batch_of(3)] == [0, 1, 2]
+@pytest.mark.parametrize(
+    "iterate",
+    [list, iter, lambda batch: zip(*batch, strict=True), lambda batch: dict(enumerate(batch))],
+    ids=["list", "iter", "zip", "enumerate"],
+)
+@pytest.mark.parametrize("rows", [1, 5])
+def test_iterate_batch_says_what_to_write(iterate: Callable[[Any], Any], rows: int) -> None:
+    message = r"batch: .*batch\.states or batch\['states'\], batch\.as_dict\(\)"
+    with pytest.raises(TypeError, match=message):
+        iterate(batch_of(rows))
+    with pytest.raises(TypeError, match=message):
+        _, _, _, _, _ = batch_of(rows)
+    with pytest.raises(TypeError, match="reversible"):
+        reversed(batch_of(rows))
+
+
+def test_index_batch_by_name_gives_the_part_itself() -> None:
+    batch = batch_of(4)
+    for name in ("states", "actions", "rewards", "next_states", "dones", "indices"):
+        assert batch[name] is getattr(batch, name)
+    assert batch["log_prob"] is batch.extras["log_prob"]
+    assert batch[:2]["log_prob"].tolist() == [[0], [1]]
+
+
+@pytest.mark.parametrize("name", ["weights", "truncations", "extras", "obs", "hidden", ""])
+def test_index_batch_by_name_of_no_part_says_which_there_are(name: str) -> None:
+    message = rf"{name}: expected one of states, actions, .*indices, log_prob, got"
+    with pytest.raises(KeyError, match=message):
+        batch_of(4)[name]
+
+
+def test_as_dict_gives_the_parts_that_are_there_as_they_are() -> None:
+    batch = batch_of(4)
+    parts = batch.as_dict()
+    assert list(parts) == [
+        *("states", "actions", "rewards", "next_states", "dones", "indices", "log_prob")
+    ]
+    assert all(parts[name] is batch[name] for name in parts)
+    parts.clear()
+    batch.as_dict()["states"] = None
+    assert batch.extras.keys() == {"log_prob"}
+    assert batch.states is not None
+
+
+def test_as_dict_of_sequences_has_all_that_sampling_adds() -> None:
+    buffer = ReplayBuffer(4)
+    buffer.push(stamped(1))
+    flat = {"states", "actions", "rewards", "next_states", "dones", "truncations"}
+    flat |= {"indices", "discounts"}
+    assert buffer.sample(1).as_dict().keys() == flat
+    assert buffer.sample_sequences(1, 1).as_dict().keys() == flat | {"mask", "is_first"}
+
+
+def test_as_dict_with_a_field_named_like_a_part_refuses_to_choose() -> None:
+    batch = batch_of(2)
+    batch.extras["indices"] = torch.zeros(2)
+    batch.extras["weights"] = torch.zeros(2)  # a part that is not there
+    for ask in (batch.as_dict, lambda: batch["indices"]):
+        with pytest.raises(ValueError, match=r"extras\['indices'\]: expected another name"):
+            ask()
+    batch.extras.pop("indices")
+    assert batch["weights"] is batch.extras["weights"]
+
+
+def test_collate_batches_or_experiences_is_an_error_and_no_mixture() -> None:
+    buffer = ReplayBuffer(4)
+    for i in range(4):
+        buffer.push(stamped(i))
+    for items in ([buffer.sample(2)] * 2, [buffer[0], buffer[1]]):
+        with pytest.raises(TypeError, match=r"found <class 'velora\.buffer\.experience"):
+            default_collate(items)
+
+
+def test_load_batches_through_a_data_loader_gives_them_whole() -> None:
+    batches = [batch_of(3), batch_of(2)]
+    loaded = list(DataLoader(batches, batch_size=None))
+    assert [batch.indices.tolist() for batch in loaded] == [[0, 1, 2], [0, 1]]
+    as_parts = [batch.as_dict() for batch in batches]
+    collated = default_collate([as_parts[0]] * 2)
+    assert collated["states"]["camera"].shape == (2, 3, 3)
 
 
 def test_move_batch_moves_every_tensor() -> None:

@@ -103,29 +103,6 @@ def test_extend_after_truncated_rows_without_truncations_means_never() -> None:
     assert buffer.sample().truncations[6:].tolist() == [[0.0]] * 6
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_extend_with_a_sampled_batch_stores_its_rows(kind: type[AnyBuffer]) -> None:
-    source = filled(ReplayBuffer, range(9), 9, seed=1)
-    batch = source.sample(4)
-    buffer = kind(4)
-    buffer.extend(batch)
-    assert actions(buffer) == stamps_of(batch)
-
-
-def test_extend_buffer_with_its_own_batch_stores_it_again() -> None:
-    buffer = filled(ReplayBuffer, range(5), 5, seed=1)
-    batch = buffer.sample(3)
-    buffer.extend(batch)
-    assert actions(buffer) == [3, 4, *stamps_of(batch)]
-
-
-def test_extend_with_part_of_a_rollout_stores_that_part() -> None:
-    rollout = filled(RolloutBuffer, range(6), 6).sample()
-    buffer = ReplayBuffer(9)
-    buffer.extend(rollout[1:5])
-    assert actions(buffer) == [1, 2, 3, 4]
-
-
 def test_extend_with_numpy_arrays_of_any_layout_stores_their_rows() -> None:
     batch = batch_of(range(5))
     states = np.asfortranarray(batch.states.numpy())

@@ -14,6 +14,7 @@ from streams import (
     COPIES,
     actions,
     episode,
+    ids_of,
     numbered,
     pattern,
     steps,
@@ -35,7 +36,7 @@ def test_sample_rollout_of_environments_is_time_major() -> None:
     batch = buffer.sample()
     assert batch.actions.flatten().tolist() == list(range(12))
     assert batch.states.reshape(4, 3, 3)[2, 1].tolist() == [7.0] * 3
-    assert batch.indices is None
+    assert ids_of(batch) == [(lane, step) for step in range(4) for lane in range(3)]
 
 
 def test_sample_partly_filled_rollout_of_environments_is_time_major() -> None:

@@ -1,5 +1,6 @@
 """What PPO does with a rollout: advantages over its steps, then shuffled minibatches of them."""
 
+import numpy as np
 import pytest
 import torch
 from reference import gae
@@ -62,6 +63,71 @@ def test_minibatches_go_on_after_the_buffer_is_emptied() -> None:
     assert total.item() == sum(i + 0.5 for i in range(6))
 
 
+def test_minibatches_are_made_of_what_there_was_at_the_call() -> None:
+    buffer = rollout(3, capacity=6)
+    batches = buffer.minibatches(6, epochs=2)
+    buffer.empty()
+    for i in range(6):
+        buffer.push(Experience(torch.zeros(3), 100 + i, 0.0, torch.zeros(3), False))
+    assert [sorted(x.actions.flatten().tolist()) for x in batches] == [[0, 1, 2]] * 2
+
+
+def test_minibatches_draw_their_order_when_an_epoch_begins() -> None:
+    buffer = rollout(50)
+    torch.manual_seed(1)
+    expected = torch.randperm(50).tolist()
+    batches = buffer.minibatches(50)
+    torch.manual_seed(1)
+    assert next(batches).actions.flatten().tolist() == expected
+
+
+def test_minibatches_name_their_rows() -> None:
+    buffer = rollout(7)
+    for batch in buffer.minibatches(3):
+        assert batch.indices.tolist() == batch.actions.flatten().tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_compute_returns_of_halves_is_computed_in_float32(dtype: torch.dtype) -> None:
+    buffer = RolloutBuffer(200)
+    for i in range(200):
+        buffer.push(Experience(torch.zeros(1), 0, 100.3 + i / 7, torch.zeros(1), i == 150))
+    values, next_values = (torch.randn(200, 1).to(dtype) for _ in range(2))
+    expected = buffer.compute_returns(values.float(), next_values.float())
+    for result, exact in zip(buffer.compute_returns(values, next_values), expected, strict=True):
+        assert result.dtype == dtype
+        assert torch.equal(result, exact.to(dtype))
+
+
+@pytest.mark.parametrize("name", ["values", "next_values"])
+@pytest.mark.parametrize(
+    ("value", "error", "got"),
+    [
+        (None, TypeError, "expected a tensor, got NoneType"),
+        (np.zeros((7, 1), np.float32), TypeError, "expected a tensor, got ndarray"),
+        ([0.0] * 7, TypeError, "expected a tensor, got list"),
+        (
+            torch.zeros(7, dtype=torch.int64),
+            ValueError,
+            r"expected .*torch\.float.*got torch\.int64",
+        ),
+        (torch.zeros(7, dtype=torch.bool), ValueError, r"got torch\.bool"),
+        (torch.zeros(7, dtype=torch.complex64), ValueError, r"got torch\.complex64"),
+    ],
+)
+def test_compute_returns_of_other_values_names_them(name, value, error, got) -> None:
+    both = {"values": torch.zeros(7, 1), "next_values": torch.zeros(7, 1)} | {name: value}
+    with pytest.raises(error, match=rf"^{name}: .*{got}"):
+        rollout(7).compute_returns(**both)
+
+
+def test_compute_returns_of_next_values_of_another_dtype_names_them() -> None:
+    with pytest.raises(
+        ValueError, match=r"^next_values: expected torch\.bfloat16, got torch\.float32"
+    ):
+        rollout(7).compute_returns(torch.zeros(7, dtype=torch.bfloat16), torch.zeros(7))
+
+
 def test_compute_returns_with_both_kinds_of_end_agrees_with_the_reference() -> None:
     buffer = rollout(7)
     values, next_values = torch.randn(7, 1), torch.randn(7, 1)
@@ -90,6 +156,18 @@ def test_compute_returns_of_the_wrong_length_is_an_error_with_both_shapes() -> N
         (lambda b: b.minibatches(2, epochs=0), ValueError, "epochs: expected at least 1, got 0"),
         (lambda b: b.minibatches(2.5), TypeError, "float"),
         (lambda b: b.minibatches(2, gain=torch.zeros(3)), ValueError, "gain: expected 7 .* got 3"),
+        (
+            lambda b: b.minibatches(2, gain=torch.tensor(1.0)),
+            ValueError,
+            "gain: expected 7 rows, got a single number",
+        ),
+        (
+            lambda b: b.minibatches(2, gain=[1.0] * 7),
+            TypeError,
+            "gain: expected a tensor, got list",
+        ),
+        (lambda b: b.minibatches(2, states=torch.zeros(7)), ValueError, "states: expected a new"),
+        (lambda b: b.minibatches(2, mask=torch.zeros(7)), ValueError, "mask: expected a new name"),
     ],
 )
 def test_minibatches_with_a_bad_argument_say_so_at_once(call, error, message) -> None:

@@ -476,5 +476,7 @@ def test_read_capacity_and_device_gives_what_was_asked_for() -> None:
 
 def test_show_buffer_says_what_it_is() -> None:
     buffer = ReplayBuffer(7)
+    assert repr(buffer) == "ReplayBuffer(capacity=7, device='cpu', len=0)"
     buffer.push(stamped(1))
-    assert repr(buffer) == "ReplayBuffer(capacity=7, device='cpu', len=1)"
+    shown = f"ReplayBuffer(capacity=7, device='cpu', len=1, nbytes={buffer.nbytes})"
+    assert repr(buffer) == shown

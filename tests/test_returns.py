@@ -18,6 +18,7 @@ from velora.returns import gae
 
 FLAG_DTYPES = (torch.bool, torch.uint8, torch.float32, torch.float64)
 REAL_DTYPES = (torch.float32, torch.float64)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
 class Rollout(NamedTuple):
@@ -233,6 +234,70 @@ class TestAgainstReference:
             assert torch.equal(result, expected)
 
 
+class TestHalves:
+    """Tensors of 16 bits are computed in 32, and come back in theirs."""
+
+    @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
+    @pytest.mark.parametrize("flag_dtype", [*FLAG_DTYPES, *HALF_DTYPES], ids=str)
+    @pytest.mark.parametrize("shape", [(300,), (40, 3), (0, 4)], ids=str)
+    def test_gae_of_halves_rounds_the_estimate_of_float32(
+        self, dtype: torch.dtype, flag_dtype: torch.dtype, shape: tuple[int, ...]
+    ) -> None:
+        rollout = random_rollout(*shape)
+        halves = Rollout(
+            *(t.to(dtype) for t in rollout[:3]), *(t.to(flag_dtype) for t in rollout[3:])
+        )
+        exact = gae(*(t.float() for t in halves[:3]), *rollout[3:])
+        for result, expected in zip(gae(*halves), exact, strict=True):
+            assert result.dtype == dtype
+            assert result.is_contiguous()
+            assert torch.equal(result, expected.to(dtype))
+
+    @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
+    def test_gae_with_flags_of_halves_beside_other_floats_counts_them(
+        self, dtype: torch.dtype
+    ) -> None:
+        rollout = random_rollout(20, 3, dtype=torch.float64)
+        flags = [t.to(dtype) * 0.5 for t in rollout[3:]]
+        for result, expected in zip(gae(*rollout[:3], *flags), gae(*rollout), strict=True):
+            assert torch.equal(result, expected)
+
+    def test_gae_of_long_rewards_in_bfloat16_loses_no_step(self) -> None:
+        ones = torch.ones(1000, dtype=torch.bfloat16)
+        zeros = torch.zeros_like(ones)
+        advantages, _ = gae(ones, zeros, zeros, zeros.bool(), gamma=1.0, lam=1.0)
+        # A sum in bfloat16 stops at 256, where 1 more is rounded off.
+        assert advantages[0].item() == torch.tensor(1000.0).bfloat16().item()
+
+    @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
+    def test_compile_fullgraph_of_halves_equals_eager(self, dtype: torch.dtype) -> None:
+        compiled = torch.compile(gae, fullgraph=True, backend="aot_eager")
+        for shape in ((7, 3), (9, 4)):
+            rollout = random_rollout(*shape, dtype=torch.float32)
+            halves = [*(t.to(dtype) for t in rollout[:3]), *rollout[3:]]
+            for result, expected in zip(compiled(*halves), gae(*halves), strict=True):
+                assert result.dtype == dtype
+                assert torch.equal(result, expected)
+
+    @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+    def test_gae_of_fake_halves_is_like_rewards(self, device: str) -> None:
+        with FakeTensorMode():
+            rollout = [torch.zeros(5, 2, dtype=torch.bfloat16, device=device) for _ in range(5)]
+            for result in gae(*rollout):
+                assert (result.dtype, result.shape) == (torch.bfloat16, (5, 2))
+                assert result.device == torch.device(device)
+
+    def test_gae_of_halves_requiring_grad_gives_targets_without_grad(self) -> None:
+        rollout = [t.bfloat16().requires_grad_() for t in random_rollout(7, 3)[:3]]
+        for result in gae(*rollout, torch.zeros(7, 3)):
+            assert not result.requires_grad
+
+    def test_gae_of_two_kinds_of_halves_names_the_other(self) -> None:
+        reals = [t.bfloat16() for t in random_rollout(5, 2)[:3]]
+        with pytest.raises(ValueError, match=r"^values: .*torch\.bfloat16, got torch\.float16"):
+            gae(reals[0], reals[1].half(), reals[2], torch.zeros(5, 2))
+
+
 class TestShapes:
     @pytest.mark.parametrize(
         "shape", [(1,), (7,), (0,), (7, 1), (1, 4), (0, 4), (7, 0), (0, 0), (6, 2, 3), (6, 2, 0)]
@@ -342,7 +407,8 @@ class TestErrors:
             ("dones", torch.zeros(5, 1, dtype=torch.bool), r"^dones: .*\(5, 2\), got \(5, 1\)"),
             ("truncations", torch.zeros(2, 5), r"^truncations: .*\(5, 2\), got \(2, 5\)"),
             ("rewards", torch.zeros(5, 2, dtype=torch.int64), r"^rewards: .*float32 or .*float64"),
-            ("rewards", torch.zeros(5, 2, dtype=torch.float16), r"^rewards: .*float32 or .*"),
+            ("rewards", torch.zeros(5, 2, dtype=torch.complex64), r"^rewards: .*float32 or .*"),
+            ("values", torch.zeros(5, 2, dtype=torch.bfloat16), r"^values: expected .*, got .*"),
             ("values", torch.zeros(5, 2, dtype=torch.float64), r"^values: expected .*, got .*"),
             ("next_values", torch.zeros(5, 2, dtype=torch.int32), r"^next_values: expected .*"),
             ("dones", torch.zeros(5, 2, dtype=torch.int64), r"^dones: expected .*bool.*, got .*"),
@@ -360,6 +426,32 @@ class TestErrors:
     def test_gae_scalars_raise_error(self, call: Any, error: Any) -> None:
         with pytest.raises(error, match=r"^rewards: expected a time axis, \(T, \.\.\.\)"):
             call(random_rollout())
+
+    @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
+    def test_operator_of_halves_is_an_error_that_names_rewards(self, dtype: torch.dtype) -> None:
+        halves = Rollout(*(t.to(dtype) for t in random_rollout(5, 2)))
+        with pytest.raises((ValueError, RuntimeError), match=r"^rewards: .*float32 or .*float64"):
+            call_op(halves)
+
+    @pytest.mark.parametrize("name", Rollout._fields)
+    @pytest.mark.parametrize("value", [np.zeros((5, 2), np.float32), [0.0], 1.0], ids=repr)
+    def test_gae_of_what_is_no_tensor_names_it(self, name: str, value: Any) -> None:
+        rollout = random_rollout(5, 2)._replace(**{name: value})
+        got = type(value).__name__
+        with pytest.raises(TypeError, match=rf"^{name}: expected a tensor, got {got}"):
+            gae(*rollout)
+
+    @pytest.mark.parametrize("name", Rollout._fields[:-1])
+    def test_gae_of_none_names_it(self, name: str) -> None:
+        rollout = random_rollout(5, 2)._replace(**{name: None})
+        with pytest.raises(TypeError, match=rf"^{name}: expected a tensor, got NoneType"):
+            gae(*rollout)
+
+    @pytest.mark.parametrize("name", ["gamma", "lam"])
+    @pytest.mark.parametrize("number", [None, "0.9", [0.9]], ids=repr)
+    def test_gae_of_what_is_no_number_names_it(self, name: str, number: Any) -> None:
+        with pytest.raises(TypeError, match=rf"^{name}: expected a number in \[0, 1\], got"):
+            gae(*random_rollout(5, 2), **{name: number})
 
     @pytest.mark.parametrize("name", ["gamma", "lam"])
     @pytest.mark.parametrize("number", [-0.01, 1.01, float("nan"), float("inf")])

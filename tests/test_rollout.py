@@ -24,10 +24,18 @@ def test_sample_gives_everything_in_time_order(count: int, capacity: int) -> Non
 
 def test_sample_gives_no_parts_of_random_draws() -> None:
     batch = rollout(3, 3).sample()
-    assert batch.indices is None
     assert batch.discounts is None
     assert batch.weights is None
     assert batch.mask is None
+
+
+def test_sample_names_each_row_by_its_serial_for_good() -> None:
+    buffer = rollout(3, 3)
+    assert buffer.sample().indices.tolist() == [0, 1, 2]
+    assert buffer.sample().indices.dtype == torch.int64
+    buffer.empty()
+    buffer.push(stamped(7))
+    assert buffer.sample().indices.tolist() == [3]
 
 
 def test_sample_again_gives_the_same_in_other_memory() -> None:

@@ -143,6 +143,16 @@ def test_sample_sequence_with_burn_in_goes_back_as_far_as_it_may(
     assert numbers(sequence.is_first) == first
 
 
+def test_sample_sequence_across_episodes_burns_in_through_all_before() -> None:
+    buffer, model = buffer_of(".d.t....")
+    sequence = all_starts(buffer, model, 2, "cross", burn_in=5)[5]
+    assert sequence.indices.tolist() == [[0, 1, 2, 3, 4, 5, 6]]
+    assert numbers(sequence.mask) == [0, 0, 0, 0, 0, 1, 1]
+    assert numbers(sequence.is_first) == [1, 0, 1, 0, 1, 0, 0]
+    alone = all_starts(buffer, model, 2, "within", burn_in=5)[5]
+    assert alone.indices.tolist() == [[4, 5, 6, -1, -1, -1, -1]]
+
+
 def test_sample_sequence_starts_are_those_without_burn_in() -> None:
     buffer, model = buffer_of(TEXT)
     for boundary in BOUNDARIES:
@@ -468,7 +478,7 @@ def test_sample_sequences_that_fit_no_machine_changes_nothing() -> None:
 def test_extend_with_sequences_changes_nothing(started: bool) -> None:
     sequences = buffer_of(TEXT)[0].sample_sequences(4, 3)
     buffer = buffer_of(TEXT)[0] if started else ReplayBuffer(10)
-    with unchanged(buffer), pytest.raises(ValueError, match=r"state|reward"):
+    with unchanged(buffer), pytest.raises(ValueError, match=r"batch\.indices: .*mask=None"):
         buffer.extend(sequences)
 
 

@@ -163,6 +163,33 @@ def test_buffer_from_env_takes_its_transitions(kind: Any, space: Any) -> None:
     assert list(buffer) == list(reference)
 
 
+ONE_ROW = spaces.Box(-1.0, 1.0, (1, 4), np.float32)
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, add_core_env_wrappers], ids=["plain", "wrapped"])
+@pytest.mark.parametrize("num_envs", [None, 1, 3])
+def test_buffer_from_env_of_one_row_spaces_takes_rows_of_either_shape(
+    wrap: Any, num_envs: int | None
+) -> None:
+    def make() -> SampleEnv:
+        return SampleEnv(observation_space=ONE_ROW, action_space=ONE_ROW)
+
+    env = wrap(make() if num_envs is None else gym.vector.SyncVectorEnv([make] * num_envs))
+    rows = num_envs or 1
+    buffer = ReplayBuffer.from_env(env, 20 * rows)
+    collect(env, None, buffer, 4)
+    flags = torch.ones(rows)
+    for shape in ((rows, 1, 4), (rows, 4)):
+        x = torch.rand(shape)
+        buffer.extend(states=x, actions=x, rewards=flags, next_states=x, dones=flags)
+        buffer.push(Experience(x[0], x[0], 1.0, x[0], True), lane=0)
+        assert torch.equal(buffer[-1].state.flatten(), x[0].flatten())
+        assert buffer[-1].state.shape == (1, 4)
+    batch = buffer.sample(len(buffer))
+    assert len(batch) == 4 * rows + 2 * (rows + 1)
+    assert batch.states.shape == batch.actions.shape == batch.next_states.shape == (len(batch), 4)
+
+
 def test_buffer_from_env_takes_options_and_extras() -> None:
     env = vector_env(SampleEnv())
     buffer = ReplayBuffer.from_env(env, 20, "cpu", extras={"log_prob": 0.0}, gamma=0.5, seed=1)

@@ -127,6 +127,38 @@ class TimeMachine(RuleBasedStateMachine):
         ends = data.draw(st.lists(ENDS, min_size=count, max_size=count))
         self.recording.extend_lanes(lanes, ends)
 
+    @rule(
+        data=st.data(),
+        capacity=st.integers(1, 9),
+        num_envs=st.integers(1, 3),
+        rows=st.integers(1, 30),
+        compact=st.booleans(),
+    )
+    def extend_with_a_buffer(
+        self, data: st.DataObject, capacity: int, num_envs: int, rows: int, compact: bool
+    ) -> None:
+        lane = st.integers(0, self.num_envs - 1)
+        lanes = data.draw(st.lists(lane, min_size=num_envs, max_size=num_envs))
+        like = self.recording.environments[0]
+        source = record(
+            capacity * num_envs,
+            num_envs,
+            make=lambda random: Environment(random, like.frame, like.k),
+            variants=[{"compact": compact}],
+            n_step=3,
+        )
+        source.play(Random(rows), rows)
+        for buffer in self.buffers:
+            buffer.extend(source.buffers[0], lanes=lanes)
+        self.recording.model.copy(source.model, lanes)
+
+    @rule(data=st.data())
+    def extend_with_itself(self, data: st.DataObject) -> None:
+        lanes = data.draw(st.permutations(range(self.num_envs)))
+        for buffer in self.buffers:
+            buffer.extend(buffer, lanes=lanes)
+        self.recording.model.copy(self.recording.model, lanes)
+
     # Reading
 
     @precondition(lambda self: self.size > 0)

@@ -28,15 +28,6 @@ std::span<std::byte> span_of(const py::bytes& bytes) {
           static_cast<std::size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
 }
 
-/// Where a batch finds a field.
-Source source_of(const Field& field, const RowLayout& layout) {
-  const bool next = field.role == Role::kNextState;
-  if (layout.frame_stack() > 1 && (next || field.frames > 1)) {
-    return next ? Source::kNextFrames : Source::kFrames;
-  }
-  return next ? Source::kNext : Source::kRow;
-}
-
 /// What read_batch makes an array of.
 bool is_listed(PyObject* lanes) {
   return PyList_Check(lanes) != 0 || PyTuple_Check(lanes) != 0 || PyRange_Check(lanes) != 0;
@@ -111,12 +102,10 @@ Buffer::Plan Buffer::plan_batch() const {
     plan.specs.push_back({field.dtype, field.shape, field.nbytes});
   }
   plan.dones = plan.specs.size();
-  plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // dones
-  plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // truncations
-  if (options_.gamma) {
-    plan.specs.push_back({DType::kInt64, {}, sizeof(std::int64_t)});  // indices
-    plan.specs.push_back({DType::kFloat32, {1}, kFloat});             // discounts
-  }
+  plan.specs.push_back({DType::kFloat32, {1}, kFloat});                      // dones
+  plan.specs.push_back({DType::kFloat32, {1}, kFloat});                      // truncations
+  plan.specs.push_back({DType::kInt64, {}, sizeof(std::int64_t)});           // indices
+  if (options_.gamma) plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // discounts
   for (const TensorSpec& spec : plan.specs) plan.row_bytes += spec.row_bytes;
   return plan;
 }
@@ -140,13 +129,17 @@ void Buffer::require_room(const LaneOrder& lanes, std::size_t rows) const {
     lane = lanes.next(i, lane);
     const std::uint64_t before = rows > 1 ? added[lane]++ : 0;
     if (before < options_.lane_capacity - view.size(lane)) continue;
-    const bool alone = options_.num_lanes == 1;
-    throw BufferError((alone ? "the buffer" : "lane " + std::to_string(lane)) +
-                      " is full: it holds " + std::to_string(view.size(lane)) + " of " +
-                      std::to_string(options_.lane_capacity) + " experiences and has no room for " +
-                      (alone ? std::to_string(rows) : "so many") +
-                      " more; call sample() and then empty()");
+    refuse_full(lane, view.size(lane), rows);
   }
+}
+
+void Buffer::refuse_full(std::uint32_t lane, std::uint64_t size, std::size_t rows) const {
+  const bool alone = options_.num_lanes == 1;
+  throw BufferError((alone ? "the buffer" : "lane " + std::to_string(lane)) +
+                    " is full: it holds " + std::to_string(size) + " of " +
+                    std::to_string(options_.lane_capacity) + " experiences and has no room for " +
+                    (alone ? std::to_string(rows) : "so many") +
+                    " more; call sample() and then empty()");
 }
 
 void Buffer::push(py::handle experience, py::handle lane) {
@@ -194,7 +187,10 @@ void Buffer::extend(const CallArguments& call) {
       PyObject_Vectorcall(schema_.read_batch.ptr(), call.values, call.positional, call.names));
   if (!arguments) throw py::error_already_set();
   const auto batch = py::cast<py::tuple>(arguments);
-  const py::dict named = batch[0];
+  const py::object parts = batch[0];
+  if (parts.is_none()) return;  // a buffer that was never filled
+  if (PyDict_Check(parts.ptr()) == 0) return extend_from(py::cast<Buffer&>(parts), batch[1]);
+  const auto named = py::reinterpret_borrow<py::dict>(parts);
   for (std::size_t i = 0; i < columns.size(); ++i) {
     columns[i] = PyDict_GetItemWithError(named.ptr(), reader->names()[i].ptr());
     if (columns[i] == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
@@ -478,12 +474,7 @@ void Buffer::add_columns(const Plan& plan, BatchMemory memory, bool each_step, s
     const Field& field = layout.fields()[f];
     if (plan.specs[f].each_step != each_step) continue;
     if (field.role == Role::kReward && n_step > 1) continue;  // a sum, not a copy
-    columns.push_back({.row_offset = field.offset,
-                       .nbytes = field.nbytes,
-                       .out = memory[f],
-                       .source = source_of(field, layout),
-                       .frames = field.frames,
-                       .block_offset = field.block_offset});
+    columns.push_back(column_of(field, layout, memory[f]));
   }
 }
 
@@ -501,9 +492,9 @@ BatchTarget Buffer::target_of(const Plan& plan, BatchMemory memory, std::uint32_
   }
   target.dones = reinterpret_cast<float*>(memory[plan.dones]);
   target.truncations = reinterpret_cast<float*>(memory[plan.dones + 1]);
+  target.indices = reinterpret_cast<std::int64_t*>(memory[plan.dones + 2]);
   if (options_.gamma) {
     target.gamma = *options_.gamma;
-    target.indices = reinterpret_cast<std::int64_t*>(memory[plan.dones + 2]);
     target.discounts = reinterpret_cast<float*>(memory[plan.dones + 3]);
   }
   return target;

@@ -72,6 +72,11 @@ class Buffer {
   /// as read_batch understands them. `lanes` among them is an array with the lane of each row, or
   /// None: the same number for all lanes, time step by time step. Throws as push does.
   void extend(const CallArguments& call);
+  /// Appends the live steps of another buffer or of this one, each to its lane's lane in `lanes`,
+  /// an array, or to that of the same number where it is None. Episodes end where a copy of steps
+  /// begins and ends, so no step becomes the successor of another that was not. Throws ValueError
+  /// for steps of another form or an unknown lane, BufferError when there is less room.
+  void extend_from(Buffer& source, pybind11::handle lanes);
 
   /// Marks the newest row of each lane in an array, or of all where it is None, as truncated,
   /// unless it ended its episode by itself. Throws ValueError for an unknown lane.
@@ -158,6 +163,11 @@ class Buffer {
   BatchTarget target_of(const Plan& plan, BatchMemory memory, std::uint32_t n_step,
                         std::vector<Column>& columns) const;
   void require_room(const LaneOrder& lanes, std::size_t rows) const;
+  [[noreturn]] void refuse_full(std::uint32_t lane, std::uint64_t size, std::size_t rows) const;
+  std::vector<std::uint32_t> read_targets(pybind11::handle lanes, std::uint32_t count) const;
+  std::vector<std::size_t> match_fields(const RowLayout& source) const;
+  std::size_t require_room_for(const RowsView& source,
+                               const std::vector<std::uint32_t>& targets) const;
   void require_rows(std::size_t count) const;
   RowReader& idle_reader();
   /// The call's array for each of batch_names, null where it has none, and its lanes. Returns false

@@ -20,7 +20,9 @@ class HostRows final : public RowStorage {
   Lanes& lanes() override { return store_.lanes(); }
   RowsView view() override { return store_.view(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
+  const Store* host_store() const override { return &store_; }
 
+  void reserve(std::size_t count) override { store_.reserve(count); }
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
     store_.append(lanes, source, count);
   }
@@ -68,6 +70,7 @@ class DeviceRows final : public RowStorage {
   std::uint64_t fullest() override { return store_.fullest(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
 
+  void reserve(std::size_t count) override { store_.reserve(count, stream()); }
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
     store_.append(lanes, source, count, stream());
   }
@@ -112,6 +115,19 @@ class DeviceRows final : public RowStorage {
 void RowStorage::append_columns(LaneRange /*lanes*/, std::uint64_t /*steps*/,
                                 const MixedSource& /*source*/) {
   throw std::logic_error("these rows are on the host");
+}
+
+std::unique_ptr<Store> RowStorage::copy_to_host() {
+  settle();
+  const std::vector<SavedLane> saved = lanes().save();
+  std::uint64_t count = 0;
+  for (const SavedLane& lane : saved) count += lane.pushed - lane.first;
+  std::vector<std::byte> rows(count * layout().pitch());
+  const std::vector<std::byte> blocks = save(rows);
+  const ControlBlock& control = lanes().control();
+  auto copy = std::make_unique<Store>(layout(), control.lane_capacity, lanes().num_lanes(), 0);
+  copy->restore(saved, rows, blocks);
+  return copy;
 }
 
 std::unique_ptr<RowStorage> make_row_storage(RowLayout layout, std::uint64_t lane_capacity,

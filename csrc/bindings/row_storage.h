@@ -14,6 +14,7 @@
 #include "core/row_layout.h"
 #include "core/row_source.h"
 #include "core/sampler.h"
+#include "core/store.h"
 
 namespace velora {
 
@@ -38,6 +39,8 @@ class RowStorage {
   virtual std::uint64_t fullest() { return lanes().control().largest; }
   virtual std::size_t nbytes() const = 0;
 
+  /// As Store::reserve.
+  virtual void reserve(std::size_t count) = 0;
   /// As Store::append.
   virtual void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) = 0;
   /// Whether append_columns() is there.
@@ -58,6 +61,10 @@ class RowStorage {
                                 const SequenceTarget& target, const PartRunner* runner) = 0;
   /// Brings lanes() up to date before they are saved.
   virtual void settle() {}
+  /// The Store that has the rows; null where they are a device's.
+  virtual const Store* host_store() const { return nullptr; }
+  /// A Store of its own with the same rows. Throws MemoryError.
+  std::unique_ptr<Store> copy_to_host();
   /// As Store::save and Store::restore, with the number of draws.
   virtual std::vector<std::byte> save(std::span<std::byte> rows) = 0;
   virtual void restore(std::span<const SavedLane> lanes, std::uint64_t draws,

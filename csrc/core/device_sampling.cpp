@@ -34,7 +34,7 @@ std::byte* DeviceStore::begin_read(std::size_t bytes, void* stream) {
   has_lists_ = bytes > 0;
   if (!capturing_) {
     flush(stream);
-    std::byte* lists = has_lists_ ? reserve(bytes, stream) : nullptr;
+    std::byte* lists = has_lists_ ? take_buffer(bytes, stream) : nullptr;
     order_.begin(stream);
     return lists;
   }

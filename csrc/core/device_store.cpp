@@ -116,7 +116,7 @@ void DeviceStore::require_running(const char* what, void* stream) {
 }
 
 /// `bytes` of the write buffer for what is about to be queued. Nothing waits there then.
-std::byte* DeviceStore::reserve(std::size_t bytes, void* stream) {
+std::byte* DeviceStore::take_buffer(std::size_t bytes, void* stream) {
   if (!buffer_.has_room(bytes)) {
     flush(stream);
     if (DeviceWriteBuffer::align(bytes) <= buffer_.half_bytes()) {
@@ -145,15 +145,18 @@ void DeviceStore::flush_for_graphs(void* stream) noexcept {
   }
 }
 
+void DeviceStore::reserve(std::size_t count, void* stream) {
+  if (!blocks_) return;
+  require_running("push", stream);
+  // A row that is overwritten gives its blocks back first: more than all places never need.
+  reserve_blocks(std::min<std::uint64_t>(count, extent_.num_lanes * extent_.lane_slots()), stream);
+}
+
 void DeviceStore::append(const LaneOrder& order, const RowSource& source, std::size_t count,
                          void* stream) {
   require_running("push", stream);
   learn_episodes(stream);
-  if (blocks_) {
-    // A row that is overwritten gives its blocks back first: more than all places never need.
-    reserve_blocks(std::min<std::uint64_t>(count, extent_.num_lanes * extent_.lane_slots()),
-                   stream);
-  }
+  reserve(count, stream);
   make_room(stream, count);  // now, while nothing is stored
   std::uint32_t lane = order.before_first();
   for (std::size_t i = 0; i < count; ++i) {
@@ -221,8 +224,8 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   const std::uint64_t first_row = first_step * lanes.count;
   const std::uint64_t rows = steps * lanes.count;
   const std::size_t num_fields = layout_.fields().size();
-  std::byte* staged =
-      reserve(host_step_bytes(layout_, lanes, source) * steps + columns_bytes(num_fields), stream);
+  std::byte* staged = take_buffer(
+      host_step_bytes(layout_, lanes, source) * steps + columns_bytes(num_fields), stream);
   // What is on the device is read there, what is on the host by way of the write buffer.
   const auto place = [&](const std::byte* from, std::size_t nbytes, bool on_device) {
     if (from == nullptr) return static_cast<std::byte*>(nullptr);

@@ -90,6 +90,8 @@ class DeviceStore {
   /// Bytes of the rows and of what belongs to them.
   std::size_t nbytes() const;
 
+  /// As Store::reserve.
+  void reserve(std::size_t count, void* stream);
   /// As Store::append. Of more rows than half the write buffer holds, some may be there when this
   /// throws. Waits where append_columns() came before.
   void append(const LaneOrder& order, const RowSource& source, std::size_t count, void* stream);
@@ -129,7 +131,7 @@ class DeviceStore {
                std::span<const std::byte> rows, std::span<const std::byte> blocks, void* stream);
 
  private:
-  std::byte* reserve(std::size_t bytes, void* stream);
+  std::byte* take_buffer(std::size_t bytes, void* stream);
   void require_running(const char* what, void* stream);
   /// For so many more rows or changes of the host's, if half a write buffer holds them.
   void make_room(void* stream, std::size_t count = 1);

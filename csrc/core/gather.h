@@ -6,6 +6,7 @@
 #include <span>
 
 #include "core/macros.h"
+#include "core/row_layout.h"
 #include "core/rows_view.h"
 
 namespace velora {
@@ -25,6 +26,9 @@ struct Column {
   std::uint32_t frames = 1;        // of kFrames and kNextFrames
   std::uint64_t block_offset = 0;  // of kFrames and kNextFrames
 };
+
+/// The column that a field of a layout is in a batch.
+Column column_of(const Field& field, const RowLayout& layout, std::byte* out);
 
 /// Where the parts of a batch go. Null pointers are parts that nobody asked for.
 struct BatchTarget {

@@ -35,6 +35,9 @@ class Store {
   /// Bytes of the mapping and the blocks.
   std::size_t nbytes() const;
 
+  /// Makes sure that `count` more rows can be appended, by however many calls. Throws MemoryError,
+  /// and then nothing has changed.
+  void reserve(std::size_t count);
   /// Appends rows [0, count) to their lanes, in that order: all, or none when this throws
   /// MemoryError.
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count);

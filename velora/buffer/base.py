@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from velora import _core
 from velora.buffer import tree
-from velora.buffer.checks import check_int
+from velora.buffer.checks import check_count, check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.placement import (
     Storage,
@@ -43,7 +43,7 @@ class Buffer(Sequence[Any]):
 
     def __init__(
         self,
-        capacity: int,
+        capacity: int | float,
         device: torch.device | str | None,
         *,
         num_envs: int,
@@ -55,7 +55,7 @@ class Buffer(Sequence[Any]):
         frame_stack: int = 1,
         storage: Storage = "auto",
     ) -> None:
-        capacity = check_int("capacity", capacity, 1, MAX_CAPACITY)
+        capacity = check_count("capacity", capacity, 1, MAX_CAPACITY)
         self._num_envs = check_int("num_envs", num_envs, 1, MAX_ENVS)
         self._lane_capacity = capacity // self._num_envs
         if self._lane_capacity == 0:
@@ -80,7 +80,7 @@ class Buffer(Sequence[Any]):
     def from_env(
         cls,
         env: Any,
-        capacity: int,
+        capacity: int | float,
         device: torch.device | str | None = None,
         *,
         extras: Mapping[str, Any] | None = None,
@@ -88,7 +88,9 @@ class Buffer(Sequence[Any]):
     ) -> Self:
         """A buffer for an environment: `num_envs` and the schema come from it.
 
-        Memory is set aside at once, so that what does not fit shows before the first step.
+        Memory is set aside at once, so that what does not fit shows before the first step. As in
+        `push`, a space of shape `(1, F)` is one row of F: batches have `(B, F)`, and what is stored
+        may have either shape.
 
         Args:
             env: A Gymnasium environment or vector environment.
@@ -99,8 +101,8 @@ class Buffer(Sequence[Any]):
             **options: Anything else that the class takes, but `num_envs`.
 
         Raises:
-            TypeError: If `env` is not a Gymnasium environment, or has a space of other things than
-                arrays: Text, Sequence, Graph.
+            TypeError: If `env` is not a Gymnasium environment, has a space of other things than
+                arrays, which are Text, Sequence and Graph, or as the class does.
             ValueError: If a space has a dtype that no buffer stores, or no elements; if an extra
                 field has the name of another; or as the class does.
             MemoryError: If `capacity` experiences exceed this machine.
@@ -140,6 +142,10 @@ class Buffer(Sequence[Any]):
     def push(self, experience: Any, lane: int | None = None) -> None:
         """Appends one experience.
 
+        It is the step after the one that was pushed to its lane before, unless that ended an
+        episode. Experiences that were read from a buffer of several environments, or picked from
+        one, do not follow each other: `extend(buffer)` copies a buffer as it is.
+
         Args:
             experience: An `Experience`, or a dataclass with its fields. The first one fixes
                 shapes and dtypes: float64 and Python floats are stored as float32, Python ints
@@ -165,40 +171,59 @@ class Buffer(Sequence[Any]):
             self._push(experience, lane)
 
     def extend(
-        self, batch: BatchExperience | None = None, *, lanes: Any = None, **arrays: Any
+        self, batch: BatchExperience | Buffer | None = None, *, lanes: Any = None, **arrays: Any
     ) -> None:
-        """Appends steps, all or none: one of each environment, or k of each.
+        """Appends steps, all or none: one of each environment, k of each, or those of a buffer.
 
             buffer.extend(
                 states=obs, actions=actions, rewards=rewards, next_states=next_obs, dones=dones
             )
+            buffer.extend(other_buffer)
+
+        A buffer is copied step by step, as its steps were pushed: those of each environment into
+        the lane of the same number. Where a copy begins in a lane and where it ends, an episode
+        ends, as truncated unless it ended by itself: no step becomes another's successor that it
+        was not. Both buffers have the same fields, dtypes and shapes; all else may differ. A buffer
+        can be added to itself, one that holds nothing adds nothing.
 
         Args:
             batch: Arrays with a leading dimension of k * num_envs rows, step by step: row
                 `t * num_envs + e` is step t of environment e. States `(k * num_envs, F)`, rewards
                 and flags `(k * num_envs,)` or `(k * num_envs, 1)`. Extra fields come from
-                `extras`. Of more steps than fit, a `ReplayBuffer` keeps the newest.
+                `extras`. Of more steps than fit, a `ReplayBuffer` keeps the newest. Or a
+                `ReplayBuffer` or `RolloutBuffer`, whose steps are to be copied.
             lanes: The environment of each row, ints `(rows,)`, where environments do not step
-                together: any number of rows, in time order for each environment.
+                together: any number of rows, in time order for each environment. With a buffer: the
+                lane here for each of its environments, ints `(batch.num_envs,)`; those that share
+                a lane are copied one after the other.
             **arrays: The same parts by name, in place of a batch: `states`, `actions`, `rewards`,
                 `next_states`, `dones`, `truncations` if any, and extra fields by their names.
 
         Raises:
-            TypeError: If `batch` is not a `BatchExperience`, or there are arrays beside it.
-            ValueError: If the parts disagree in length, rows do not fill the lanes evenly, there
-                is no such lane, or as in `push`.
+            TypeError: If `batch` is neither a `BatchExperience` nor a buffer, or there are arrays
+                beside it.
+            ValueError: If the batch is one that a buffer handed out, or part of one; the parts
+                disagree in length, rows do not fill the lanes evenly, there is no such lane, the
+                steps of the other buffer have another form, or as in `push`.
             BufferError: If a `RolloutBuffer` has less room.
         """
         self._extend(batch, lanes=lanes, **arrays)
 
     def _extend(
-        self, batch: BatchExperience | None = None, *, lanes: Any = None, **arrays: Any
+        self, batch: BatchExperience | Buffer | None = None, *, lanes: Any = None, **arrays: Any
     ) -> None:
         # As `_push`: until there is a core.
-        columns = columns_of_call(batch, arrays)
-        lanes = lane_array(lanes)
-        schema = Schema.from_columns(columns)
-        core = self._build(schema, columns.values())
+        schema: Schema | None
+        first: Iterable[Any] = ()
+        if isinstance(batch, Buffer) and not arrays:
+            schema = batch._schema if len(batch) > 0 else None
+            if schema is None:
+                return
+        else:
+            columns = columns_of_call(batch, arrays)
+            lanes = lane_array(lanes)
+            schema, first = Schema.from_columns(columns), columns.values()
+        core = self._build(schema, first)
         core.extend(batch, lanes=lanes, **arrays)
         if not self._adopt(schema, core):
             self._extend(batch, lanes=lanes, **arrays)
@@ -245,11 +270,30 @@ class Buffer(Sequence[Any]):
         return self._schema.experience(self._core.take(place, 1), 0)
 
     def __repr__(self) -> str:
-        envs = f", num_envs={self._num_envs}" if self._num_envs > 1 else ""
-        return (
-            f"{type(self).__name__}(capacity={self.capacity}, device='{self._device}'{envs}, "
-            f"len={len(self)})"
-        )
+        """How the buffer was made, as far as that is not as ever, and how much is in it."""
+        name = type(self).__name__
+        try:
+            return f"{name}({', '.join(self._describe())})"
+        except Exception as error:
+            # Debuggers print what is half made or broken, and an error here would hide theirs.
+            return f"<{name}, which cannot be described: {type(error).__name__}>"
+
+    def _describe(self) -> list[str]:
+        """The parts of `repr`."""
+        placed = [f"capacity={self.capacity}", f"device={str(self._device)!r}"]
+        chosen = [
+            f"{name}={value!r}"
+            for name, (value, usual) in self._options().items()
+            if value != usual
+        ]
+        held = [f"len={len(self)}"] + [f"nbytes={self.nbytes}"] * (self.nbytes > 0)
+        return placed + chosen + held
+
+    def _options(self) -> dict[str, tuple[Any, Any]]:
+        """Option -> its value and the one that goes without saying."""
+        usual = "cpu" if self._device.type == "cpu" else "auto"
+        storage = usual if self._storage == "auto" else self._storage
+        return {"num_envs": (self._num_envs, 1), "storage": (storage, usual)}
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)  # at once: another thread may make the first push

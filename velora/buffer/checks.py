@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from numbers import Real
 
 
 def check_int(name: str, value: int, least: int | None = None, most: int | None = None) -> int:
@@ -17,12 +18,31 @@ def check_int(name: str, value: int, least: int | None = None, most: int | None 
     elif isinstance(value, bool) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     else:
-        number = operator.index(value)
+        try:
+            number = operator.index(value)
+        except TypeError:  # an array of floats, say
+            raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
     if least is not None and most is not None and not least <= number <= most:
         raise ValueError(f"{name}: expected {_text(least)} to {_text(most)}, got {number}")
     if least is not None and number < least:
         raise ValueError(f"{name}: expected at least {least}, got {number}")
     return number
+
+
+def check_count(name: str, value: float, least: int | None = None, most: int | None = None) -> int:
+    """As `check_int`, also for a float that is a whole number: `1e6`.
+
+    For counts that are written so, which those of large things are.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If it is out of range.
+    """
+    if isinstance(value, Real) and not hasattr(type(value), "__index__"):
+        if not float(value).is_integer():
+            raise TypeError(f"{name}: expected a whole number, got {type(value).__name__} {value}")
+        value = int(value)
+    return check_int(name, value, least, most)  # type: ignore[arg-type]
 
 
 def _text(number: int) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral
-from typing import Any
+from typing import Any, NoReturn, overload
 
+import numpy as np
 import torch
 
 from velora.buffer import tree
+
+Places = int | slice | Sequence[int] | torch.Tensor | np.ndarray[Any, Any]
 
 
 @dataclass(eq=False)
@@ -68,6 +71,9 @@ class BatchExperience:
     Where observations are dicts or tuples, so are `states` and `next_states`. A batch of sequences
     has a second dimension L, of time: states `(B, L, F)`, rewards `(B, L, 1)`, indices `(B, L)`.
 
+    Parts go by name: `batch.states`, `batch["states"]`, or `batch.as_dict()` for all of them. A
+    batch is no tuple of its parts, as an `Experience` is, so it cannot be unpacked or iterated.
+
     Attributes:
         states: `(B, F)`, or `(B, C, H, W)` for images.
         actions: `(B, A)`; `(B, 1)` for a single number.
@@ -76,7 +82,9 @@ class BatchExperience:
         next_states: As `states`.
         dones: `(B, 1)`, float32: 1 where the episode terminated.
         truncations: `(B, 1)`, float32: 1 where the episode was cut off.
-        indices: `(B,)`, int64: the name of each row in its buffer, for good. `ReplayBuffer` only.
+        indices: `(B,)`, int64: the name of each row in its buffer, for good. Its lane is
+            `indices >> 47`, its number there `indices & (2**47 - 1)`. None for a batch that no
+            buffer made.
         weights: `(B, 1)`: importance weights; None where sampling is uniform.
         discounts: `(B, 1)`, float32: what multiplies the value of `next_states`, so that
             `rewards + discounts * next_values` is the target. `ReplayBuffer` only.
@@ -110,25 +118,66 @@ class BatchExperience:
         """The number of steps, or of sequences, B."""
         return len(self.rewards)
 
-    def __getitem__(self, index: int | slice | torch.Tensor) -> BatchExperience:
-        """Some of the steps, as a batch: by a slice, a mask, a list of places or one place.
+    def __iter__(self) -> NoReturn:
+        """Refuses: what comes out could be parts or steps, and is mistaken for the other."""
+        raise TypeError(
+            "batch: expected its parts by name, got an iteration over it; write batch.states or "
+            "batch['states'], batch.as_dict() for all parts, or batch[i] for some of its steps"
+        )
+
+    __reversed__ = None
+
+    @overload
+    def __getitem__(self, index: str) -> Any: ...
+    @overload
+    def __getitem__(self, index: Places) -> BatchExperience: ...
+    def __getitem__(self, index: str | Places) -> Any:
+        """A part by its name, or some of the steps as a batch.
 
         Args:
-            index: An int gives a batch of one step.
+            index: The name of a part that is there, or of an extra field; or a slice, a mask, a
+                list of places or one place, for these steps. An int gives a batch of one step.
 
         Raises:
+            KeyError: If there is no such part.
             IndexError: If a place is out of range.
             TypeError: If it indexes more than the first dimension, of which parts have different
                 numbers: index time in each part.
+            ValueError: If a part and an extra field have the same name.
         """
+        if isinstance(index, str):
+            parts = self.as_dict()
+            if index not in parts:
+                raise KeyError(f"{index}: expected one of {', '.join(parts)}, got another name")
+            return parts[index]
         if isinstance(index, tuple):
             raise TypeError("index: expected one for the first dimension, got a tuple")
-        if isinstance(index, Integral) or (isinstance(index, torch.Tensor) and index.ndim == 0):
-            place = int(index) + len(self) if index < 0 else int(index)
+        if isinstance(index, Integral) or getattr(index, "ndim", None) == 0:
+            place = int(index)  # type: ignore[arg-type]
+            place += len(self) if place < 0 else 0
             if not 0 <= place < len(self):
                 raise IndexError(f"index: expected a place in a batch of {len(self)}, got {index}")
             index = slice(place, place + 1)
         return self._map(lambda part: part[index])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The parts that are there and the extra fields, by name, as they are.
+
+        For code that takes dicts: `TensorDict(batch.as_dict(), batch_size=len(batch))`.
+
+        Raises:
+            ValueError: If a part and an extra field have the same name.
+        """
+        named = {item.name: getattr(self, item.name) for item in fields(self)}
+        extras: dict[str, Any] = named.pop("extras")
+        parts = {name: part for name, part in named.items() if part is not None}
+        for name in extras:
+            if name in parts:
+                raise ValueError(
+                    f"extras[{name!r}]: expected another name than that of a part, got {name!r}; "
+                    f"read batch.{name} and batch.extras[{name!r}]"
+                )
+        return parts | extras
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> BatchExperience:
         """The same batch with all its tensors on `device`.

@@ -44,7 +44,10 @@ class Loader(Iterator[BatchExperience]):
 
     def __init__(self, buffer: ReplayBuffer, batch_size: int, prefetch: int = 2) -> None:
         batch_size = check_int("batch_size", batch_size, 1)
-        self._channel = _Channel(check_int("prefetch", prefetch, 1))
+        prefetch = check_int("prefetch", prefetch, 1)
+        self._channel = _Channel(prefetch)
+        self._description = f"batch_size={batch_size}, prefetch={prefetch}"
+        self._buffer = buffer
         self._draw: Callable[[], _Drawn]
         if buffer.device.type == "cuda":
             self._draw = _SideStreamDraw(buffer, batch_size)
@@ -99,6 +102,15 @@ class Loader(Iterator[BatchExperience]):
                 while True:
                     self._channel.results.get_nowait()
             self._channel.results.put(None)  # for another thread that waits for a batch
+
+    def __repr__(self) -> str:
+        """The buffer, what is drawn from it, and whether that is over."""
+        name = type(self).__name__
+        try:
+            closed = ", closed" if self._channel.stopped else ""
+            return f"{name}({self._buffer!r}, {self._description}{closed})"
+        except AttributeError:  # a debugger prints what is half made
+            return f"<{name}, which is not made yet>"
 
     def __enter__(self) -> Self:
         return self

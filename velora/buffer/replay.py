@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -31,7 +31,7 @@ class ReplayBuffer(Buffer):
 
     Args:
         capacity: How many experiences to hold, 1 to 2**40, `capacity // num_envs` for each
-            environment. When full, the oldest go first.
+            environment. A whole number, which may be written `1e6`. When full, the oldest go first.
         device: Where batches come back; None is the CPU.
         num_envs: How many environments step side by side, 1 to 65,536. Each has a lane of its own,
             so that episodes never mix.
@@ -55,14 +55,14 @@ class ReplayBuffer(Buffer):
             that `torch.manual_seed` makes a run repeatable.
 
     Raises:
-        TypeError: If a number is not an int, or `gamma` not a number.
+        TypeError: If `gamma` is not a number, or another number not a whole one.
         RuntimeError: If this machine has no such device.
         ValueError: If an argument is out of range or does not fit the others.
     """
 
     def __init__(
         self,
-        capacity: int,
+        capacity: int | float,
         device: torch.device | str | None = None,
         *,
         num_envs: int = 1,
@@ -151,6 +151,14 @@ class ReplayBuffer(Buffer):
             raise ValueError(f"out: expected None for a buffer on {self._device}, got a batch")
         return self._deliver(self._core.sample(batch_size, out=out))
 
+    def _options(self) -> dict[str, tuple[Any, Any]]:
+        return super()._options() | {
+            "n_step": (self.n_step, 1),
+            "gamma": (self.gamma, 0.99),
+            "frame_stack": (self.frame_stack, 1),
+            "compact": (self.compact is True, False),
+        }
+
     def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
         is_first = super()._adopt(schema, core)
         if not self._comes_by_copy:
@@ -177,8 +185,10 @@ class ReplayBuffer(Buffer):
         Args:
             batch_size: How many sequences B.
             length: How many steps to train on.
-            burn_in: How many steps before them to warm up the recurrent state, as far as the
-                episode has them (Kapturowski et al. 2019).
+            burn_in: How many steps before them to warm up the recurrent state (Kapturowski et al.
+                2019), as far as they are in the buffer. With "pad" and "within" they are of the
+                same episode. With "cross" they reach back into the episodes before, as the
+                sequence reaches into those after: `is_first` says where to reset.
             boundary: What happens at the end of an episode. "pad": a sequence stops there, and may
                 start at any step. "within": it starts only where the episode has `length` steps
                 from there on. "cross": it goes on with the next episode of the same environment,

@@ -13,6 +13,9 @@ from velora.buffer.base import Buffer
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 
+_PARTS = {item.name for item in dataclasses.fields(BatchExperience)}
+_FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 class RolloutBuffer(Buffer):
     """Collects up to `capacity` experiences and hands all of them back in time order.
@@ -21,23 +24,23 @@ class RolloutBuffer(Buffer):
 
     Args:
         capacity: How many experiences to hold, 1 to 2**40, `capacity // num_envs` for each
-            environment.
+            environment. A whole number, which may be written `1e6`.
         device: Where batches come back; None is the CPU.
         num_envs: How many environments step side by side, 1 to 65,536.
 
     Raises:
-        TypeError: If `capacity` or `num_envs` is not an int.
+        TypeError: If `capacity` is not a whole number, or `num_envs` not an int.
         ValueError: If either is out of range.
         RuntimeError: If this machine has no such device.
     """
 
     def __init__(
-        self, capacity: int, device: torch.device | str | None = None, *, num_envs: int = 1
+        self, capacity: int | float, device: torch.device | str | None = None, *, num_envs: int = 1
     ) -> None:
         super().__init__(capacity, device, num_envs=num_envs, overwrite=False)
 
     def sample(self) -> BatchExperience:
-        """All experiences, oldest first, as one batch on the buffer's device.
+        """All experiences, oldest first, as one batch on the buffer's device, with `indices`.
 
         With several environments, all of them at one step come before any at the next: T steps
         of N environments are T * N rows, and `reshape(T, N, ...)` takes them apart.
@@ -62,8 +65,9 @@ class RolloutBuffer(Buffer):
         That is T * N rows, for T steps of N environments.
 
         Args:
-            values: The critic's values of `sample().states`, `(T * N, 1)` or `(T * N,)`.
-            next_values: Its values of `sample().next_states`, of the same shape.
+            values: The critic's values of `sample().states`, `(T * N, 1)` or `(T * N,)`; float32 or
+                float64, or float16 or bfloat16, for which all is computed in float32.
+            next_values: Its values of `sample().next_states`, of the same shape and dtype.
             gamma: Discount, in [0, 1].
             lam: Decay of the estimator, in [0, 1].
 
@@ -73,25 +77,25 @@ class RolloutBuffer(Buffer):
 
         Raises:
             BufferError: If the buffer is empty, or environments have different numbers of steps.
-            TypeError: If values are not tensors.
-            ValueError: If a shape or number does not fit.
+            TypeError: If values are not tensors, or `gamma` or `lam` not a number.
+            ValueError: If a shape, dtype or number does not fit.
 
         Paper:
             Schulman et al. 2016, High-Dimensional Continuous Control Using Generalized Advantage
             Estimation, https://arxiv.org/abs/1506.02438.
         """
-        if not isinstance(values, Tensor) or not isinstance(next_values, Tensor):
-            wrong = next_values if isinstance(values, Tensor) else values
-            name = "next_values" if isinstance(values, Tensor) else "values"
-            raise TypeError(f"{name}: expected a tensor, got {type(wrong).__name__}")
+        _check_values("values", values, _FLOAT_DTYPES)
+        _check_values("next_values", next_values, (values.dtype,))
         steps = self.sample()
         if steps.rewards.device.type != "cuda":  # the estimator runs on the CPU and on CUDA
             steps = steps.to("cpu")
         place = steps.rewards.device
+        # Rewards have more bits than a critic of 16, and sums of them need them.
+        dtype = torch.promote_types(values.dtype, torch.float32)
         columns = (
-            steps.rewards.to(values.dtype),
-            _column("values", values, len(steps)).to(place),
-            _column("next_values", next_values, len(steps)).to(place),
+            steps.rewards.to(dtype),
+            _column("values", values, len(steps)).to(place, dtype),
+            _column("next_values", next_values, len(steps)).to(place, dtype),
             steps.dones,
             steps.truncations,
         )
@@ -103,7 +107,7 @@ class RolloutBuffer(Buffer):
             )
         by_time = [column.reshape(-1, self._num_envs) for column in columns]
         both = returns.gae(*by_time, gamma=gamma, lam=lam)
-        advantages, targets = (part.reshape(-1, 1).to(values.device) for part in both)
+        advantages, targets = (part.reshape(-1, 1).to(values) for part in both)
         return advantages, targets
 
     def minibatches(
@@ -111,8 +115,10 @@ class RolloutBuffer(Buffer):
     ) -> Iterator[BatchExperience]:
         """Goes through all experiences in shuffled minibatches, each once per epoch.
 
-        The order comes from torch's global generator, so `torch.manual_seed` repeats it. What
-        the buffer holds at the first minibatch is what all of them are made of.
+        All minibatches are made of what the buffer holds at this call, which checks its arguments;
+        what happens to the buffer later, `empty` included, does not matter to them. The order of
+        an epoch comes from torch's global generator when its first minibatch is asked for, so
+        `torch.manual_seed` repeats it.
 
         Args:
             batch_size: How many steps to a minibatch. The last of an epoch may be shorter.
@@ -128,7 +134,7 @@ class RolloutBuffer(Buffer):
             BufferError: If the buffer is empty.
             TypeError: If `batch_size` or `epochs` is not an int, or a column not a tensor.
             ValueError: If either is less than 1, or a column has another number of rows than
-                `sample()`, or the name of a field.
+                `sample()`, or the name of a part of a batch or of an extra field.
         """
         check_int("batch_size", batch_size, 1)
         check_int("epochs", epochs, 1)
@@ -136,10 +142,11 @@ class RolloutBuffer(Buffer):
         for name, column in columns.items():
             if not isinstance(column, Tensor):
                 raise TypeError(f"{name}: expected a tensor, got {type(column).__name__}")
-            if len(column) != len(steps):
-                raise ValueError(f"{name}: expected {len(steps)} rows, got {len(column)}")
-            if name in steps.extras:
-                raise ValueError(f"{name}: expected a new name, got a field of the experiences")
+            if column.shape[:1] != (len(steps),):
+                got = len(column) if column.ndim > 0 else "a single number"
+                raise ValueError(f"{name}: expected {len(steps)} rows, got {got}")
+            if name in steps.extras or name in _PARTS:
+                raise ValueError(f"{name}: expected a new name, got that of a field")
         here = {name: column.to(self._device) for name, column in columns.items()}
         steps = dataclasses.replace(steps, extras=steps.extras | here)
         return _shuffled(steps, batch_size, epochs, drop_last)
@@ -159,6 +166,14 @@ def _shuffled(
             rows = order[start : start + batch_size]
             if len(rows) == batch_size or not drop_last:
                 yield steps[rows]
+
+
+def _check_values(name: str, values: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(values).__name__}")
+    if values.dtype not in dtypes:
+        expected = " or ".join(str(dtype) for dtype in dtypes)
+        raise ValueError(f"{name}: expected {expected}, got {values.dtype}")
 
 
 def _column(name: str, values: Tensor, length: int) -> Tensor:

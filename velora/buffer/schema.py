@@ -38,8 +38,11 @@ _MISTAKEN = {
     "lane": "lanes",
     "extras": "extra fields by their own names",
 }
+# What a batch has that came out of a buffer.
 _SAMPLED = [
-    item.name for item in dataclasses.fields(BatchExperience) if item.name not in _UNSTACKED
+    item.name
+    for item in dataclasses.fields(BatchExperience)
+    if item.name not in _UNSTACKED and item.name != "extras"
 ]
 
 
@@ -130,18 +133,24 @@ class Schema:
                 )
 
     def read_batch(
-        self, batch: BatchExperience | None = None, *, lanes: Any = None, **arrays: Any
-    ) -> tuple[dict[str, Any], Any]:
+        self, batch: Any = None, *, lanes: Any = None, **arrays: Any
+    ) -> tuple[dict[str, Any] | _core.Buffer | None, Any]:
         """Attribute -> stacked arrays, and lanes, from the arguments of `Buffer.extend`.
 
-        The native core calls it for those that are not just arrays by their names.
+        The native core calls it for those that are not just arrays by their names. In place of
+        arrays there is the core of a buffer whose steps are to be copied, None where it has none.
 
         Raises:
-            TypeError: If `batch` is not a BatchExperience, or there are arrays beside it.
-            ValueError: If a part is missing or unknown.
+            TypeError: If `batch` is neither a BatchExperience nor a buffer, or there are arrays
+                beside it.
+            ValueError: If a part is missing or unknown, or the batch came out of a buffer.
         """
-        columns = columns_of_call(batch, arrays)
+        from velora.buffer.base import Buffer  # which needs this module
+
         lanes = lane_array(lanes)
+        if isinstance(batch, Buffer) and not arrays:
+            return batch._core, lanes
+        columns = columns_of_call(batch, arrays)
         for name in columns:
             if name not in self.trees and name not in _STACKED:
                 raise ValueError(
@@ -228,7 +237,7 @@ class Schema:
         return _construct(self.experience_type or _declare(tuple(self.extra_names)), restored)
 
 
-def columns_of_call(batch: BatchExperience | None, arrays: dict[str, Any]) -> dict[str, Any]:
+def columns_of_call(batch: Any, arrays: dict[str, Any]) -> dict[str, Any]:
     """Attribute -> stacked arrays, from those of a batch or those given by name.
 
     Raises:
@@ -237,7 +246,7 @@ def columns_of_call(batch: BatchExperience | None, arrays: dict[str, Any]) -> di
     """
     if batch is not None and arrays:
         raise TypeError(f"{next(iter(arrays))}: expected a batch or arrays, got both")
-    return columns_of_arrays(arrays) if arrays else columns_of(batch)
+    return columns_of_arrays(arrays) if arrays else columns_of_steps(batch)
 
 
 def lane_array(lanes: Any) -> Any:
@@ -269,15 +278,39 @@ def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def columns_of(batch: BatchExperience | None) -> dict[str, Any]:
-    """Attribute -> stacked arrays of a batch.
+def columns_of_steps(batch: Any) -> dict[str, Any]:
+    """Attribute -> stacked arrays of a batch of steps in time order.
+
+    What a buffer hands out is no such batch: a row of it may be the sum of several steps, and the
+    row behind it the step of another time, episode or environment.
 
     Raises:
         TypeError: If `batch` is not a BatchExperience.
-        ValueError: If an extra field has the name of another.
+        ValueError: If it came out of a buffer, or an extra field has the name of another.
     """
     if not isinstance(batch, BatchExperience):
-        raise TypeError(f"batch: expected a BatchExperience, got {type(batch).__name__}")
+        raise TypeError(
+            f"batch: expected a BatchExperience or a buffer, got {type(batch).__name__}; push() "
+            "experiences one by one"
+        )
+    sampled = [name for name in _SAMPLED if getattr(batch, name) is not None]
+    if sampled:
+        cleared = ", ".join(f"{name}=None" for name in sampled)
+        raise ValueError(
+            f"batch.{sampled[0]}: expected None, as in a batch of steps in time order, got a batch "
+            "that a buffer made, whose rows would become each other's successors; extend(buffer) "
+            "copies the steps of a buffer; if these rows are single steps in time order, pass "
+            f"dataclasses.replace(batch, {cleared})"
+        )
+    return columns_of(batch)
+
+
+def columns_of(batch: BatchExperience) -> dict[str, Any]:
+    """Attribute -> stacked arrays of a batch.
+
+    Raises:
+        ValueError: If an extra field has the name of another.
+    """
     columns = {name: getattr(batch, stacked) for name, stacked in _STACKED.items()}
     for name in batch.extras:
         if not isinstance(name, str) or name in columns:

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from velora.buffer import ReplayBuffer, RolloutBuffer, tree
-from velora.buffer.checks import check_int
+from velora.buffer.checks import check_count
 from velora.gym.acting import Policy, act, for_env
 from velora.gym.progress import progress_bar
 from velora.gym.single import VectorOfOne, only_row, stacked
@@ -121,7 +121,7 @@ class Collector:
                 gives has another shape than before, say.
             BufferError: If a `RolloutBuffer` is full.
         """
-        check_int("steps", steps, least=1)
+        steps = check_count("steps", steps, least=1)
         if self._unstored is not None:
             self._store(self._unstored)
         left = np.full(self.num_envs, steps)
@@ -253,7 +253,7 @@ def collect(
         BufferError: If a `RolloutBuffer` has less room.
         ImportError: If there is to be a bar and rich is not installed.
     """
-    check_int("steps", steps, least=1)
+    steps = check_count("steps", steps, least=1)
     collector = Collector(env, policy, buffer, seed=seed)
     left = np.full(collector.num_envs, steps)
     with progress_bar(steps, shown=progress) as show:

@@ -38,7 +38,7 @@ class Transitions:
         rows = wanted[self.lanes]
         if rows.all():
             return self
-        batch = self.batch[rows]  # type: ignore[index]
+        batch = self.batch[rows]
         return Transitions(batch, self.lanes[rows], self.ended[rows])
 
 

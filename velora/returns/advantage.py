@@ -1,5 +1,7 @@
 """Generalised advantage estimation."""
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,9 @@ _gae = torch.ops.velora.gae.default
 _REAL_DTYPES = (torch.float32, torch.float64)
 _BYTE_DTYPES = (torch.bool, torch.uint8)
 _FLAG_DTYPES = (*_BYTE_DTYPES, *_REAL_DTYPES)
+# What is computed in float32.
+_HALF_DTYPES = (torch.float16, torch.bfloat16)
+_NAMES = ("rewards", "values", "next_values", "dones", "truncations")
 
 
 def gae(
@@ -43,21 +48,22 @@ def gae(
 
     Args:
         rewards: Rewards, time first, of shape (T,) or (T, N), or (T, ...) in general; float32 or
-            float64.
+            float64, or float16 or bfloat16, for which the sums are float32.
         values: Value estimates of the states; shape and dtype of ``rewards``.
         next_values: Value estimates of the next states, of the state that an episode really ended
             in where it was truncated; shape and dtype of ``rewards``. Ignored where ``dones``.
-        dones: Where the episode terminated; shape of ``rewards``; bool, uint8, float32 or float64,
-            set where not zero.
+        dones: Where the episode terminated; shape of ``rewards``; bool, uint8 or one of these
+            floats, set where not zero.
         truncations: Where the episode was cut short; like ``dones``. None: nowhere.
         gamma: Discount, in [0, 1].
         lam: Decay of the estimator, in [0, 1]: 0 is the one-step advantage, 1 the Monte Carlo one.
 
     Returns:
         ``(advantages, returns)``, contiguous tensors of the shape and dtype of ``rewards``, with
-        ``returns = advantages + values``.
+        ``returns = advantages + values``, each rounded once for float16 and bfloat16.
 
     Raises:
+        TypeError: An argument is not a tensor, or ``gamma`` or ``lam`` not a number.
         ValueError: A shape, dtype, device, ``gamma`` or ``lam`` does not fit.
         NotImplementedError: The tensors are on a device that has no kernel: neither CPU nor CUDA.
         RuntimeError: They are on a CUDA device, and velora was built without its CUDA kernels.
@@ -66,29 +72,54 @@ def gae(
         Schulman et al. 2016, High-Dimensional Continuous Control Using Generalized Advantage
         Estimation, https://arxiv.org/abs/1506.02438.
     """
-    for name, number in (("gamma", gamma), ("lam", lam)):
-        if not 0 <= number <= 1:
-            raise ValueError(f"{name}: expected a number in [0, 1], got {number}")
+    _check_number("gamma", gamma)
+    _check_number("lam", lam)
     # Without truncations `dones` are the only ends, and an end may be marked twice.
-    ends = dones if truncations is None else truncations
+    tensors = (rewards, values, next_values, dones, dones if truncations is None else truncations)
+    for name, tensor in zip(_NAMES, tensors, strict=True):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if any(tensor.dtype in _HALF_DTYPES for tensor in tensors):
+        _check(*tensors, more_dtypes=_HALF_DTYPES)
+        advantages, returns = _gae(*map(_as_single, tensors), gamma, lam)
+        return advantages.to(rewards.dtype), returns.to(rewards.dtype)
     if not rewards.is_cuda:  # where the operator checks them, in the same words
-        _check(rewards, values, next_values, dones, ends)
-    advantages, returns = _gae(rewards, values, next_values, dones, ends, gamma, lam)
+        _check(*tensors, more_dtypes=_HALF_DTYPES)
+    advantages, returns = _gae(*tensors, gamma, lam)
     return advantages, returns
 
 
+def _check_number(name: str, number: float) -> None:
+    if not isinstance(number, Real | Tensor):
+        raise TypeError(f"{name}: expected a number in [0, 1], got {type(number).__name__}")
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name}: expected a number in [0, 1], got {number}")
+
+
+def _as_single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in _HALF_DTYPES else tensor
+
+
 def _check(
-    rewards: Tensor, values: Tensor, next_values: Tensor, dones: Tensor, truncations: Tensor
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    dones: Tensor,
+    truncations: Tensor,
+    *,
+    more_dtypes: tuple[torch.dtype, ...] = (),
 ) -> None:
+    """Raises for tensors that do not fit; `more_dtypes` are fine beside those of the operator."""
+    real_dtypes = (*more_dtypes, *_REAL_DTYPES)
     if rewards.ndim == 0:
         raise ValueError("rewards: expected a time axis, (T, ...), got a scalar")
-    if rewards.dtype not in _REAL_DTYPES:
-        raise ValueError(f"rewards: expected torch.float32 or torch.float64, got {rewards.dtype}")
+    if rewards.dtype not in real_dtypes:
+        raise ValueError(f"rewards: expected {_any_of(real_dtypes)}, got {rewards.dtype}")
     for name, tensor, dtypes in (
         ("values", values, (rewards.dtype,)),
         ("next_values", next_values, (rewards.dtype,)),
-        ("dones", dones, _FLAG_DTYPES),
-        ("truncations", truncations, _FLAG_DTYPES),
+        ("dones", dones, (*more_dtypes, *_FLAG_DTYPES)),
+        ("truncations", truncations, (*more_dtypes, *_FLAG_DTYPES)),
     ):
         if tensor.shape != rewards.shape:
             raise ValueError(
@@ -96,8 +127,7 @@ def _check(
                 f"got {tuple(tensor.shape)}"
             )
         if tensor.dtype not in dtypes:
-            expected = " or ".join(str(dtype) for dtype in dtypes)
-            raise ValueError(f"{name}: expected {expected}, got {tensor.dtype}")
+            raise ValueError(f"{name}: expected {_any_of(dtypes)}, got {tensor.dtype}")
         if tensor.device != rewards.device:
             raise ValueError(
                 f"{name}: expected the device of rewards, {rewards.device}, got {tensor.device}"
@@ -107,6 +137,10 @@ def _check(
             f"gae runs on CPU and CUDA tensors, and rewards is on {rewards.device}. "
             "Move the inputs with .cpu() and the results back with .to(device)."
         )
+
+
+def _any_of(dtypes: tuple[torch.dtype, ...]) -> str:
+    return " or ".join(str(dtype) for dtype in dtypes)
 
 
 def _gae_fake(
