@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from velora import returns
+from velora import _core, returns
 from velora.buffer.base import Buffer
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
+
+# The seed of a buffer that was not copied into another process: its order is all torch's.
+_UNMIXED = 0
 
 
 class RolloutBuffer(Buffer):
@@ -34,7 +38,13 @@ class RolloutBuffer(Buffer):
     def __init__(
         self, capacity: int, device: torch.device | str | None = None, *, num_envs: int = 1
     ) -> None:
-        super().__init__(capacity, device, num_envs=num_envs, overwrite=False)
+        super().__init__(
+            capacity, device, num_envs=num_envs, overwrite=False, seed=_core.DrawSeed(_UNMIXED)
+        )
+
+    def _init(self, options: dict[str, Any], seed: _core.DrawSeed) -> None:
+        RolloutBuffer.__init__(self, **options)
+        self._seed = seed
 
     def sample(self) -> BatchExperience:
         """All experiences, oldest first, as one batch on the buffer's device.
@@ -111,7 +121,8 @@ class RolloutBuffer(Buffer):
     ) -> Iterator[BatchExperience]:
         """Goes through all experiences in shuffled minibatches, each once per epoch.
 
-        The order comes from torch's global generator, so `torch.manual_seed` repeats it. What
+        The order comes from torch's global generator, so `torch.manual_seed` repeats it. In another
+        process that has a copy of the buffer it is another one, as draws of a `ReplayBuffer`. What
         the buffer holds at the first minibatch is what all of them are made of.
 
         Args:
@@ -142,7 +153,7 @@ class RolloutBuffer(Buffer):
                 raise ValueError(f"{name}: expected a new name, got a field of the experiences")
         here = {name: column.to(self._device) for name, column in columns.items()}
         steps = dataclasses.replace(steps, extras=steps.extras | here)
-        return _shuffled(steps, batch_size, epochs, drop_last)
+        return _shuffled(steps, batch_size, epochs, drop_last, self._seed)
 
     def empty(self) -> None:
         """Takes out all experiences. The schema and the memory stay."""
@@ -151,14 +162,23 @@ class RolloutBuffer(Buffer):
 
 
 def _shuffled(
-    steps: BatchExperience, batch_size: int, epochs: int, drop_last: bool
+    steps: BatchExperience, batch_size: int, epochs: int, drop_last: bool, seed: _core.DrawSeed
 ) -> Iterator[BatchExperience]:
     for _ in range(epochs):
-        order = torch.randperm(len(steps), device="cpu").to(steps.rewards.device)
+        order = _order(len(steps), seed.value).to(steps.rewards.device)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             if len(rows) == batch_size or not drop_last:
                 yield steps[rows]
+
+
+def _order(length: int, seed: int) -> Tensor:
+    """A random order by torch's global generator, and by what tells this copy from others."""
+    if seed == _UNMIXED:
+        return torch.randperm(length, device="cpu")
+    number = int(torch.randint(2**63 - 1, (), device="cpu").item())
+    generator = torch.Generator().manual_seed(number ^ seed)
+    return torch.randperm(length, generator=generator, device="cpu")
 
 
 def _column(name: str, values: Tensor, length: int) -> Tensor:
