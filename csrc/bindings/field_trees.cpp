@@ -34,7 +34,8 @@ void mark_fields(py::handle nest, const std::string& name, std::vector<bool>& se
       mark_fields(child, name, seen);
     }
   } else {
-    const std::size_t field = PyLong_Check(nest.ptr()) != 0 ? PyLong_AsSize_t(nest.ptr()) : SIZE_MAX;
+    const std::size_t field =
+        PyLong_Check(nest.ptr()) != 0 ? PyLong_AsSize_t(nest.ptr()) : SIZE_MAX;
     if (PyErr_Occurred() != nullptr) PyErr_Clear();  // it is too large, or negative
     if (field >= seen.size() || seen[field]) {
       throw ValueError(name + ": expected numbers of fields, each of " +

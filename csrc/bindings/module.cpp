@@ -113,9 +113,9 @@ PYBIND11_MODULE(_core, m) {
   py::class_<velora::Buffer>(m, "Buffer", "The rows of one buffer and what is drawn from them.")
       .def(py::init([](std::vector<velora::Field> fields, const py::dict& trees,
                        std::uint64_t lane_capacity, std::uint32_t num_lanes,
-                       std::shared_ptr<velora::DrawSeed> seed,
-                       std::uint32_t n_step, std::optional<double> gamma, bool overwrite,
-                       bool compact, std::uint32_t frame_stack, py::object check_type,
+                       std::shared_ptr<velora::DrawSeed> seed, std::uint32_t n_step,
+                       std::optional<double> gamma, bool overwrite, bool compact,
+                       std::uint32_t frame_stack, py::object check_type,
                        std::vector<std::string> batch_names, py::object read_batch,
                        py::object batch_type, const std::string& storage,
                        std::optional<int> device) {

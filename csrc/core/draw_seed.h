@@ -44,9 +44,9 @@ class DrawSeed {
   static constexpr std::uint64_t kNowhere = UINT64_MAX;
 
   std::uint64_t value_;
-  WorkerSeed worker_;                      // of the process that it is for
-  std::optional<std::uint64_t> copy_;      // number of the copy, until it is settled
-  std::uint64_t forks_ = fork_count();     // of the process that it was for, or came to as a copy
+  WorkerSeed worker_;                        // of the process that it is for
+  std::optional<std::uint64_t> copy_;        // number of the copy, until it is settled
+  std::uint64_t forks_ = fork_count();       // of the process that it was for, or came to as a copy
   std::uint64_t settled_at_ = fork_count();  // the same, or nowhere
   std::uint64_t version_ = 0;
 };

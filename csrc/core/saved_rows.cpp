@@ -55,7 +55,8 @@ BoolFields::BoolFields(const RowLayout& layout) {
   for (const Field& field : layout.fields()) {
     if (field.dtype != DType::kBool) continue;
     const bool is_next = field.role == Role::kNextState;
-    if (!layout.compact() || !is_next) in_rows_.push_back({field.offset, field.nbytes / field.frames});
+    if (!layout.compact() || !is_next)
+      in_rows_.push_back({field.offset, field.nbytes / field.frames});
     if (layout.compact() && field.role == Role::kState) {
       in_blocks_.push_back({field.block_offset, field.nbytes});
     }
