@@ -115,8 +115,8 @@ class Buffer:
     @property
     def storage(self) -> str: ...
 
-def byte_tensor(bytes: bytes) -> typing.Any:
-    """A uint8 tensor that looks into `bytes`: for whoever only reads it."""
+def byte_tensor(data: bytes) -> typing.Any:
+    """A uint8 tensor that looks into `data`: for whoever only reads it."""
 
 def gae_cuda(
     rewards: typing.Any,
