@@ -306,7 +306,7 @@ class Buffer(Sequence[Any]):
         }
 
     def _init(self, options: dict[str, Any], seed: _core.DrawSeed) -> None:
-        """Makes this a new buffer of options from anywhere, as the constructor takes them."""
+        """Makes this a new buffer of options from anywhere, which the constructor checks."""
         raise NotImplementedError
 
     def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:

@@ -14,12 +14,17 @@ from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.placement import Storage
 from velora.buffer.schema import Schema
+from velora.buffer.state import check_options
 
 if TYPE_CHECKING:
     from velora.buffer.loader import Loader
 
 MAX_N_STEP = 2**31 - 1
 MAX_FRAME_STACK = 64
+_OPTIONS = (
+    *("capacity", "device", "num_envs", "n_step", "gamma"),
+    *("frame_stack", "compact", "storage"),
+)
 
 
 class ReplayBuffer(Buffer):
@@ -106,6 +111,7 @@ class ReplayBuffer(Buffer):
         }
 
     def _init(self, options: dict[str, Any], seed: _core.DrawSeed) -> None:
+        check_options(options, _OPTIONS)
         ReplayBuffer.__init__(self, **options, seed=0)
         self._seed = seed
 

@@ -13,6 +13,7 @@ from velora import _core, returns
 from velora.buffer.base import Buffer
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
+from velora.buffer.state import check_options
 
 # The seed of a buffer that was not copied into another process: its order is all torch's.
 _UNMIXED = 0
@@ -43,6 +44,7 @@ class RolloutBuffer(Buffer):
         )
 
     def _init(self, options: dict[str, Any], seed: _core.DrawSeed) -> None:
+        check_options(options, ("capacity", "device", "num_envs"))
         RolloutBuffer.__init__(self, **options)
         self._seed = seed
 

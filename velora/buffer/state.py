@@ -108,6 +108,16 @@ def check_state(state: Any) -> dict[str, Any]:
     return checked
 
 
+def check_options(options: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Checks that these are the options of that name, of types that a constructor can check.
+
+    Raises:
+        ValueError: If they are others.
+    """
+    if options.keys() != set(names) or type(options["device"]) is not str:
+        raise ValueError(f"options: expected {', '.join(names)}, got {options}")
+
+
 def draw_seed(state: dict[str, Any]) -> _core.DrawSeed:
     """The seed of a checked state, for this process."""
     if state["copy"] is None:

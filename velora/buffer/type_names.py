@@ -32,9 +32,10 @@ class TypeName:
         live: The type itself, for copies in this process. A pickle leaves it out.
     """
 
-    module: str
-    qualname: str
-    fields: tuple[Any, ...]
+    # Defaults, as a damaged pickle makes one without a call of `__init__`.
+    module: str = ""
+    qualname: str = ""
+    fields: tuple[Any, ...] = ()
     live: type[Any] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -60,8 +61,8 @@ class TypeName:
         return self
 
     def find(self, fits: Callable[[type[Any]], bool]) -> type[Any] | None:
-        """The type of this name among modules that are loaded, if it fits."""
-        if self.live is not None:
+        """The type itself, or that of this name among modules that are loaded, if it fits."""
+        if isinstance(self.live, type) and fits(self.live):
             return self.live
         found: Any = sys.modules.get(self.module)
         for part in self.qualname.split("."):
@@ -129,7 +130,7 @@ def named_tuple_type(name: TypeName) -> type[Any]:
     """The named tuple of that name, or a stand-in with the same fields."""
 
     def fits(kind: type[Any]) -> bool:
-        return issubclass(kind, tuple) and vars(kind).get("_fields") == name.fields
+        return issubclass(kind, tuple) and getattr(kind, "_fields", None) == name.fields
 
     return name.find(fits) or _declare_named_tuple(name)
 
@@ -158,9 +159,9 @@ class MemberName:
         mixin: "int" or "str" where members are such, else "".
     """
 
-    type: TypeName
-    member: str
-    mixin: str
+    type: TypeName = TypeName()
+    member: str = ""
+    mixin: str = ""
 
     @classmethod
     def of(cls, key: enum.Enum) -> MemberName:
@@ -176,7 +177,8 @@ class MemberName:
         Raises:
             ValueError: If it is not made of plain values, or not one of the enum's members.
         """
-        name, members = self.type, self.type.fields
+        name = self.type if isinstance(self.type, TypeName) else TypeName()
+        members = name.fields
         texts = (name.module, name.qualname, self.member)
         if (
             not all(type(text) is str for text in texts)
