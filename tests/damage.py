@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import pickle
 import random
 from collections.abc import Callable
@@ -88,6 +90,8 @@ def children(value: Any) -> list[tuple[Any, Any]]:
         return list(value.items())
     if isinstance(value, (list, tuple)):
         return list(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return list(vars(value).items())
     return []
 
 
@@ -101,7 +105,7 @@ def damage_value(value: Any, rng: Random, known: list[Any]) -> Any:
     parts = children(value)
     if parts and rng.random() < 0.85:
         place, child = rng.choice(parts)
-        if rng.random() < 0.06 and not isinstance(value, tuple):
+        if rng.random() < 0.06 and isinstance(value, (dict, list)):
             return _damage_container(value, place, rng, known)
         return _put(value, place, damage_value(child, rng, known))
     kind = rng.randrange(4)
@@ -110,7 +114,7 @@ def damage_value(value: Any, rng: Random, known: list[Any]) -> Any:
     if type(value) is int and kind < 2:
         return rng.choice((value ^ (1 << rng.randrange(64)), value + 1, value - 1, -value))
     if type(value) is str and kind < 1:
-        return damage_bytes(value.encode(), rng).decode(errors="replace")
+        return damage_bytes(value.encode(errors="replace"), rng).decode(errors="replace")
     return hostile(rng, known)
 
 
@@ -133,6 +137,9 @@ def _damage_container(value: Any, place: Any, rng: Random, known: list[Any]) -> 
 def _put(value: Any, place: Any, child: Any) -> Any:
     if isinstance(value, tuple):
         return (*value[:place], child, *value[place + 1 :])
-    changed = value.copy()
-    changed[place] = child
+    changed = copy.copy(value)
+    if isinstance(value, (dict, list)):
+        changed[place] = child
+    else:
+        object.__setattr__(changed, place, child)
     return changed

@@ -332,6 +332,13 @@ def events_of(work: Callable[[], Any], stop: int | None = None) -> int:
     return next(events)
 
 
+@pytest.mark.parametrize("name", ["seed", "_core", "push", "capacity", "__len__", 3])
+def test_load_attribute_that_is_no_subclasss_own_is_refused(name: Any) -> None:
+    state = saved(ReplayBuffer(3))
+    with pytest.raises(ValueError, match="attributes: expected those of a subclass"):
+        ReplayBuffer.__new__(ReplayBuffer).__setstate__(state | {"attributes": {name: 1}})
+
+
 def test_load_what_is_no_format_of_this_version_says_so() -> None:
     for state in ({}, {"_saved": None}, {"version": 2}, {"version": True}, None, [1]):
         with pytest.raises(ValueError, match="version: expected a buffer that was saved in format"):

@@ -278,7 +278,7 @@ class Buffer(Sequence[Any]):
             schema,
             (b"", self._seed.value, 0, b"", b"") if core is None else core.state(),
             self._seed.worker,
-            {name: value for name, value in own.items() if name not in _OWN},
+            {name: value for name, value in own.items() if not self._is_ours(name)},
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -292,10 +292,16 @@ class Buffer(Sequence[Any]):
             core.restore(state["lanes"], state["draws"], state["rows"], state["blocks"])
             fresh._adopt(schema, core)
         for name, value in state["attributes"].items():
-            if type(name) is not str or name in _OWN:
+            if type(name) is not str or self._is_ours(name):
                 raise ValueError(f"attributes: expected those of a subclass, got {name!r}")
             fresh.__dict__[name] = value
         self.__dict__ = fresh.__dict__
+
+    @classmethod
+    def _is_ours(cls, name: str) -> bool:
+        """Whether velora's classes use this name for an attribute, not those derived from them."""
+        ours = next(kind for kind in cls.__mro__ if kind.__module__.startswith("velora."))
+        return name in _OWN or hasattr(ours, name)
 
     def _options(self, core: _core.Buffer | None) -> dict[str, Any]:  # noqa: ARG002
         """What the constructor takes to make one like this, whose native half is `core`."""
