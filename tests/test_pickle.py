@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
+import itertools
 import multiprocessing
 import pickle
-import struct
-from collections.abc import Callable
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,6 +32,7 @@ from helpers import (
 )
 
 from velora.buffer import Experience, ReplayBuffer, RolloutBuffer
+from velora.buffer.type_names import TypeName
 
 
 def save_and_load(buffer: AnyBuffer) -> Any:
@@ -161,18 +169,474 @@ def test_send_buffer_to_another_process_continues_identically() -> None:
     assert there == _describe(buffer)
 
 
-def test_restore_part_of_a_row_is_refused() -> None:
-    state = filled(ReplayBuffer, range(8), 5, seed=9).__getstate__()
-    lanes, draws, rows, blocks = state["_saved"]
-    state["_saved"] = (lanes, draws, rows[:-1], blocks)
-    with pytest.raises(ValueError, match="rows: expected 5 whole rows"):
-        ReplayBuffer.__new__(ReplayBuffer).__setstate__(state)
+# What travels
 
 
-def test_restore_more_rows_than_were_pushed_is_refused() -> None:
-    state = filled(ReplayBuffer, range(8), 5, seed=9).__getstate__()
-    _, draws, rows, blocks = state["_saved"]
-    lanes = struct.pack("QQQ", 0, 6, 6)  # first, pushed, episode
-    state["_saved"] = (lanes, draws, rows, blocks)
-    with pytest.raises(ValueError, match="lanes: expected at most 5 rows"):
-        ReplayBuffer.__new__(ReplayBuffer).__setstate__(state)
+def saved(buffer: AnyBuffer) -> dict[str, Any]:
+    return buffer.__getstate__()
+
+
+def contents(state: Any) -> Iterator[Any]:
+    """All objects in a nest of containers."""
+    yield state
+    if isinstance(state, dict):
+        for key, value in state.items():
+            yield from contents(key)
+            yield from contents(value)
+    elif isinstance(state, (list, tuple)):
+        for value in state:
+            yield from contents(value)
+
+
+PLAIN = (bool, int, float, str, bytes, dict, list, tuple, type(None), TypeName)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
+@pytest.mark.parametrize("kind", [ReplayBuffer, RolloutBuffer])
+def test_save_buffer_travels_as_plain_values(
+    kind: type[AnyBuffer], make: Callable[[int], Experience]
+) -> None:
+    buffer = made(kind, make, 4)
+    if isinstance(buffer, ReplayBuffer):
+        buffer.sample_sequences(2, 1)
+    assert {type(each) for each in contents(saved(buffer))} <= set(PLAIN)
+
+
+def test_save_buffer_with_attributes_of_a_subclass_keeps_them() -> None:
+    buffer = Labelled(5)
+    buffer.push(stamped(1))
+    buffer.label, buffer.itself = ["a"], buffer
+    for copied in (copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))):
+        again = copied(buffer)
+        assert (type(again), again.label, again.itself) == (Labelled, ["a"], again)
+        assert again.label is not buffer.label
+
+
+class Labelled(ReplayBuffer):
+    """With attributes of its own."""
+
+    label: list[str]
+    itself: ReplayBuffer
+
+
+class Wrapped(ReplayBuffer):
+    """That travels in another form."""
+
+    def __getstate__(self) -> Any:
+        return ("wrapped", super().__getstate__())
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state[1])
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=list(COPIES))
+def test_save_buffer_whose_subclass_has_another_form_goes_by_that(
+    copied: Callable[[Any], Any],
+) -> None:
+    buffer = Wrapped(5)
+    buffer.push(stamped(1))
+    assert_same_future(buffer, copied(buffer))
+
+
+def test_load_buffer_over_another_leaves_that_alone_where_it_fails() -> None:
+    buffer = filled(ReplayBuffer, range(8), 5, seed=9)
+    state = saved(filled(ReplayBuffer, range(3), 3))
+    with unchanged(buffer), pytest.raises(ValueError, match="rows"):
+        buffer.__setstate__(state | {"rows": state["rows"][:-1]})
+    buffer.__setstate__(state)
+    assert (len(buffer), buffer.capacity) == (3, 3)
+
+
+def test_copy_while_other_threads_push_is_that_of_one_moment() -> None:
+    buffer = ReplayBuffer(400, seed=3)
+    stop = threading.Event()
+
+    def push() -> None:
+        for i in itertools.count():
+            if stop.is_set():
+                return
+            buffer.push(Experience({"a": float(i), "b": i}, (i, i), i, {"a": i, "b": i}, False))
+
+    pushing = threading.Thread(target=push)
+    pushing.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(20):
+            for again in (copy.deepcopy(buffer), pickle.loads(pickle.dumps(buffer))):
+                stamps = [experience.state["b"] for experience in again]
+                assert stamps == list(range(stamps[0], stamps[0] + len(stamps))) if stamps else True
+                assert [experience.action[0] for experience in again] == stamps
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        pushing.join()
+
+
+def test_copy_beside_the_first_use_of_another_thread_works() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            buffer = ReplayBuffer(8)
+            buffer.extend(stack([policy(i) for i in range(4)]))
+
+            def use(buffer: ReplayBuffer = buffer) -> None:
+                buffer.sample_sequences(2, 1, first_only=("hidden",))
+                buffer[0]
+
+            using = threading.Thread(target=use)
+            using.start()
+            for _ in range(5):
+                assert len(copy.deepcopy(buffer)) == 4
+            using.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_copy_that_is_interrupted_changes_nothing() -> None:
+    buffer = filled(ReplayBuffer, range(8), 5, seed=9)
+    events = events_of(lambda: pickle.dumps(buffer))
+    assert events > 20
+    for stop in range(events):
+        with unchanged(buffer):
+            events_of(lambda: pickle.dumps(buffer), stop)
+
+
+def test_load_over_a_buffer_that_is_interrupted_is_all_or_nothing() -> None:
+    old, new = filled(ReplayBuffer, range(8), 5, seed=9), filled(ReplayBuffer, range(3), 3)
+    state = saved(new)
+    buffer = copy.deepcopy(old)
+    for stop in range(events_of(lambda: copy.deepcopy(old).__setstate__(state))):
+        events_of(functools.partial(buffer.__setstate__, state), stop)
+        assert_same_future(buffer, new if len(buffer) == 3 else old)
+        buffer = copy.deepcopy(old)
+
+
+def events_of(work: Callable[[], Any], stop: int | None = None) -> int:
+    """How many calls and lines of Python `work` takes; it is interrupted at number `stop`."""
+    events = itertools.count()
+
+    def trace(*_: Any) -> Any:
+        if next(events) == stop:
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return next(events)
+
+
+@pytest.mark.parametrize("name", ["seed", "_core", "push", "capacity", "__len__", 3])
+def test_load_attribute_that_is_no_subclasss_own_is_refused(name: Any) -> None:
+    state = saved(ReplayBuffer(3))
+    with pytest.raises(ValueError, match="attributes: expected those of a subclass"):
+        ReplayBuffer.__new__(ReplayBuffer).__setstate__(state | {"attributes": {name: 1}})
+
+
+def test_load_what_is_no_format_of_this_version_says_so() -> None:
+    for state in ({}, {"_saved": None}, {"version": 2}, {"version": True}, None, [1]):
+        with pytest.raises(ValueError, match="version: expected a buffer that was saved in format"):
+            ReplayBuffer.__new__(ReplayBuffer).__setstate__(state)  # type: ignore[arg-type]
+
+
+# What it costs
+
+
+def test_save_with_torch_takes_the_bytes_of_the_rows() -> None:
+    buffer = filled(ReplayBuffer, range(500), 500)
+    rows = len(saved(buffer)["rows"])
+    file = io.BytesIO()
+    torch.save(buffer, file)
+    assert rows <= len(file.getvalue()) <= rows + 6_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("how", ["torch", "pickle", "compact"])
+def test_save_takes_the_memory_of_one_copy_of_the_rows(how: str, tmp_path: Path) -> None:
+    program = f"""
+import sys, pickle, numpy, torch
+from velora.buffer import ReplayBuffer
+rows, size = 2000, 20_000
+buffer = ReplayBuffer(rows, compact={how == "compact"})
+for i in range(4):
+    # Strangers to each other, so that compact rows have blocks.
+    states = numpy.full((rows // 4, size), i, numpy.uint8)
+    buffer.extend(states=states, next_states=states + 100, actions=states[:, :1],
+                  rewards=states[:, 0], dones=states[:, 0] > 9)
+def resident(key):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(key))
+open("/proc/self/clear_refs", "w").write("5")
+before = resident("VmRSS")
+with open({str(tmp_path / "saved")!r}, "wb") as file:
+    {"torch.save(buffer, file)" if how != "pickle" else "pickle.dump(buffer, file)"}
+print(resident("VmHWM") - before, buffer.nbytes)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stderr == ""
+    grown, nbytes = map(int, result.stdout.split())
+    assert nbytes >= 75_000_000
+    assert grown <= 1.2 * nbytes
+    assert (tmp_path / "saved").stat().st_size <= 1.05 * nbytes
+
+
+# Types by name
+
+
+def define(source: str, name: str = "elsewhere") -> ModuleType:
+    """A module that was loaded from source, as a notebook's `__main__` is."""
+    module = sys.modules.get(name) or ModuleType(name)
+    sys.modules[name] = module
+    exec(textwrap.dedent(source), vars(module))
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _forget_modules() -> Iterator[None]:
+    yield
+    sys.modules.pop("elsewhere", None)
+
+
+STEP = "torch.zeros(2), 1, 1.0, torch.ones(2), False"
+CLASSES = {
+    "plain": f"""
+        @dataclass
+        class Policy(Experience):
+            log_prob: float
+        made = Policy({STEP}, 0.5)
+        """,
+    "slots": f"""
+        @dataclass(slots=True, eq=False)
+        class Policy(Experience):
+            log_prob: float
+        made = Policy({STEP}, 0.5)
+        """,
+    "keyword": f"""
+        @dataclass(kw_only=True)
+        class Policy(Experience):
+            log_prob: float
+        made = Policy({STEP}, log_prob=0.5)
+        """,
+    "not in init": f"""
+        @dataclass
+        class Policy(Experience):
+            log_prob: float = field(init=False)
+        made = Policy({STEP})
+        made.log_prob = 0.5
+        """,
+    "after init": f"""
+        @dataclass
+        class Policy(Experience):
+            log_prob: float = None
+            def __post_init__(self):
+                self.log_prob = 0.5
+        made = Policy({STEP})
+        """,
+    "nested": f"""
+        class Outer:
+            @dataclass
+            class Policy(Experience):
+                log_prob: float
+        Policy = Outer.Policy
+        made = Policy({STEP}, 0.5)
+        """,
+    "own": f"""
+        @dataclass
+        class Policy:
+            state: object
+            action: object
+            reward: object
+            next_state: object
+            done: object
+            log_prob: float
+        made = Policy({STEP}, 0.5)
+        """,
+}
+IMPORTS = """
+import enum
+from dataclasses import dataclass, field
+from typing import NamedTuple
+import torch
+from velora.buffer import Experience
+"""
+
+
+def holding(module: ModuleType) -> ReplayBuffer:
+    buffer = ReplayBuffer(4)
+    buffer.push(module.made)
+    return buffer
+
+
+@pytest.mark.parametrize("source", CLASSES.values(), ids=list(CLASSES))
+@pytest.mark.parametrize("copied", COPIES.values(), ids=list(COPIES))
+def test_load_finds_the_class_that_is_defined(source: str, copied: Callable[[Any], Any]) -> None:
+    module = define(IMPORTS + textwrap.dedent(source))
+    again = copied(holding(module))
+    assert type(again[0]) is module.Policy
+    assert again[0].log_prob == 0.5
+    again.push(module.made)
+
+
+@pytest.mark.parametrize("source", CLASSES.values(), ids=list(CLASSES))
+def test_load_where_the_class_is_not_gives_a_stand_in(source: str) -> None:
+    module = define(IMPORTS + textwrap.dedent(source))
+    pickled = pickle.dumps(holding(module))
+    del sys.modules["elsewhere"]
+    again = pickle.loads(pickle.dumps(pickle.loads(pickled)))  # also once more
+    stand_in = again[0]
+    assert type(stand_in) is not module.Policy
+    assert (type(stand_in).__name__, stand_in.log_prob, stand_in.action) == ("Policy", 0.5, 1)
+    assert isinstance(stand_in, Experience)
+    again.push(module.made)
+    again.push(stand_in)
+    assert len(again) == 3
+
+
+def test_load_after_the_class_was_defined_again_gives_the_new_one() -> None:
+    source = IMPORTS + textwrap.dedent(CLASSES["plain"])
+    buffer = holding(define(source))
+    module = define(source)
+    assert type(buffer[0]) is not module.Policy
+    for copied in (COPIES["protocol 5"], save_and_load):
+        assert type(copied(buffer)[0]) is module.Policy
+    assert type(copy.deepcopy(buffer)[0]) is type(buffer[0])
+
+
+def test_load_after_the_class_was_defined_with_other_fields_gives_a_stand_in() -> None:
+    source = IMPORTS + textwrap.dedent(CLASSES["plain"])
+    pickled = pickle.dumps(holding(define(source)))
+    define(source.replace("log_prob: float", "other: float"))
+    again = pickle.loads(pickled)
+    assert again[0].log_prob == 0.5
+    define("Policy = 5")
+    assert pickle.loads(pickled)[0].log_prob == 0.5
+
+
+def test_load_class_of_a_function_or_of_main_works_in_another_process(tmp_path: Path) -> None:
+    path = tmp_path / "saved"
+    save = IMPORTS + textwrap.dedent(f"""
+        import pickle, torch
+        from velora.buffer import ReplayBuffer
+        def make():
+            class Pose(NamedTuple):
+                x: float
+                y: float
+            class Key(enum.Enum):
+                POSE = "pose"
+            @dataclass
+            class Policy(Experience):
+                log_prob: float
+            state = {{Key.POSE: Pose(1.0, 2.0)}}
+            return Policy(state, 1, 1.0, state, False, 0.5)
+        buffer = ReplayBuffer(4)
+        buffer.push(make())
+        torch.save(buffer, {str(path)!r})
+        """)
+    subprocess.run([sys.executable, "-c", save], check=True)
+    buffer = torch.load(path, weights_only=False)
+    experience = buffer[0]
+    ((key, pose),) = experience.state.items()
+    assert (type(experience).__name__, experience.log_prob) == ("Policy", 0.5)
+    assert (key.name, key.value, pose.x, pose.y) == ("POSE", "pose", 1.0, 2.0)
+    batch = buffer.sample(1)
+    assert batch.states[key].y.item() == 2.0
+    again = pickle.loads(pickle.dumps(experience))
+    assert (again == experience, type(again) is type(experience)) == (True, True)
+    assert pickle.loads(pickle.dumps(key)) is key
+    buffer.push(again)
+
+
+def test_load_never_imports_a_module(tmp_path: Path) -> None:
+    module = define(IMPORTS + textwrap.dedent(CLASSES["plain"]), "fractions_of_it")
+    pickled = pickle.dumps(holding(module))
+    del sys.modules["fractions_of_it"]
+    (tmp_path / "fractions_of_it.py").write_text("raise SystemExit('imported')")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        assert pickle.loads(pickled)[0].log_prob == 0.5
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert "fractions_of_it" not in sys.modules
+
+
+OBSERVATIONS = """
+class Pose(NamedTuple):
+    x: float
+    y: float
+class Key(enum.Enum):
+    POSE = "pose"
+    OTHER = object()
+class Number(enum.IntEnum):
+    ONE = 1
+class Word(str, enum.Enum):
+    A = "a"
+state = {Key.POSE: Pose(1.0, 2.0), Number.ONE: 3, Word.A: 4, 7: 5, (1, "x"): 6, None: Pose(7, 8)}
+made = Experience(state, Pose(1, 2), 1.0, state, False)
+"""
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=list(COPIES))
+def test_load_finds_types_of_observations(copied: Callable[[Any], Any]) -> None:
+    module = define(IMPORTS + OBSERVATIONS)
+    again = copied(holding(module))
+    batch = again.sample(1)
+    assert type(batch.actions) is module.Pose
+    assert list(batch.states) == list(module.state)
+    assert type(batch.states[module.Key.POSE]) is module.Pose
+    assert any(key is module.Key.POSE for key in batch.states)
+    assert any(key is module.Number.ONE for key in batch.states)
+
+
+def test_load_where_types_of_observations_are_not_gives_stand_ins() -> None:
+    module = define(IMPORTS + OBSERVATIONS)
+    pickled = pickle.dumps(holding(module))
+    del sys.modules["elsewhere"]
+    again = pickle.loads(pickled)
+    batch = again.sample(1)
+    assert (batch.actions.x.item(), batch.actions._fields) == (1, ("x", "y"))
+    assert (batch.states[1].item(), batch.states["a"].item(), batch.states[7].item()) == (3, 4, 5)
+    pose = again[0].action
+    assert pickle.loads(pickle.dumps(pose)) == copy.deepcopy(pose) == (1, 2)
+    assert type(pickle.loads(pickle.dumps(pose))) is type(pose) is type(batch.actions)
+    assert_same_future(again, pickle.loads(pickle.dumps(again)))
+
+
+def test_load_after_a_named_tuple_was_defined_with_other_fields_gives_a_stand_in() -> None:
+    source = IMPORTS + OBSERVATIONS
+    pickled = pickle.dumps(holding(define(source)))
+    define(source.replace("y: float", "z: float"))
+    assert pickle.loads(pickled).sample(1).actions._fields == ("x", "y")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle_experience_of_extended_rows(protocol: int) -> None:
+    buffer = ReplayBuffer(9)
+    buffer.extend(stack([policy(i) for i in range(4)]))
+    experience = buffer[2]
+    again = pickle.loads(pickle.dumps(experience, protocol=protocol))
+    assert again == experience
+    assert type(again) is type(experience)
+    assert copy.deepcopy(experience) == experience
+    buffer.push(again)
+
+
+def test_pickle_experience_of_a_class_that_extends_a_stand_in_is_by_that_class() -> None:
+    buffer = ReplayBuffer(9)
+    buffer.extend(stack([policy(i) for i in range(4)]))
+    module = define("")
+    module.Mine = type("Mine", (type(buffer[0]),), {"__module__": "elsewhere"})
+    mine = module.Mine(**vars(buffer[0]))
+    assert type(pickle.loads(pickle.dumps(mine))) is module.Mine
+
+
+def test_load_with_bytes_out_of_band_works() -> None:
+    buffer = filled(ReplayBuffer, range(8), 5, seed=9)
+    parts: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(buffer, protocol=5, buffer_callback=parts.append)
+    assert_same_future(buffer, pickle.loads(pickled, buffers=parts))

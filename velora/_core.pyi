@@ -9,7 +9,9 @@ import typing
 
 __all__: list[str] = [
     "Buffer",
+    "DrawSeed",
     "Field",
+    "byte_tensor",
     "gae_cuda",
     "gae_scratch_words",
     "inspect",
@@ -28,6 +30,24 @@ class Field:
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     ) -> None: ...
 
+class DrawSeed:
+    """The seed of a buffer's draws: another in each process that has a copy of it."""
+    @staticmethod
+    def of_copy(
+        value: typing.SupportsInt | typing.SupportsIndex,
+        worker: typing.SupportsInt | typing.SupportsIndex | None,
+        number: typing.SupportsInt | typing.SupportsIndex,
+    ) -> DrawSeed:
+        """For a process that is being started with a copy, by one that has this worker's seed."""
+    def __init__(self, value: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def set(self, value: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def value(self) -> int:
+        """That of this process."""
+    @property
+    def worker(self) -> int | None:
+        """The seed of the DataLoader's worker that it is for, if any."""
+
 class Buffer:
     """The rows of one buffer and what is drawn from them."""
     def __init__(
@@ -37,7 +57,7 @@ class Buffer:
         trees: dict,
         lane_capacity: typing.SupportsInt | typing.SupportsIndex,
         num_lanes: typing.SupportsInt | typing.SupportsIndex,
-        seed: typing.SupportsInt | typing.SupportsIndex,
+        seed: DrawSeed,
         n_step: typing.SupportsInt | typing.SupportsIndex,
         gamma: typing.SupportsFloat | typing.SupportsIndex | None,
         overwrite: bool,
@@ -58,10 +78,10 @@ class Buffer:
     def name_batch(self: Buffer, tensors: collections.abc.Sequence[typing.Any]) -> typing.Any: ...
     def restore(
         self: Buffer,
-        lanes: bytes,
+        lanes: typing.Any,
         draws: typing.SupportsInt | typing.SupportsIndex,
-        rows: bytes,
-        blocks: bytes,
+        rows: typing.Any,
+        blocks: typing.Any,
     ) -> None: ...
     def sample_into(self: Buffer, base: typing.Any, batch_size: typing.Any) -> None: ...
     def sample_sequences(
@@ -72,6 +92,7 @@ class Buffer:
         boundary: str,
         first_fields: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     ) -> typing.Any: ...
+    def seed(self: Buffer, value: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     def state(self: Buffer) -> tuple: ...
     def take(
         self: Buffer,
@@ -93,6 +114,9 @@ class Buffer:
         """Draws experiences."""
     @property
     def storage(self) -> str: ...
+
+def byte_tensor(data: bytes) -> typing.Any:
+    """A uint8 tensor that looks into `data`: for whoever only reads it."""
 
 def gae_cuda(
     rewards: typing.Any,

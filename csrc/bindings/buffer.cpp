@@ -8,7 +8,9 @@
 #include <utility>
 
 #include "bindings/arguments.h"
+#include "bindings/field_trees.h"
 #include "bindings/torch_threads.h"
+#include "bindings/worker_seed.h"
 #include "core/errors.h"
 
 namespace py = pybind11;
@@ -26,6 +28,34 @@ py::bytes make_bytes(std::size_t size) {
 std::span<std::byte> span_of(const py::bytes& bytes) {
   return {reinterpret_cast<std::byte*>(PyBytes_AS_STRING(bytes.ptr())),
           static_cast<std::size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
+}
+
+/// The bytes of an object that has some, as long as this is there.
+class ByteView {
+ public:
+  explicit ByteView(py::handle object) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw py::error_already_set();
+  }
+  ~ByteView() { PyBuffer_Release(&view_); }
+  ByteView(const ByteView&) = delete;
+  ByteView& operator=(const ByteView&) = delete;
+
+  std::span<const std::byte> bytes() const {
+    return {static_cast<const std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)};
+  }
+
+ private:
+  Py_buffer view_;
+};
+
+std::vector<SavedLane> read_saved_lanes(std::span<const std::byte> bytes) {
+  std::vector<SavedLane> lanes(bytes.size() / sizeof(SavedLane));
+  if (bytes.size() != lanes.size() * sizeof(SavedLane)) {
+    throw ValueError("lanes: expected " + std::to_string(sizeof(SavedLane)) +
+                     " bytes for each, got " + std::to_string(bytes.size()) + " bytes");
+  }
+  if (!lanes.empty()) std::memcpy(lanes.data(), bytes.data(), bytes.size());
+  return lanes;
 }
 
 /// What read_batch makes an array of.
@@ -74,14 +104,16 @@ class Buffer::ReaderLease {
 
 Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, const BufferOptions& options,
                SchemaCalls schema)
-    : storage_(make_row_storage(RowLayout(std::move(fields), options.observations),
-                                options.lane_capacity, options.num_lanes, options.seed,
+    : seed_(options.seed),
+      seed_version_(seed_->version()),
+      storage_(make_row_storage(RowLayout(std::move(fields), options.observations),
+                                options.lane_capacity, options.num_lanes, seed_->value(),
                                 options.place, options.device)),
       copies_(options.device != nullptr && options.place == StoragePlace::kHost
                   ? std::make_unique<CopyRing>(options.device->runtime())
                   : nullptr),
       options_(options),
-      trees_(trees),
+      trees_(check_trees(trees, storage_->layout().fields().size())),
       names_(schema.batch_type, trees, schema.batch_names),
       schema_(std::move(schema)),
       lanes_name_(intern("lanes")),
@@ -112,7 +144,13 @@ Buffer::Plan Buffer::plan_batch() const {
 
 Buffer::Plan Buffer::plan_sequences(const std::vector<std::size_t>& first_fields) const {
   Plan plan = plan_;
-  for (const std::size_t field : first_fields) plan.specs.at(field).each_step = false;
+  for (const std::size_t field : first_fields) {
+    if (field >= plan.dones) {
+      throw ValueError("first_fields: expected numbers of fields, less than " +
+                       std::to_string(plan.dones) + ", got " + std::to_string(field));
+    }
+    plan.specs[field].each_step = false;
+  }
   plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // mask
   plan.specs.push_back({DType::kFloat32, {1}, kFloat});  // is_first
   return plan;
@@ -270,6 +308,7 @@ auto Buffer::draw_rows(std::size_t count) {
 }
 
 py::object Buffer::sample(py::handle batch_size, py::handle out) {
+  settle_seed();
   const std::size_t count = read_size(batch_size, "batch_size");
   require_rows(count);
   if (out.is_none()) return make_batch(plan_, {.rows = count}, draw_rows(count));
@@ -300,6 +339,7 @@ py::object Buffer::take(std::size_t start, std::size_t count) {
 py::object Buffer::sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
                                     const std::string& boundary,
                                     const std::vector<std::size_t>& first_fields) {
+  settle_seed();
   const SequenceSpec spec = {
       .length = length, .burn_in = burn_in, .boundary = read_boundary(boundary)};
   const auto require_starts = [&] {
@@ -373,6 +413,7 @@ py::tuple Buffer::batch_layout(py::handle batch_size) const {
 }
 
 void Buffer::sample_into(py::handle base, py::handle batch_size) {
+  settle_seed();
   const std::size_t count = read_size(batch_size, "batch_size");
   require_rows(count);
   const BatchExtent extent = {.rows = count};
@@ -505,26 +546,45 @@ const char* Buffer::storage() const {
   return options_.place == StoragePlace::kDevice ? "cuda" : "pinned";
 }
 
+void Buffer::adopt_seed() {
+  const DrawSeed::WorkerSeed worker = worker_seed();
+  seed_->settle(worker);
+  if (seed_->version() == seed_version_) return;
+  storage_->set_seed(seed_->value());
+  seed_version_ = seed_->version();
+}
+
+void Buffer::seed(std::uint64_t value) {
+  const DrawSeed::WorkerSeed worker = worker_seed();
+  seed_->set(value, worker);
+  adopt_seed();
+}
+
 py::tuple Buffer::state() {
+  settle_seed();
   storage_->settle();
   const std::vector<SavedLane> lanes = storage_->lanes().save();
   std::uint64_t count = 0;
   for (const SavedLane& lane : lanes) count += lane.pushed - lane.first;
   const py::bytes rows = make_bytes(count * storage_->layout().pitch());
-  const std::vector<std::byte> blocks = storage_->save(span_of(rows));
+  py::bytes blocks;
+  storage_->save(span_of(rows), [&](std::size_t nbytes) {
+    blocks = make_bytes(nbytes);
+    return span_of(blocks).data();
+  });
   const auto* first = reinterpret_cast<const char*>(lanes.data());
-  return py::make_tuple(py::bytes(first, lanes.size() * sizeof(SavedLane)),
-                        storage_->lanes().control().draws, rows,
-                        py::bytes(reinterpret_cast<const char*>(blocks.data()), blocks.size()));
+  return py::make_tuple(py::bytes(first, lanes.size() * sizeof(SavedLane)), seed_->value(),
+                        storage_->lanes().control().draws, rows, blocks);
 }
 
-void Buffer::restore(const py::bytes& lanes, std::uint64_t draws, const py::bytes& rows,
-                     const py::bytes& blocks) {
-  const std::span<const std::byte> bytes = span_of(lanes);
-  std::vector<SavedLane> saved(bytes.size() / sizeof(SavedLane));
-  if (!saved.empty()) std::memcpy(saved.data(), bytes.data(), saved.size() * sizeof(SavedLane));
+void Buffer::restore(py::handle lanes, std::uint64_t draws, py::handle rows, py::handle blocks) {
+  const ByteView lane_bytes(lanes);
+  const ByteView row_bytes(rows);
+  const ByteView block_bytes(blocks);
+  const std::vector<SavedLane> saved = read_saved_lanes(lane_bytes.bytes());
   gather_lock_.wait();
-  storage_->restore(saved, draws, span_of(rows), span_of(blocks));
+  storage_->restore({.lanes = saved, .rows = row_bytes.bytes(), .blocks = block_bytes.bytes()},
+                    draws);
 }
 
 }  // namespace velora

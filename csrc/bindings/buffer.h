@@ -17,6 +17,7 @@
 #include "bindings/row_reader.h"
 #include "bindings/row_storage.h"
 #include "core/copy_ring.h"
+#include "core/draw_seed.h"
 #include "core/gather.h"
 #include "core/slab.h"
 
@@ -26,7 +27,7 @@ namespace velora {
 struct BufferOptions {
   std::uint64_t lane_capacity;
   std::uint32_t num_lanes;
-  std::uint64_t seed;
+  std::shared_ptr<DrawSeed> seed;
   /// Over how many steps a sampled row looks ahead.
   std::uint32_t n_step;
   /// What a step's next value is worth. Buffers that have it return indices and discounts.
@@ -113,11 +114,16 @@ class Buffer {
   bool is_compact() const { return storage_->layout().compact(); }
   std::size_t nbytes() const { return storage_->nbytes(); }
 
-  /// (lanes, draws, rows, blocks): with the schema, all that the buffer is.
+  /// Draws begin again, with another seed.
+  void seed(std::uint64_t value);
+
+  /// (lanes, seed, draws, rows, blocks) of one moment: with the schema and the options, all that
+  /// the buffer is.
   pybind11::tuple state();
-  /// Throws ValueError when the rows do not fit this buffer.
-  void restore(const pybind11::bytes& lanes, std::uint64_t draws, const pybind11::bytes& rows,
-               const pybind11::bytes& blocks);
+  /// Puts the rows of a state() in place of what there is, from objects that give their bytes.
+  /// Throws ValueError when they do not fit this buffer, which is then as before.
+  void restore(pybind11::handle lanes, std::uint64_t draws, pybind11::handle rows,
+               pybind11::handle blocks);
 
  private:
   class ReaderLease;
@@ -129,6 +135,11 @@ class Buffer {
     std::size_t row_bytes = 0;
   };
 
+  /// Comes first in each call that draws: it can run code.
+  void settle_seed() {
+    if (seed_->version() != seed_version_ || !seed_->is_settled()) adopt_seed();
+  }
+  void adopt_seed();
   Plan plan_batch() const;
   auto draw_rows(std::size_t count);
   Plan plan_sequences(const std::vector<std::size_t>& first_fields) const;
@@ -177,6 +188,8 @@ class Buffer {
   void append_rows(RowReader& reader, const std::vector<PyObject*>& columns,
                    pybind11::handle lanes);
 
+  std::shared_ptr<DrawSeed> seed_;
+  std::uint64_t seed_version_;  // that the storage knows of
   std::unique_ptr<RowStorage> storage_;
   std::unique_ptr<CopyRing> copies_;  // where rows are on the host and batches on the device
   GatherLock gather_lock_;

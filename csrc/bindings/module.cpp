@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bindings/buffer.h"
+#include "bindings/byte_tensor.h"
 #include "bindings/cuda_library.h"
 #include "bindings/exchange_api.h"
 #include "bindings/gae_cuda.h"
@@ -16,6 +17,8 @@
 #include "bindings/python_errors.h"
 #include "bindings/tensor_view.h"
 #include "bindings/torch_device.h"
+#include "bindings/worker_seed.h"
+#include "core/draw_seed.h"
 #include "core/errors.h"
 
 namespace py = pybind11;
@@ -35,13 +38,15 @@ velora::Role parse_role(const std::string& name) {
   if (name == "action") return velora::Role::kAction;
   if (name == "reward") return velora::Role::kReward;
   if (name == "next_state") return velora::Role::kNextState;
-  return velora::Role::kExtra;
+  if (name == "extra") return velora::Role::kExtra;
+  throw velora::ValueError("role: expected one of a field, got " + name);
 }
 
 velora::StoragePlace parse_place(const std::string& name) {
   if (name == "cuda") return velora::StoragePlace::kDevice;
   if (name == "pinned") return velora::StoragePlace::kPinned;
-  return velora::StoragePlace::kHost;
+  if (name == "cpu") return velora::StoragePlace::kHost;
+  throw velora::ValueError("storage: expected 'cpu', 'cuda' or 'pinned', got " + name);
 }
 
 }  // namespace
@@ -73,18 +78,51 @@ PYBIND11_MODULE(_core, m) {
            }),
            py::arg("name"), py::arg("role"), py::arg("dtype"), py::arg("shape"));
 
+  using velora::DrawSeed;
+  py::class_<DrawSeed, std::shared_ptr<DrawSeed>>(
+      m, "DrawSeed", "The seed of a buffer's draws: another in each process that has a copy of it.")
+      .def(py::init([](std::uint64_t value) {
+             return std::make_shared<DrawSeed>(value, velora::worker_seed());
+           }),
+           py::arg("value"))
+      .def_static(
+          "of_copy",
+          [](std::uint64_t value, DrawSeed::WorkerSeed worker, std::uint64_t number) {
+            return std::make_shared<DrawSeed>(DrawSeed::of_copy(value, worker, number));
+          },
+          py::arg("value"), py::arg("worker"), py::arg("number"),
+          "For a process that is being started with a copy, by one that has this worker's seed.")
+      .def(
+          "set",
+          [](DrawSeed& seed, std::uint64_t value) {
+            const DrawSeed::WorkerSeed worker = velora::worker_seed();
+            seed.set(value, worker);
+          },
+          py::arg("value"))
+      .def_property_readonly(
+          "value",
+          [](DrawSeed& seed) {
+            const DrawSeed::WorkerSeed worker = velora::worker_seed();
+            seed.settle(worker);
+            return seed.value();
+          },
+          "That of this process.")
+      .def_property_readonly("worker", &DrawSeed::worker,
+                             "The seed of the DataLoader's worker that it is for, if any.");
+
   py::class_<velora::Buffer>(m, "Buffer", "The rows of one buffer and what is drawn from them.")
       .def(py::init([](std::vector<velora::Field> fields, const py::dict& trees,
-                       std::uint64_t lane_capacity, std::uint32_t num_lanes, std::uint64_t seed,
-                       std::uint32_t n_step, std::optional<double> gamma, bool overwrite,
-                       bool compact, std::uint32_t frame_stack, py::object check_type,
+                       std::uint64_t lane_capacity, std::uint32_t num_lanes,
+                       std::shared_ptr<velora::DrawSeed> seed, std::uint32_t n_step,
+                       std::optional<double> gamma, bool overwrite, bool compact,
+                       std::uint32_t frame_stack, py::object check_type,
                        std::vector<std::string> batch_names, py::object read_batch,
                        py::object batch_type, const std::string& storage,
                        std::optional<int> device) {
              const velora::BufferOptions options = {
                  .lane_capacity = lane_capacity,
                  .num_lanes = num_lanes,
-                 .seed = seed,
+                 .seed = std::move(seed),
                  .n_step = n_step,
                  .gamma = gamma,
                  .overwrite = overwrite,
@@ -99,7 +137,7 @@ PYBIND11_MODULE(_core, m) {
                                                      std::move(schema));
            }),
            py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("lane_capacity"),
-           py::arg("num_lanes"), py::arg("seed"), py::arg("n_step"), py::arg("gamma"),
+           py::arg("num_lanes"), py::arg("seed").none(false), py::arg("n_step"), py::arg("gamma"),
            py::arg("overwrite"), py::arg("compact"), py::arg("frame_stack"), py::arg("check_type"),
            py::arg("batch_names"), py::arg("read_batch"), py::arg("batch_type"),
            py::arg("storage") = "cpu", py::arg("device") = py::none())
@@ -116,6 +154,7 @@ PYBIND11_MODULE(_core, m) {
       .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))
       .def("clear", &velora::Buffer::clear)
       .def("is_even", &velora::Buffer::is_even)
+      .def("seed", &velora::Buffer::seed, py::arg("value"))
       .def("state", &velora::Buffer::state)
       .def("restore", &velora::Buffer::restore, py::arg("lanes"), py::arg("draws"), py::arg("rows"),
            py::arg("blocks"))
@@ -166,6 +205,9 @@ PYBIND11_MODULE(_core, m) {
 
   m.def("gae_scratch_words", &velora::gae_scratch_words, py::arg("steps"), py::arg("width"),
         py::arg("itemsize"), "How many int64 `gae_cuda` needs for scratch.");
+
+  m.def("byte_tensor", &velora::byte_tensor, py::arg("data"),
+        "A uint8 tensor that looks into `data`: for whoever only reads it.");
 
   m.def(
       "inspect",

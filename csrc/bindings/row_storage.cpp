@@ -42,10 +42,12 @@ class HostRows final : public RowStorage {
                         const PartRunner* runner) override {
     sampler_.sample_sequences(store_, spec, count, target, runner);
   }
-  std::vector<std::byte> save(std::span<std::byte> rows) override { return store_.save(rows); }
-  void restore(std::span<const SavedLane> lanes, std::uint64_t draws,
-               std::span<const std::byte> rows, std::span<const std::byte> blocks) override {
-    store_.restore(lanes, rows, blocks);
+  void set_seed(std::uint64_t seed) override { store_.set_seed(seed); }
+  void save(std::span<std::byte> rows, const BlockMemory& block_memory) override {
+    store_.save(rows, block_memory);
+  }
+  void restore(const SavedRows& saved, std::uint64_t draws) override {
+    store_.restore(saved);
     store_.lanes().set_draws(draws);
   }
 
@@ -95,12 +97,12 @@ class DeviceRows final : public RowStorage {
     store_.sample_sequences(spec, count, target, stream());
   }
   void settle() override { store_.settle(stream()); }
-  std::vector<std::byte> save(std::span<std::byte> rows) override {
-    return store_.save(rows, stream());
+  void set_seed(std::uint64_t seed) override { store_.set_seed(seed, stream()); }
+  void save(std::span<std::byte> rows, const BlockMemory& block_memory) override {
+    store_.save(rows, block_memory, stream());
   }
-  void restore(std::span<const SavedLane> lanes, std::uint64_t draws,
-               std::span<const std::byte> rows, std::span<const std::byte> blocks) override {
-    store_.restore(lanes, draws, rows, blocks, stream());
+  void restore(const SavedRows& saved, std::uint64_t draws) override {
+    store_.restore(saved, draws, stream());
   }
 
  private:
@@ -123,10 +125,14 @@ std::unique_ptr<Store> RowStorage::copy_to_host() {
   std::uint64_t count = 0;
   for (const SavedLane& lane : saved) count += lane.pushed - lane.first;
   std::vector<std::byte> rows(count * layout().pitch());
-  const std::vector<std::byte> blocks = save(rows);
+  std::vector<std::byte> blocks;
+  save(rows, [&](std::size_t nbytes) {
+    blocks.resize(nbytes);
+    return blocks.data();
+  });
   const ControlBlock& control = lanes().control();
   auto copy = std::make_unique<Store>(layout(), control.lane_capacity, lanes().num_lanes(), 0);
-  copy->restore(saved, rows, blocks);
+  copy->restore({.lanes = saved, .rows = rows, .blocks = blocks});
   return copy;
 }
 

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
 
 #include "bindings/torch_device.h"
 #include "core/device_store.h"
@@ -14,6 +13,7 @@
 #include "core/row_layout.h"
 #include "core/row_source.h"
 #include "core/sampler.h"
+#include "core/saved_rows.h"
 #include "core/store.h"
 
 namespace velora {
@@ -65,10 +65,11 @@ class RowStorage {
   virtual const Store* host_store() const { return nullptr; }
   /// A Store of its own with the same rows. Throws MemoryError.
   std::unique_ptr<Store> copy_to_host();
+  /// As Store::set_seed.
+  virtual void set_seed(std::uint64_t seed) = 0;
   /// As Store::save and Store::restore, with the number of draws.
-  virtual std::vector<std::byte> save(std::span<std::byte> rows) = 0;
-  virtual void restore(std::span<const SavedLane> lanes, std::uint64_t draws,
-                       std::span<const std::byte> rows, std::span<const std::byte> blocks) = 0;
+  virtual void save(std::span<std::byte> rows, const BlockMemory& block_memory) = 0;
+  virtual void restore(const SavedRows& saved, std::uint64_t draws) = 0;
 };
 
 /// `device` is null for kHost. Throws ValueError, MemoryError and DeviceError.

@@ -161,11 +161,6 @@ std::vector<const std::byte*> DeviceBlocks::renumber(std::span<std::byte> rows,
   return blocks;
 }
 
-void DeviceBlocks::check(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
-                         std::span<const std::byte> blocks, const RowExtent& extent) const {
-  rules_.check_all(lanes, rows, extent.pitch, extent.lane_capacity, blocks.size());
-}
-
 void DeviceBlocks::restart(std::size_t count) {
   clear();
   reserve((count + 1) / 2);

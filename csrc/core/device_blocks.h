@@ -45,9 +45,8 @@ class DeviceBlocks {
 
   /// Numbers the blocks of copied rows from 0 on; returns where each lies on the device.
   std::vector<const std::byte*> renumber(std::span<std::byte> rows, std::size_t pitch) const;
-  /// Throws ValueError unless the rows of `lanes` can be read with these blocks.
-  void check(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
-             std::span<const std::byte> blocks, const RowExtent& extent) const;
+  /// What checks the links of saved rows.
+  const CompactRows& rules() const { return rules_; }
   /// Makes room for so many blocks, in place of all, numbered from 0 on. Throws MemoryError.
   void restart(std::size_t count);
   /// Takes over the links of a row that was restored to a place.

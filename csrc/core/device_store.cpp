@@ -324,46 +324,54 @@ void DeviceStore::fetch_lanes(void* stream) {
   knows_episodes_ = true;
 }
 
-void DeviceStore::restore(std::span<const SavedLane> lanes, std::uint64_t draws,
-                          std::span<const std::byte> rows, std::span<const std::byte> blocks,
-                          void* stream) {
+void DeviceStore::set_seed(std::uint64_t seed, void* stream) {
+  void* const running = runtime_.is_capturing(stream) ? order_.own_stream() : stream;
+  flush(running);  // it may bring a seed, too
+  make_room(running);
+  lanes_.set_seed(seed);
+  const ControlBlock& control = lanes_.control();
+  const std::uint64_t seed_and_draws[] = {control.seed, control.draws};
+  static_assert(offsetof(ControlBlock, draws) == offsetof(ControlBlock, seed) + sizeof(seed));
+  staging_.write(reinterpret_cast<std::byte*>(&head_.control()->seed), seed_and_draws,
+                 sizeof(seed_and_draws));
+  flush_for_graphs(running);
+}
+
+void DeviceStore::restore(const SavedRows& saved, std::uint64_t draws, void* stream) {
   require_running("restore", stream);
   apply_pending();
-  const std::size_t pitch = layout_.pitch();
-  lanes_.check(lanes, rows.size());
-  if (blocks_) {
-    blocks_->check(lanes, rows, blocks, extent_);
-  } else if (!blocks.empty()) {
-    throw ValueError("blocks: expected none beside whole rows, got " +
-                     std::to_string(blocks.size()) + " bytes");
-  }
+  check_saved(saved, lanes_, layout_, blocks_ ? &blocks_->rules() : nullptr);
+  const BoolFields bools(layout_);
   flush(stream);  // what waits has serials that are about to name other rows
   buffer_.turn();
-  lanes_.restore(lanes);
+  lanes_.restore(saved.lanes);
   lanes_.set_draws(draws);
   knows_episodes_ = true;
   knows_flags_ = false;
   windows_.forget();
   staging_.change_all();
-  if (blocks_) restore_blocks(blocks, stream);
-  std::span<const std::byte> rest = rows;
-  for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {
-    const std::size_t count = lanes[lane].pushed - lanes[lane].first;
+  if (blocks_) restore_blocks(saved.blocks, bools, stream);
+  const std::size_t pitch = layout_.pitch();
+  std::span<const std::byte> rest = saved.rows;
+  for (std::uint32_t lane = 0; lane < saved.lanes.size(); ++lane) {
+    const std::size_t count = saved.lanes[lane].pushed - saved.lanes[lane].first;
     for (std::size_t i = 0; i < count; ++i) {
       const std::byte* in = rest.data() + i * pitch;
       make_room(stream);
       std::byte* row = staging_.next_row();
       std::memcpy(row, in, pitch);
+      bools.clean_row(row);
       if (blocks_) blocks_->restore_links(lanes_.next_place(lane), in);
       commit(lane, row);
     }
-    if (blocks_) blocks_->restore_lane(lane, rest.first(count * pitch), pitch, blocks);
+    if (blocks_) blocks_->restore_lane(lane, rest.first(count * pitch), pitch, saved.blocks);
     rest = rest.subspan(count * pitch);
   }
   flush(stream);
 }
 
-void DeviceStore::restore_blocks(std::span<const std::byte> blocks, void* stream) {
+void DeviceStore::restore_blocks(std::span<const std::byte> blocks, const BoolFields& bools,
+                                 void* stream) {
   const std::size_t nbytes = layout_.block_bytes();
   const std::size_t count = blocks.size() / nbytes;
   blocks_->restart(count);
@@ -373,10 +381,11 @@ void DeviceStore::restore_blocks(std::span<const std::byte> blocks, void* stream
     const auto number = static_cast<std::uint32_t>(i);
     std::byte* memory = staging_.block(blocks_->at(number), number, nbytes);
     std::memcpy(memory, blocks.data() + i * nbytes, nbytes);
+    bools.clean_block(memory);
   }
 }
 
-std::vector<std::byte> DeviceStore::save(std::span<std::byte> rows, void* stream) {
+void DeviceStore::save(std::span<std::byte> rows, const BlockMemory& block_memory, void* stream) {
   settle(stream);
   flush(stream);
   order_.begin(stream);
@@ -398,15 +407,16 @@ std::vector<std::byte> DeviceStore::save(std::span<std::byte> rows, void* stream
     });
   }
   if (!pinned) runtime_.synchronize(stream);
-  if (!blocks_) return {};
+  if (!blocks_) return;
   const std::vector<const std::byte*> places = blocks_->renumber(rows, view.pitch);
-  std::vector<std::byte> blocks(places.size() * layout_.block_bytes());
-  for (std::size_t i = 0; i < places.size(); ++i) {
-    runtime_.copy_to_host(blocks.data() + i * layout_.block_bytes(), places[i],
-                          layout_.block_bytes(), stream);
+  if (places.empty()) return;
+  const std::size_t nbytes = layout_.block_bytes();
+  std::byte* block = block_memory(places.size() * nbytes);
+  for (const std::byte* place : places) {
+    runtime_.copy_to_host(block, place, nbytes, stream);
+    block += nbytes;
   }
   runtime_.synchronize(stream);
-  return blocks;
 }
 
 }  // namespace velora

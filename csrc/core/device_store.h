@@ -20,6 +20,7 @@
 #include "core/row_layout.h"
 #include "core/row_source.h"
 #include "core/sampler.h"
+#include "core/saved_rows.h"
 #include "core/window_index.h"
 
 namespace velora {
@@ -124,11 +125,12 @@ class DeviceStore {
 
   /// Brings lanes() up to date with the device. Waits where only the device knows.
   void settle(void* stream);
+  /// As Store::set_seed, also for graphs that were captured. May be called while one is.
+  void set_seed(std::uint64_t seed, void* stream);
   /// As Store::save, after settle(); waits for the stream.
-  std::vector<std::byte> save(std::span<std::byte> rows, void* stream);
+  void save(std::span<std::byte> rows, const BlockMemory& block_memory, void* stream);
   /// As Store::restore, with the number of draws.
-  void restore(std::span<const SavedLane> lanes, std::uint64_t draws,
-               std::span<const std::byte> rows, std::span<const std::byte> blocks, void* stream);
+  void restore(const SavedRows& saved, std::uint64_t draws, void* stream);
 
  private:
   std::byte* take_buffer(std::size_t bytes, void* stream);
@@ -138,7 +140,7 @@ class DeviceStore {
   void flush_for_graphs(void* stream) noexcept;
   void commit(std::uint32_t lane, const std::byte* row);
   void reserve_blocks(std::size_t rows, void* stream);
-  void restore_blocks(std::span<const std::byte> blocks, void* stream);
+  void restore_blocks(std::span<const std::byte> blocks, const BoolFields& bools, void* stream);
   void apply_pending();
   void learn_episodes(void* stream);
   void fetch_lanes(void* stream);

@@ -136,6 +136,11 @@ class Lanes {
   DrawKey next_draw() const { return {.seed = control_->seed, .draw = control_->draws}; }
   void count_draw() { ++control_->draws; }
   void set_draws(std::uint64_t draws) { control_->draws = draws; }
+  /// Draws begin again, with another seed.
+  void set_seed(std::uint64_t seed) {
+    control_->seed = seed;
+    control_->draws = 0;
+  }
 
  private:
   ControlBlock* control_;

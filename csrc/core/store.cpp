@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "core/block_copy.h"
-#include "core/errors.h"
 #include "core/round_up.h"
 
 namespace velora {
@@ -151,7 +150,7 @@ void Store::clear() {
   windows_.clear();
 }
 
-std::vector<std::byte> Store::save(std::span<std::byte> rows) const {
+void Store::save(std::span<std::byte> rows, const BlockMemory& block_memory) const {
   const RowsView view = this->view();
   std::vector<std::uint32_t> numbers;
   std::byte* out = rows.data();
@@ -162,36 +161,32 @@ std::vector<std::byte> Store::save(std::span<std::byte> rows) const {
       out += view.pitch;
     }
   }
-  std::vector<std::byte> blocks(numbers.size() * layout_.block_bytes());
-  for (std::size_t i = 0; i < numbers.size(); ++i) {
-    std::memcpy(blocks.data() + i * layout_.block_bytes(), compact_->blocks().at(numbers[i]),
-                layout_.block_bytes());
+  if (numbers.empty()) return;
+  const std::size_t nbytes = layout_.block_bytes();
+  std::byte* blocks = block_memory(numbers.size() * nbytes);
+  for (const std::uint32_t number : numbers) {
+    std::memcpy(blocks, compact_->blocks().at(number), nbytes);
+    blocks += nbytes;
   }
-  return blocks;
 }
 
-void Store::restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
-                    std::span<const std::byte> blocks) {
-  const std::size_t pitch = layout_.pitch();
-  lanes_.check(lanes, rows.size());
-  std::size_t num_blocks = 0;
-  if (compact_) {
-    num_blocks =
-        compact_->check_all(lanes, rows, pitch, lanes_.control().lane_capacity, blocks.size());
-  } else if (!blocks.empty()) {
-    throw ValueError("blocks: expected none beside whole rows, got " +
-                     std::to_string(blocks.size()) + " bytes");
-  }
+void Store::restore(const SavedRows& saved) {
+  const std::size_t num_blocks = check_saved(saved, lanes_, layout_, compact_.get());
+  const BoolFields bools(layout_);
   clear();
-  if (compact_) compact_->restore(blocks.data(), num_blocks);
-  lanes_.restore(lanes);
+  if (compact_) compact_->restore(saved.blocks.data(), num_blocks);
+  for (std::uint32_t i = 0; i < num_blocks; ++i) bools.clean_block(compact_->blocks().at(i));
+  lanes_.restore(saved.lanes);
   windows_.forget();  // they know nothing of these rows
-  const std::byte* row = rows.data();
-  for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {
-    for (std::uint64_t serial = lanes[lane].first; serial < lanes[lane].pushed; ++serial) {
-      std::memcpy(next_row(lane), row, pitch);
+  const std::byte* row = saved.rows.data();
+  for (std::uint32_t lane = 0; lane < saved.lanes.size(); ++lane) {
+    const SavedLane& of = saved.lanes[lane];
+    for (std::uint64_t serial = of.first; serial < of.pushed; ++serial) {
+      std::byte* to = next_row(lane);
+      std::memcpy(to, row, layout_.pitch());
+      bools.clean_row(to);
       lanes_.commit(lane, static_cast<std::uint8_t>(row[layout_.flags_offset()]));
-      row += pitch;
+      row += layout_.pitch();
     }
   }
 }

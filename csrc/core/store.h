@@ -11,6 +11,7 @@
 #include "core/memory.h"
 #include "core/row_layout.h"
 #include "core/row_source.h"
+#include "core/saved_rows.h"
 #include "core/window_index.h"
 
 namespace velora {
@@ -51,13 +52,15 @@ class Store {
     return windows_.find(view(), length, crosses);
   }
 
-  /// Copies the rows that lanes().save() lists to `rows`, which has room for them. Returns the
-  /// blocks that their links, renumbered, lead to.
-  std::vector<std::byte> save(std::span<std::byte> rows) const;
+  /// Draws begin again, with another seed.
+  void set_seed(std::uint64_t seed) { lanes_.set_seed(seed); }
+
+  /// Copies the rows that lanes().save() lists to `rows`, which has room for them, and the blocks
+  /// that their links, renumbered, lead to to memory that is asked for.
+  void save(std::span<std::byte> rows, const BlockMemory& block_memory) const;
   /// Puts back what was saved in place of what there is. Throws ValueError when it does not fit,
   /// and then nothing has changed; MemoryError, and then it is empty.
-  void restore(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
-               std::span<const std::byte> blocks);
+  void restore(const SavedRows& saved);
 
  private:
   /// Rows written together: enough places on their way from memory, few enough for the first-level

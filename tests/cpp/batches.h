@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,18 @@
 namespace velora::testing {
 
 using Bytes = std::vector<std::byte>;
+
+/// Saves the rows of a store, which may want a stream, and returns their blocks.
+template <typename Store, typename... Stream>
+Bytes save_to(std::span<std::byte> rows, Store& store, Stream... stream) {
+  Bytes blocks;
+  const auto memory = [&](std::size_t nbytes) {
+    blocks.resize(nbytes);
+    return blocks.data();
+  };
+  store.save(rows, memory, stream...);
+  return blocks;
+}
 
 /// Fields of every word size, so that rows hold odd places and gaps.
 inline RowLayout mixed_layout() {

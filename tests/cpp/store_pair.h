@@ -120,9 +120,9 @@ class StorePair {
   std::pair<Bytes, Bytes> live_rows() {
     const std::size_t bytes = size() * host.layout().pitch();
     std::pair<Bytes, Bytes> rows{Bytes(bytes), Bytes(bytes)};
-    host.save(rows.first);
+    save_to(rows.first, host);
     device.settle(kStream);
-    device.save(rows.second, kStream);
+    save_to(rows.second, device, kStream);
     return rows;
   }
   /// Every field of them and their flags: what lies between is nobody's.

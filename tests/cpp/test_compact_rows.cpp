@@ -91,9 +91,9 @@ class StoreTwins {
     const std::size_t count = 3 * std::size_t{history.num_lanes()};
     heir.append(in_turn, others.next(in_turn, count).source(), count);
     Bytes rows(count_saved_rows(compact) * compact.layout().pitch());
-    const Bytes blocks = compact.save(rows);
+    const Bytes blocks = testing::save_to(rows, compact);
     EXPECT_EQ(blocks.size(), count_links(compact) * compact.layout().block_bytes());
-    heir.restore(compact.lanes().save(), rows, blocks);
+    heir.restore({compact.lanes().save(), rows, blocks});
     heir.lanes().set_draws(compact.lanes().next_draw().draw);
     compact = std::move(heir);
   }
@@ -282,9 +282,9 @@ TEST(CompactRows, RestoreThatIsRefusedChangesNothing) {
     StoreTwins twins(4, 2, {.frames = frames}, 1);
     twins.append_in_turn(9);
     Bytes rows(count_saved_rows(twins.compact) * twins.compact.layout().pitch());
-    const Bytes blocks = twins.compact.save(rows);
+    const Bytes blocks = testing::save_to(rows, twins.compact);
     const auto refuses = [&](const Bytes& bad_rows, const Bytes& bad_blocks) {
-      EXPECT_THROW(twins.compact.restore(twins.compact.lanes().save(), bad_rows, bad_blocks),
+      EXPECT_THROW(twins.compact.restore({twins.compact.lanes().save(), bad_rows, bad_blocks}),
                    ValueError);
       ASSERT_NO_FATAL_FAILURE(twins.expect_same());
     };
@@ -319,10 +319,10 @@ TEST(CompactRows, RowsWhoseStackIsNotThereAreRefused) {
   Store store(layout, 5, 1, 0);
   store.append(order, streams.next(order, 1).source(), 1);
   Bytes rows(layout.pitch());
-  const Bytes blocks = store.save(rows);
+  const Bytes blocks = testing::save_to(rows, store);
   constexpr std::size_t kHead = sizeof(std::uint32_t);  // after the link to the next state
   std::memset(&rows[layout.links_offset() + kHead], 0xFF, sizeof(std::uint32_t));
-  EXPECT_THROW(store.restore(store.lanes().save(), rows, blocks), ValueError);
+  EXPECT_THROW(store.restore({store.lanes().save(), rows, blocks}), ValueError);
 }
 
 }  // namespace

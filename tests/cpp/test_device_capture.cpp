@@ -56,6 +56,46 @@ class CapturedSample {
   Sampler sampler_;
 };
 
+/// Both draw by that seed from now on.
+void set_seed(StorePair& stores, std::uint64_t seed, void* stream = kStream) {
+  stores.host.set_seed(seed);
+  stores.device.set_seed(seed, stream);
+}
+
+TEST(DeviceCapture, RunsGoByTheSeedThatWasSetLast) {
+  StorePair stores(20);
+  stores.push_many(20);
+  CapturedSample sample(stores, 5);
+  EXPECT_TRUE(sample.run_is_same());
+  set_seed(stores, 41);
+  set_seed(stores, 42);
+  EXPECT_TRUE(sample.run_is_same());
+  EXPECT_TRUE(sample.run_is_same());
+  EXPECT_TRUE(stores.sample_is_same(7));
+  set_seed(stores, 42);
+  stores.push_many(3);
+  EXPECT_TRUE(sample.run_is_same());
+}
+
+TEST(DeviceCapture, SeedMayBeSetWhileASampleIsCaptured) {
+  StorePair stores(20);
+  stores.push_many(20);
+  const QueuedBatch batch = stores.make_batch(5);
+  stores.runtime.begin_capture(&capture_stream);
+  set_seed(stores, 43, &capture_stream);
+  stores.device.sample(5, stores.batch_of(5, batch.memory.data()).target(), &capture_stream);
+  const EmulatedRuntime::Graph graph = stores.runtime.end_capture(&capture_stream);
+  Sampler sampler;
+  for (int run = 0; run < 3; ++run) {
+    stores.runtime.run(graph, &run_stream);
+    stores.runtime.synchronize(&run_stream);
+    testing::Bytes expected(batch.expected.size());
+    sampler.sample(stores.host, 5, stores.batch_of(5, expected.data()).target());
+    stores.host.lanes().count_draw();
+    EXPECT_EQ(std::memcmp(batch.memory.data(), expected.data(), expected.size()), 0);
+  }
+}
+
 TEST(DeviceCapture, EachRunDrawsAnew) {
   StorePair stores(20);
   stores.push_many(25);

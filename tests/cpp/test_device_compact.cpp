@@ -104,15 +104,15 @@ class CompactPair {
     const std::pair<Bytes, Bytes> of_host = save(host);
     device->settle(kStream);
     Bytes rows(of_host.first.size());
-    const Bytes blocks = device->save(rows, kStream);
+    const Bytes blocks = testing::save_to(rows, *device, kStream);
     ASSERT_EQ(blocks.size(), of_host.second.size());
     const std::vector<SavedLane> lanes = device->lanes().save();
     auto heir = make();
     heir->append({.lanes = nullptr, .num_lanes = num_lanes_}, other_rows().source(), num_lanes_,
                  kStream);
-    heir->restore(host.lanes().save(), host.lanes().control().draws, of_host.first, of_host.second,
-                  kStream);
-    host.restore(lanes, rows, blocks);
+    heir->restore({host.lanes().save(), of_host.first, of_host.second},
+                  host.lanes().control().draws, kStream);
+    host.restore({lanes, rows, blocks});
     device = std::move(heir);
   }
 
@@ -149,7 +149,7 @@ class CompactPair {
     std::uint64_t count = 0;
     for (const SavedLane& lane : store.lanes().save()) count += lane.pushed - lane.first;
     Bytes rows(count * store.layout().pitch());
-    Bytes blocks = store.save(rows);
+    Bytes blocks = testing::save_to(rows, store);
     return {std::move(rows), std::move(blocks)};
   }
 

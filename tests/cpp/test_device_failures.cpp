@@ -78,10 +78,10 @@ TEST(DeviceFailures, DrawsOfARestoredStoreAreThereForTheNextRunOfAGraph) {
 
   const std::vector<SavedLane> lanes = stores.host.lanes().save();
   Bytes rows(stores.size() * stores.host.layout().pitch());
-  stores.host.save(rows);
-  stores.host.restore(lanes, rows, {});
+  testing::save_to(rows, stores.host);
+  stores.host.restore({lanes, rows, {}});
   stores.host.lanes().set_draws(40);
-  stores.device.restore(lanes, 40, rows, {}, kStream);
+  stores.device.restore({lanes, rows, {}}, 40, kStream);
 
   stores.runtime.run(graph, &other_stream);
   stores.runtime.synchronize_all();

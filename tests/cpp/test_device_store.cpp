@@ -258,6 +258,25 @@ TEST(DeviceStore, LanesAreApart) {
   }
 }
 
+TEST(DeviceStore, SeedBeginsTheDrawsAgain) {
+  StorePair stores(8, mixed_layout(), 1500, 3);
+  const auto set_seed = [&](std::uint64_t seed) {
+    stores.host.set_seed(seed);
+    stores.device.set_seed(seed, kStream);
+  };
+  set_seed(3);  // before anything was sent
+  stores.append_in_turn(9);
+  EXPECT_TRUE(stores.sample_is_same(5));
+  set_seed(4);
+  stores.append_in_turn(1);
+  EXPECT_TRUE(stores.sample_is_same(5));
+  stores.append_columns(2);
+  set_seed(4);
+  EXPECT_TRUE(stores.sample_is_same(5));
+  EXPECT_TRUE(stores.sample_is_same(5));
+  EXPECT_TRUE(stores.rows_are_same());
+}
+
 TEST(DeviceStore, RestoreGivesTheSameRowsAndDraws) {
   for (const std::size_t pushes : {0u, 3u, 8u, 21u, 50u}) {
     StorePair stores(8, mixed_layout(), 4096, 2);
@@ -265,8 +284,8 @@ TEST(DeviceStore, RestoreGivesTheSameRowsAndDraws) {
     const auto [rows, on_device] = stores.live_rows();
     StorePair others(8, mixed_layout(), 900, 2);
     others.append_anywhere(20);
-    others.host.restore(stores.host.lanes().save(), rows, {});
-    others.device.restore(stores.device.lanes().save(), 0, on_device, {}, kStream);
+    others.host.restore({stores.host.lanes().save(), rows, {}});
+    others.device.restore({stores.device.lanes().save(), on_device, {}}, 0, kStream);
     others.host.lanes().set_draws(0);
     EXPECT_TRUE(others.rows_are_same());
     EXPECT_EQ(others.live_rows().second, on_device);
@@ -284,7 +303,7 @@ TEST(DeviceStore, RestoreRefusesWhatTheStoreRefuses) {
   stores.push_many(2);
   const std::size_t pitch = stores.device.layout().pitch();
   const auto refuses = [&](SavedLane lane, std::size_t row_bytes) {
-    EXPECT_THROW(stores.device.restore({&lane, 1}, 0, Bytes(row_bytes), {}, kStream), ValueError);
+    EXPECT_THROW(stores.device.restore({{&lane, 1}, Bytes(row_bytes), {}}, 0, kStream), ValueError);
     EXPECT_TRUE(stores.rows_are_same());
   };
   refuses({0, 1, 0}, pitch + 1);

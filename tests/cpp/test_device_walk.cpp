@@ -55,10 +55,10 @@ void step(StorePair& stores, std::mt19937_64& random) {
       if (random() % 4 != 0) return;
       const std::vector<SavedLane> lanes = stores.host.lanes().save();
       Bytes rows(stores.size() * stores.host.layout().pitch());
-      stores.host.save(rows);
+      testing::save_to(rows, stores.host);
       const std::uint64_t draws = stores.host.lanes().control().draws;
-      stores.host.restore(lanes, rows, {});
-      stores.device.restore(lanes, draws + 3, rows, {}, stream);
+      stores.host.restore({lanes, rows, {}});
+      stores.device.restore({lanes, rows, {}}, draws + 3, stream);
       stores.host.lanes().set_draws(draws + 3);
     }
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast, overload
@@ -21,13 +22,28 @@ from velora.buffer.placement import (
     cuda_index,
 )
 from velora.buffer.schema import Schema, columns_of_call, lane_array
+from velora.buffer.state import check_state, draw_seed, for_protocol, make_state, schema_of
 
 MAX_CAPACITY = 2**40
 MAX_ENVS = 2**16
 # Observations from this size on are stored once where the buffer may choose.
 COMPACT_BYTES = 4096
-# What a pickle has in another form.
-_NATIVE = ("_first", "_core", "_push", "_extend", "push", "extend", "sample")
+# What a buffer has of its own: a pickle has it in another form.
+_OWN = frozenset(
+    {
+        *(
+            "_num_envs",
+            "_lane_capacity",
+            "_device",
+            "_comes_by_copy",
+            "_overwrite",
+            "_seed",
+            "_gamma",
+        ),
+        *("_n_step", "_storage", "_compact", "_frame_stack", "_schema", "_core", "_first"),
+        *("_push", "_extend", "push", "extend", "sample"),
+    }
+)
 
 
 class Buffer(Sequence[Any]):
@@ -48,7 +64,7 @@ class Buffer(Sequence[Any]):
         *,
         num_envs: int,
         overwrite: bool,
-        seed: int = 0,
+        seed: _core.DrawSeed,
         gamma: float | None = None,
         n_step: int = 1,
         compact: bool | Literal["auto"] = False,
@@ -295,24 +311,53 @@ class Buffer(Sequence[Any]):
         storage = usual if self._storage == "auto" else self._storage
         return {"num_envs": (self._num_envs, 1), "storage": (storage, usual)}
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self),), for_protocol(self.__getstate__(), protocol)  # type: ignore[attr-defined]
+
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)  # at once: another thread may make the first push
-        core = state["_core"]
-        state = {name: value for name, value in state.items() if name not in _NATIVE}
-        return state | {"_saved": None if core is None else core.state()}
+        own = dict(self.__dict__)  # at once: another thread may make the first push
+        schema, core = own.get("_first", (None, None))
+        return make_state(
+            self._options(core),
+            schema,
+            (b"", self._seed.value, 0, b"", b"") if core is None else core.state(),
+            self._seed.worker,
+            {name: value for name, value in own.items() if not self._is_ours(name)},
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        saved = state.pop("_saved")
-        for name in _NATIVE:
-            self.__dict__.pop(name, None)
-        self.__dict__.update(state)
-        self._core = None
-        if saved is not None:
-            assert self._schema is not None
-            core = self._build(self._schema)
-            core.restore(*saved)
-            self._adopt(self._schema, core)
+        state = check_state(state)
+        # Beside this one, which is as it was until all of it is there.
+        fresh = object.__new__(type(self))
+        fresh._init(state["options"], draw_seed(state))
+        if state["schema"] is not None:
+            schema = schema_of(state["schema"])
+            core = fresh._build(schema)
+            core.restore(state["lanes"], state["draws"], state["rows"], state["blocks"])
+            fresh._adopt(schema, core)
+        for name, value in state["attributes"].items():
+            if type(name) is not str or self._is_ours(name):
+                raise ValueError(f"attributes: expected those of a subclass, got {name!r}")
+            fresh.__dict__[name] = value
+        self.__dict__ = fresh.__dict__
+
+    @classmethod
+    def _is_ours(cls, name: str) -> bool:
+        """Whether velora's classes use this name for an attribute, not those derived from them."""
+        ours = next(kind for kind in cls.__mro__ if kind.__module__.startswith("velora."))
+        return name in _OWN or hasattr(ours, name)
+
+    def _options(self, core: _core.Buffer | None) -> dict[str, Any]:  # noqa: ARG002
+        """What the constructor takes to make one like this, whose native half is `core`."""
+        return {
+            "capacity": self._lane_capacity * self._num_envs,
+            "device": str(self._device),
+            "num_envs": self._num_envs,
+        }
+
+    def _init(self, options: dict[str, Any], seed: _core.DrawSeed) -> None:
+        """Makes this a new buffer of options from anywhere, which the constructor checks."""
+        raise NotImplementedError
 
     def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
         """Makes the first rows those of this buffer, unless others were first.

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from velora import _core
-from velora.buffer import tree
 from velora.buffer.base import Buffer
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.placement import Storage
 from velora.buffer.schema import Schema
+from velora.buffer.state import check_options
 
 if TYPE_CHECKING:
     from velora.buffer.loader import Loader
 
 MAX_N_STEP = 2**31 - 1
 MAX_FRAME_STACK = 64
+_OPTIONS = (
+    *("capacity", "device", "num_envs", "n_step", "gamma"),
+    *("frame_stack", "compact", "storage"),
+)
 
 
 class ReplayBuffer(Buffer):
@@ -89,13 +93,45 @@ class ReplayBuffer(Buffer):
             device,
             num_envs=num_envs,
             overwrite=True,
-            seed=_check_seed(seed),
+            seed=_core.DrawSeed(_check_seed(seed)),
             gamma=float(gamma),
             n_step=check_int("n_step", n_step, 1, MAX_N_STEP),
             compact=compact,
             frame_stack=frame_stack,
             storage=storage,
         )
+
+    def _options(self, core: _core.Buffer | None) -> dict[str, Any]:
+        return super()._options(core) | {
+            "n_step": self._n_step,
+            "gamma": self._gamma,
+            "frame_stack": self._frame_stack,
+            "compact": self._compact if core is None else core.is_compact,
+            "storage": self._storage if core is None else core.storage,
+        }
+
+    def _init(self, options: dict[str, Any], seed: _core.DrawSeed) -> None:
+        check_options(options, _OPTIONS)
+        ReplayBuffer.__init__(self, **options, seed=0)
+        self._seed = seed
+
+    def seed(self, seed: int | None) -> None:
+        """Gives the draws another seed, and begins them again.
+
+        A buffer that is seeded draws as a new one of that seed with the same experiences: also in
+        CUDA graphs that were captured before.
+
+        Args:
+            seed: 0 to 2**64 - 1. None takes one from torch's global generator.
+
+        Raises:
+            TypeError: If `seed` is not an int.
+            ValueError: If it is out of range. The draws are then as before.
+        """
+        number = _check_seed(seed)
+        self._seed.set(number)
+        if self._core is not None:
+            self._core.seed(number)
 
     @property
     def n_step(self) -> int:
@@ -228,10 +264,10 @@ class ReplayBuffer(Buffer):
             )
         assert self._schema is not None
         first_fields = [
-            place
-            for name in self._schema.extra_names
+            field
+            for name, fields in self._schema.extra_fields.items()
             if name in first_only
-            for place in tree.leaves(self._schema.places[name])
+            for field in fields
         ]
         return self._deliver(
             self._core.sample_sequences(batch_size, length, burn_in, boundary, first_fields)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from velora import returns
+from velora import _core, returns
 from velora.buffer.base import Buffer
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
+from velora.buffer.state import check_options
+
+# The seed of a buffer that was not copied into another process: its order is all torch's.
+_UNMIXED = 0
 
 _PARTS = {item.name for item in dataclasses.fields(BatchExperience)}
 _FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -37,7 +42,14 @@ class RolloutBuffer(Buffer):
     def __init__(
         self, capacity: int | float, device: torch.device | str | None = None, *, num_envs: int = 1
     ) -> None:
-        super().__init__(capacity, device, num_envs=num_envs, overwrite=False)
+        super().__init__(
+            capacity, device, num_envs=num_envs, overwrite=False, seed=_core.DrawSeed(_UNMIXED)
+        )
+
+    def _init(self, options: dict[str, Any], seed: _core.DrawSeed) -> None:
+        check_options(options, ("capacity", "device", "num_envs"))
+        RolloutBuffer.__init__(self, **options)
+        self._seed = seed
 
     def sample(self) -> BatchExperience:
         """All experiences, oldest first, as one batch on the buffer's device, with `indices`.
@@ -118,7 +130,8 @@ class RolloutBuffer(Buffer):
         All minibatches are made of what the buffer holds at this call, which checks its arguments;
         what happens to the buffer later, `empty` included, does not matter to them. The order of
         an epoch comes from torch's global generator when its first minibatch is asked for, so
-        `torch.manual_seed` repeats it.
+        `torch.manual_seed` repeats it. In another process that has a copy of the buffer it is
+        another one, as draws of a `ReplayBuffer` are.
 
         Args:
             batch_size: How many steps to a minibatch. The last of an epoch may be shorter.
@@ -149,7 +162,7 @@ class RolloutBuffer(Buffer):
                 raise ValueError(f"{name}: expected a new name, got that of a field")
         here = {name: column.to(self._device) for name, column in columns.items()}
         steps = dataclasses.replace(steps, extras=steps.extras | here)
-        return _shuffled(steps, batch_size, epochs, drop_last)
+        return _shuffled(steps, batch_size, epochs, drop_last, self._seed)
 
     def empty(self) -> None:
         """Takes out all experiences. The schema and the memory stay."""
@@ -158,14 +171,23 @@ class RolloutBuffer(Buffer):
 
 
 def _shuffled(
-    steps: BatchExperience, batch_size: int, epochs: int, drop_last: bool
+    steps: BatchExperience, batch_size: int, epochs: int, drop_last: bool, seed: _core.DrawSeed
 ) -> Iterator[BatchExperience]:
     for _ in range(epochs):
-        order = torch.randperm(len(steps), device="cpu").to(steps.rewards.device)
+        order = _order(len(steps), seed.value).to(steps.rewards.device)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             if len(rows) == batch_size or not drop_last:
                 yield steps[rows]
+
+
+def _order(length: int, seed: int) -> Tensor:
+    """A random order by torch's global generator, and by what tells this copy from others."""
+    if seed == _UNMIXED:
+        return torch.randperm(length, device="cpu")
+    number = int(torch.randint(2**63 - 1, (), device="cpu").item())
+    generator = torch.Generator().manual_seed(number ^ seed)
+    return torch.randperm(length, generator=generator, device="cpu")
 
 
 def _check_values(name: str, values: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:

@@ -7,7 +7,6 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable
-from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 from velora import _core
 from velora.buffer import tree
 from velora.buffer.experience import BatchExperience, Experience
+from velora.buffer.type_names import TypeName, construct, declare_experience
 
 # Attribute of an experience -> attribute of a batch.
 _STACKED = {
@@ -84,10 +84,18 @@ class Schema:
     Attributes:
         trees: Attribute -> nest of leaves: state, action, reward, next_state, then the extras.
         experience_type: What `buffer[i]` gives back; None for extra fields of no declared type.
+        extra_fields: Name of an extra field -> numbers of its leaves among all of them.
     """
 
     trees: dict[str, Any]
     experience_type: type[Any] | None
+    extra_fields: dict[str, list[int]] = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Now, not at the first use: that would change an object which others may be reading.
+        places = self.places()
+        extras = {name: tree.leaves(places[name]) for name in places if name not in _STACKED}
+        object.__setattr__(self, "extra_fields", extras)
 
     @classmethod
     def from_experience(cls, experience: Any) -> Schema:
@@ -111,6 +119,22 @@ class Schema:
         values = {name: columns[name] for name in _STEP} | extras
         return cls(_infer(values, _row_of_batch), None if extras else Experience)
 
+    @classmethod
+    def from_leaves(cls, nests: dict[str, Any]) -> Schema:
+        """The schema of leaves that are known, from attribute -> nest of them, next states aside.
+
+        Raises:
+            ValueError: If a field is missing, or is one that cannot be.
+        """
+        required = [name for name in _STEP if name != "next_state"]
+        extras = [name for name in nests if name not in required]
+        if [*required, *extras] != list(nests) or any(name in _STACKED for name in extras):
+            raise ValueError(
+                f"trees: expected {', '.join(required)} and extra fields, got {', '.join(nests)}"
+            )
+        values = {name: nests.get(name) for name in (*_STEP, *extras)}
+        return cls(_infer(values, _row_of_leaf), None)
+
     def check_type(self, kind: type[Any]) -> None:
         """Checks that experiences of type `kind` have just this schema's fields.
 
@@ -131,6 +155,14 @@ class Schema:
                     f"{name}: expected no such field, since the first experience had none, got a "
                     f"{kind.__name__} with it"
                 )
+
+    def fits(self, kind: type[Any]) -> bool:
+        """Whether experiences of type `kind` have just this schema's fields."""
+        try:
+            self.check_type(kind)
+        except (TypeError, ValueError):
+            return False
+        return True
 
     def read_batch(
         self, batch: Any = None, *, lanes: Any = None, **arrays: Any
@@ -164,7 +196,7 @@ class Schema:
         *,
         lane_capacity: int,
         num_lanes: int,
-        seed: int,
+        seed: _core.DrawSeed,
         n_step: int,
         gamma: float | None,
         overwrite: bool,
@@ -181,7 +213,7 @@ class Schema:
         """
         return _core.Buffer(
             fields=self._fields(),
-            trees=self.places,
+            trees=self.places(),
             lane_capacity=lane_capacity,
             num_lanes=num_lanes,
             seed=seed,
@@ -213,7 +245,6 @@ class Schema:
         """The size of one state."""
         return sum(leaf.nbytes for leaf in tree.leaves(self.trees["state"]))
 
-    @cached_property
     def places(self) -> dict[str, Any]:
         """Attribute -> nest of numbers: where each leaf stands among all of them."""
         numbers = itertools.count()
@@ -222,10 +253,10 @@ class Schema:
             for name, nest in self.trees.items()
         }
 
-    @cached_property
+    @property
     def extra_names(self) -> list[str]:
         """The fields that a subclass of `Experience` added."""
-        return [name for name in self.trees if name not in _STACKED]
+        return list(self.extra_fields)
 
     def experience(self, batch: BatchExperience, i: int) -> Any:
         """Row `i` of a batch, in the form in which it was pushed."""
@@ -234,7 +265,12 @@ class Schema:
         restored = {name: _restore(nest, values[name], i) for name, nest in self.trees.items()}
         restored["done"] = bool(batch.dones[i])
         restored["truncated"] = bool(batch.truncations[i])
-        return _construct(self.experience_type or _declare(tuple(self.extra_names)), restored)
+        return construct(self.experience_type or self._declare_type(), restored)
+
+    def _declare_type(self) -> type[Any]:
+        """For rows with extra fields that came without a class."""
+        extras = tuple(self.extra_names)
+        return declare_experience(TypeName(Experience.__module__, Experience.__qualname__, extras))
 
 
 def columns_of_call(batch: Any, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -395,6 +431,10 @@ def _row_of_one(value: Any, name: str) -> tuple[str, tuple[int, ...], Any]:
     return dtype, shape, shape
 
 
+def _row_of_leaf(leaf: Leaf, _name: str) -> tuple[str, tuple[int, ...], Any]:
+    return leaf.dtype, leaf.shape, leaf.given
+
+
 def _row_of_batch(value: Any, name: str) -> tuple[str, tuple[int, ...], Any]:
     dtype, shape = _core.inspect(value, name)
     if not shape:
@@ -415,18 +455,3 @@ def _restore(nest: Any, batch: Any, i: int) -> Any:
         children = [_restore(child, batch[j], i) for j, child in enumerate(nest)]
         return tree.rebuild_tuple(nest, children)
     return nest.restore(batch[i])
-
-
-@cache  # one class for each set of names: experiences of different classes are never equal
-def _declare(extras: tuple[str, ...]) -> type[Any]:
-    fields = [(name, Any) for name in extras]
-    return dataclasses.make_dataclass("Experience", fields, bases=(Experience,), eq=False)
-
-
-def _construct(kind: type[Any], values: dict[str, Any]) -> Any:
-    items = dataclasses.fields(kind)
-    experience = kind(**{x.name: values[x.name] for x in items if x.init})
-    for item in items:
-        if not item.init:
-            object.__setattr__(experience, item.name, values[item.name])
-    return experience

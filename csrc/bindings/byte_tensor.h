@@ -1,0 +1,10 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace velora {
+
+/// A uint8 tensor (nbytes,) that looks into `bytes` and keeps them: for whoever only reads it.
+pybind11::object byte_tensor(pybind11::bytes bytes);
+
+}  // namespace velora
