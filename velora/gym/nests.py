@@ -44,6 +44,8 @@ def copied(nest: Any, name: str) -> Any:
 
 
 def _copied_array(name: str, leaf: Any) -> Any:
+    if type(leaf) is np.ndarray and leaf.dtype != object:
+        return leaf.copy()
     if isinstance(leaf, torch.Tensor):
         return leaf.detach().clone()
     try:
@@ -82,10 +84,7 @@ def replaced(nest: Any, index: Any, rows: Any, name: str) -> Any:
             raise ValueError(f"{name}: expected a tuple of {len(nest)}, got {_keys(rows)}")
         return tree.rebuild_tuple(
             nest,
-            [
-                replaced(child, index, rows[i], f"{name}[{i}]")
-                for i, child in enumerate(nest)
-            ],
+            [replaced(child, index, rows[i], f"{name}[{i}]") for i, child in enumerate(nest)],
         )
     if isinstance(nest, torch.Tensor):
         rows = torch.as_tensor(rows, device=nest.device)
