@@ -19,7 +19,7 @@ import velora
 _ROOT = str(Path(velora.__file__).parent)
 
 
-class Alarm(Exception):
+class AlarmError(Exception):
     """What a signal's handler may raise in place of KeyboardInterrupt."""
 
 
@@ -42,7 +42,7 @@ class Interrupter:
         sys.settrace(self._trace)
         try:
             yield
-        except (KeyboardInterrupt, Alarm):
+        except (KeyboardInterrupt, AlarmError):
             assert self.raised > before
         finally:
             sys.settrace(None)

@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 from gymnasium.vector import AutoresetMode
-from interrupts import LANE, Alarm, Interrupter, SingleTicks, Step, VectorTicks, policy, tick_of
+from interrupts import (
+    LANE,
+    AlarmError,
+    Interrupter,
+    SingleTicks,
+    Step,
+    VectorTicks,
+    policy,
+    tick_of,
+)
 
 from velora.buffer import ReplayBuffer, RolloutBuffer
 from velora.gym import Collector, CollectStatistics
@@ -77,7 +86,7 @@ class Driver:
 
     def interrupt(self, call: Callable[[], CollectStatistics], *, twice: bool = True) -> None:
         second = self.random.randint(1, 40) if twice and self.random.random() < 0.3 else 0
-        error = self.random.choice([KeyboardInterrupt, Alarm])
+        error = self.random.choice([KeyboardInterrupt, AlarmError])
         with self.interrupter.armed(int(1.5 ** self.random.uniform(1, 22)), error, second):
             self.statistics.append(call())
 
@@ -115,16 +124,17 @@ def test_collect_interrupted_at_each_place_stores_each_returned_step_once(
 
     interrupter = Interrupter()
     _, _, collector = begin()
-    places = interrupter.places(lambda: collector.collect(4))
+    # A quarter of them each, others in each kind: much of the code is common to all.
+    places = interrupter.places(lambda: collector.collect(4))[KINDS.index(kind) :: 4]
     for k in places:
         env, buffer, collector = begin()
-        with interrupter.armed(k, KeyboardInterrupt if k % 2 else Alarm):
+        with interrupter.armed(k, KeyboardInterrupt if k % 2 else AlarmError):
             collector.collect(4)
         # At once, not at the next call alone.
         assert sum(map(len, stored(buffer))) == sum(map(len, env.returned.lanes))
         collector.collect(2)
         check(buffer, env)
-    assert interrupter.raised == len(places) == len(interrupter.where) > 600
+    assert interrupter.raised == len(places) == len(interrupter.where) > 500
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -127,7 +127,7 @@ class Collector:
 
         For policies with a memory, which has to be emptied there.
         """
-        return self._state.is_first.copy()
+        return np.array(self._state.is_first)
 
     def __repr__(self) -> str:
         policy = getattr(self.policy, "__qualname__", None) or repr(self.policy or "random")
@@ -244,7 +244,7 @@ class Collector:
         if state.observations is None:
             self._buffer.end_episodes()  # Nothing goes on with what was stored before.
             self._state = state._replace(is_cut=True)
-            observations, ended = env.begin(state.seed, is_cut=state.is_cut)
+            observations, ended = env.begin(state.seed, state.is_cut)
             state = _State(
                 observations,
                 ended,

@@ -22,7 +22,8 @@ def as_numpy(leaf: Any) -> NDArray[Any]:
     if not isinstance(leaf, torch.Tensor):
         return np.asarray(leaf)
     leaf = leaf.detach().cpu()
-    return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
+    array: NDArray[Any] = (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
+    return array
 
 
 def flags(values: Any) -> NDArray[np.bool_]:
@@ -132,6 +133,7 @@ def _promoted(left: Any, right: Any, name: str) -> tuple[Any, Any]:
     """A copy of the left and the right array, in a dtype that holds the values of both."""
     if left.dtype == right.dtype:
         return _cast(left, left.dtype), right
+    dtypes: list[Any]
     if isinstance(left, torch.Tensor):
         dtypes = [torch.promote_types(left.dtype, right.dtype), torch.float64]
     else:
