@@ -258,11 +258,15 @@ class Buffer(Sequence[Any]):
             ValueError: If there is no such environment. The buffer is then as before.
         """
         lanes = lane_array(lanes)
-        if self._core is not None:
-            self._core.end_episodes(lanes)
+        core = self._first_core()
+        if core is not None:
+            core.end_episodes(lanes)
 
     def __len__(self) -> int:
-        return 0 if self._core is None else len(self._core)
+        core = self._core
+        if core is None:
+            core = self._first_core()
+        return 0 if core is None else len(core)
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -358,6 +362,20 @@ class Buffer(Sequence[Any]):
     def _init(self, options: dict[str, Any], seed: _core.DrawSeed) -> None:
         """Makes this a new buffer of options from anywhere, which the constructor checks."""
         raise NotImplementedError
+
+    def _count_pushed(self) -> int:
+        """How many experiences were ever stored, also those that are gone.
+
+        It tells after an interrupt whether a call stored its rows.
+        """
+        core = self._first_core()
+        return 0 if core is None else core.count_pushed()
+
+    def _first_core(self) -> _core.Buffer | None:
+        """The core with the rows, also where an interrupt stopped `_adopt`."""
+        if self._core is None and "_first" in self.__dict__:
+            self._adopt(*self.__dict__["_first"])
+        return self._core
 
     def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
         """Makes the first rows those of this buffer, unless others were first.
