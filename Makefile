@@ -45,7 +45,7 @@ build/installed.stamp: .venv/run.stamp $(BUILD_INPUTS)
 
 # Using it
 
-.PHONY: demo test test-py test-slow test-cpp test-cpp-asan test-cpp-tsan
+.PHONY: demo test test-py test-py-asan test-slow test-cpp test-cpp-asan test-cpp-tsan
 demo: build/installed.stamp ## Train an agent and see what its memory costs; curves in demo-results
 	@$(BIN)/python -m velora demo
 
@@ -75,6 +75,33 @@ test-cpp-tsan: .venv/run.stamp ## Run the C++ tests under ThreadSanitizer
 	@$(CONFIGURE) -B build/cpp-tsan $(FOR_SANITIZERS) -DVELORA_SANITIZE=thread
 	@$(CMAKE) --build build/cpp-tsan
 	@$(BIN)/ctest --test-dir build/cpp-tsan --output-on-failure
+
+# The extension under the same sanitizers, in an environment of its own that finds the packages of
+# .venv behind it. Python's objects come from malloc, so that one which is used too late shows.
+ASAN_TESTS ?= tests/test_memory_safety.py tests/test_bad_input.py
+ASAN_OPTIONS = detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=64
+ASAN_LIBRARIES = $(foreach library,libasan.so libubsan.so libstdc++.so,$(shell \
+  $(CXX) -print-file-name=$(library)))
+
+build/asan/installed.stamp: .venv/dev.stamp $(BUILD_INPUTS)
+	@$(BIN)/python -m venv --without-pip build/asan
+	@realpath .venv/lib/python3*/site-packages \
+	  > $$(echo build/asan/lib/python3*/site-packages)/packages.pth
+	@echo "velora: building under sanitizers"
+	@build/asan/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation \
+	  --no-deps --config-settings=build-dir=build/asan/cmake --config-settings=install.strip=false \
+	  --config-settings=cmake.build-type=Debug \
+	  --config-settings=cmake.define.CMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
+	  --config-settings=cmake.define.VELORA_SANITIZE=address,undefined \
+	  --config-settings=cmake.define.VELORA_CUDA=off \
+	  --config-settings=cmake.define.VELORA_WERROR=$(WERROR) --editable .
+	@touch $@
+
+test-py-asan: build/asan/installed.stamp ## Run ASAN_TESTS with the extension under AddressSanitizer and UBSan
+	@LD_PRELOAD="$(ASAN_LIBRARIES)" PYTHONMALLOC=malloc UBSAN_OPTIONS=print_stacktrace=1 \
+	  ASAN_OPTIONS=$(ASAN_OPTIONS) \
+	  build/asan/bin/python -m pytest -p no:cacheprovider -m "not slow and not undisturbed" \
+	  $(ASAN_TESTS)
 
 # Where `make bench` makes a folder for this machine; benchmarks/results is for what is to be kept.
 RESULTS ?= build/benchmarks/results
@@ -106,7 +133,7 @@ build/peers/installed.stamp: benchmarks/peers-requirements.txt | .venv/run.stamp
 # Checking it
 
 .PHONY: check lint tidy format types stubs stubs-check counts counts-check docs docs-serve
-check: test lint types stubs-check counts-check test-cpp-asan test-cpp-tsan docs test-wheel test-slow ## Do all that CI does
+check: test lint types stubs-check counts-check test-cpp-asan test-cpp-tsan test-py-asan docs test-wheel test-slow ## Do all that CI does
 
 lint: .venv/dev.stamp tidy ## Check style, names and usual mistakes in Python and C++
 	@$(BIN)/ruff check

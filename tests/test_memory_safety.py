@@ -342,6 +342,7 @@ def resident_bytes() -> int:
     return int(STATM.read_text().split()[1]) * 4096
 
 
+@pytest.mark.undisturbed
 @pytest.mark.skipif(not STATM.exists(), reason="needs /proc")
 def test_release_batches_in_any_order_gives_their_memory_back() -> None:
     buffer = filled(ReplayBuffer, range(2000), 2000, seed=1)
@@ -366,6 +367,7 @@ def test_release_batches_in_any_order_gives_their_memory_back() -> None:
     assert resident_bytes() - before < 32 << 20
 
 
+@pytest.mark.undisturbed
 @pytest.mark.skipif(not STATM.exists(), reason="needs /proc")
 def test_create_and_delete_buffers_gives_their_memory_back() -> None:
     def fill() -> None:
@@ -382,6 +384,7 @@ def test_create_and_delete_buffers_gives_their_memory_back() -> None:
     assert resident_bytes() - before < 32 << 20  # 60 of them are about 300 MB
 
 
+@pytest.mark.undisturbed
 @pytest.mark.skipif(not STATM.exists(), reason="needs /proc")
 def test_fail_many_pushes_leaks_nothing() -> None:
     buffer = ReplayBuffer(5)
