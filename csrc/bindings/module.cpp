@@ -171,8 +171,8 @@ PYBIND11_MODULE(_core, m) {
       "inspect",
       [](py::handle value, const std::string& field) {
         velora::BorrowedArray array;
-        array.borrow(value.ptr(), field.c_str());
-        const velora::ArrayView& view = array.view();
+        array.prepare(value.ptr(), field.c_str());
+        const velora::ArrayView& view = array.look(field.c_str());
         return py::make_tuple(
             velora::name_of(view.dtype),
             py::tuple(py::cast(std::vector<std::int64_t>(view.shape, view.shape + view.ndim))));
