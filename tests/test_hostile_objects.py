@@ -1,7 +1,7 @@
 """Objects that run code while a buffer reads them, and what that code may do meanwhile.
 
-Nothing here may read memory that is gone or that belongs to something else: `make test-py-asan` runs
-these tests with the extension under AddressSanitizer.
+Nothing here may read memory that is gone or that belongs to something else: `make test-py-asan`
+runs these tests with the extension under AddressSanitizer.
 """
 
 from __future__ import annotations

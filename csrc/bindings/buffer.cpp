@@ -298,22 +298,23 @@ py::object Buffer::take(std::size_t start, std::size_t count) {
   });
 }
 
-py::object Buffer::sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
+py::object Buffer::sample_sequences(py::handle batch_size, std::size_t length, std::size_t burn_in,
                                     const std::string& boundary,
                                     const std::vector<std::size_t>& first_fields) {
+  const std::size_t count = read_size(batch_size, "batch_size");
   const SequenceSpec spec = {
       .length = length, .burn_in = burn_in, .boundary = read_boundary(boundary)};
   const auto require_starts = [&] {
     const std::uint64_t starts = storage_->count_sequences(spec);
-    if (batch_size <= starts) return;
+    if (count <= starts) return;
     throw ValueError("batch_size: expected at most " + std::to_string(starts) +
                      ", the number of sequences of " + std::to_string(length) +
                      " steps in the buffer (boundary='" + boundary + "'), got " +
-                     std::to_string(batch_size));
+                     std::to_string(count));
   };
   require_starts();
   const Plan plan = plan_sequences(first_fields);
-  const BatchExtent extent = {.rows = batch_size, .steps = burn_in + length, .is_sequences = true};
+  const BatchExtent extent = {.rows = count, .steps = burn_in + length, .is_sequences = true};
   return make_batch(plan, extent, [&](BatchMemory memory, const PartRunner* runner) {
     require_starts();
     SequenceTarget target = {.steps = target_of(plan, memory, 1, columns_),
@@ -324,7 +325,7 @@ py::object Buffer::sample_sequences(std::size_t batch_size, std::size_t length, 
     add_columns(plan, memory, false, 1, first_columns_);
     target.firsts.columns = first_columns_.data();
     target.firsts.num_columns = static_cast<std::uint32_t>(first_columns_.size());
-    storage_->sample_sequences(spec, batch_size, target, runner);
+    storage_->sample_sequences(spec, count, target, runner);
     storage_->lanes().count_draw();
   });
 }

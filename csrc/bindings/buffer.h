@@ -96,8 +96,8 @@ class Buffer {
   /// is_first. Of the fields in `first_fields` there is the first step alone. `length` is at least
   /// 1, and neither it nor `burn_in` exceeds a lane. Throws ValueError when there are too few
   /// starts, or for an unknown boundary.
-  pybind11::object sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
-                                    const std::string& boundary,
+  pybind11::object sample_sequences(pybind11::handle batch_size, std::size_t length,
+                                    std::size_t burn_in, const std::string& boundary,
                                     const std::vector<std::size_t>& first_fields);
   void clear();
   /// Whether all lanes hold as many rows.

@@ -168,6 +168,14 @@ PYBIND11_MODULE(_core, m) {
         py::arg("itemsize"), "How many int64 `gae_cuda` needs for scratch.");
 
   m.def(
+      "check_lanes",
+      [](py::handle lanes, std::uint32_t num_lanes) {
+        if (!lanes.is_none()) velora::read_lanes(lanes, num_lanes);
+      },
+      py::arg("lanes"), py::arg("num_lanes"),
+      "Raises ValueError for what is neither an array of lanes nor None.");
+
+  m.def(
       "inspect",
       [](py::handle value, const std::string& field) {
         velora::BorrowedArray array;

@@ -86,6 +86,26 @@ auto as_given(const Number& number, const F& f) {
   return f(number.real);
 }
 
+/// A double that a short float rounds as it would the number itself: where an integer has more bits
+/// than a double, a bit that is set stands for all that are cut off.
+double as_double(const Number& number) {
+  if (number.kind == Number::Kind::kReal) return number.real;
+  const bool is_negative = number.kind == Number::Kind::kInteger && number.integer < 0;
+  std::uint64_t magnitude = number.natural;
+  if (number.kind == Number::Kind::kInteger) {
+    magnitude = static_cast<std::uint64_t>(number.integer);
+    if (is_negative) magnitude = -magnitude;
+  }
+  int cut = 0;
+  if (magnitude >> std::numeric_limits<double>::digits != 0) {
+    cut = std::numeric_limits<std::uint64_t>::digits - std::numeric_limits<double>::digits + 1;
+    const bool loses_bits = magnitude << (64 - cut) != 0;
+    magnitude = (magnitude >> cut) | std::uint64_t{loses_bits};
+  }
+  const double value = std::ldexp(static_cast<double>(magnitude), cut);
+  return is_negative ? -value : value;
+}
+
 /// Only infinity may be stored as infinity.
 Misfit check_range(const Number& number, double stored) {
   const bool was_finite = number.kind != Number::Kind::kReal || !std::isinf(number.real);
@@ -102,8 +122,7 @@ Misfit write_integer(const Number& number, std::byte* at) {
 
 template <int kExponentBits, int kMantissaBits>
 Misfit write_short_float(const Number& number, std::byte* at) {
-  const double value = as_given(number, [](auto given) { return static_cast<double>(given); });
-  const std::uint16_t bits = narrow<kExponentBits, kMantissaBits>(value);
+  const std::uint16_t bits = narrow<kExponentBits, kMantissaBits>(as_double(number));
   std::memcpy(at, &bits, sizeof bits);
   return check_range(number, double{widen<kExponentBits, kMantissaBits>(bits)});
 }

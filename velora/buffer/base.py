@@ -219,6 +219,8 @@ class Buffer(Sequence[Any]):
         lanes = lane_array(lanes)
         if self._core is not None:
             self._core.end_episodes(lanes)
+        else:
+            _core.check_lanes(lanes, self._num_envs)
 
     def __len__(self) -> int:
         return 0 if self._core is None else len(self._core)
