@@ -34,16 +34,15 @@ bool row_fits(const Field& field, const std::int64_t* shape, std::size_t ndim) {
 /// A nest of another form. `expected` is the dict's keys or the tuple's length.
 [[noreturn]] void refuse_entries(const std::string& path, const char* kind,
                                  const std::string& expected, PyObject* value) {
-  std::string got = describe(value);
+  std::string got;
   if (PyDict_Check(value) != 0) {
     got = "dict of " + std::string(py::str(py::list(py::handle(value).attr("keys")())));
   } else if (PyTuple_Check(value) != 0) {
     got = "tuple of " + std::to_string(PyTuple_GET_SIZE(value));
   } else if (PyList_Check(value) != 0) {
     got = "list of " + std::to_string(PyList_GET_SIZE(value)) + "; use a " + kind;
-  } else if (PyObject_HasAttrString(value, "keys") != 0) {
-    const bool has_method = PyObject_HasAttrString(value, "to_dict") != 0;
-    got += has_method ? "; use .to_dict()" : "; use dict(...)";
+  } else {
+    got = describe_with_hint(value);
   }
   throw ValueError(path + ": expected a " + kind + " of " + expected + ", got " + got);
 }

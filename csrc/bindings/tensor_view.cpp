@@ -271,7 +271,9 @@ std::string describe(PyObject* value) {
     return type_name(value);
   }
   try {
-    std::string text = py::str(object.attr("dtype"));
+    const py::object dtype = object.attr("dtype");
+    if (dtype.is_none()) return type_name(value);  // of a container
+    std::string text = py::str(dtype);
     if (text.starts_with("torch.")) text.erase(0, 6);
     text += " of shape " + std::string(py::str(py::tuple(py::list(object.attr("shape")))));
     if (is_tensor(value)) {
@@ -295,8 +297,8 @@ std::string describe_with_hint(PyObject* value) {
     hint = "; use torch.tensor(...) or np.array(...), or tuple(...) for several arrays";
   } else if (is_labelled(value)) {
     hint = "; use .to_numpy()";
-  } else if (type_has(value, "to_dict")) {
-    hint = "; use .to_dict()";
+  } else if (type_has(value, "keys")) {
+    hint = type_has(value, "to_dict") ? "; use .to_dict()" : "; use dict(...)";
   } else if (type_has(value, "filled")) {
     hint = "; use .filled(...)";
   }

@@ -70,7 +70,8 @@ void expect_exact(From from, To expected) {
   EXPECT_EQ(to, expected) << +from;
 }
 
-std::uint16_t to_half(float value, DType dtype, Misfit expected = Misfit::kNone) {
+template <typename From>
+std::uint16_t to_half(From value, DType dtype, Misfit expected = Misfit::kNone) {
   std::uint16_t bits = 0;
   EXPECT_EQ(copy_elements(view_of(value), dtype, reinterpret_cast<std::byte*>(&bits)), expected);
   return bits;

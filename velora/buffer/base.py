@@ -143,7 +143,11 @@ class Buffer(Sequence[Any]):
         Args:
             experience: An `Experience`, or a dataclass with its fields. The first one fixes
                 shapes and dtypes: float64 and Python floats are stored as float32, Python ints
-                as int64, everything else as it is. Rewards are always float32.
+                as int64, everything else as it is. Rewards are always float32. Fields of floats
+                round what comes later, those of integers store it exactly or refuse it. All
+                arrays are read after the last code that reading any of them runs. A tensor's
+                storage must be as large as the tensor: one that was made smaller
+                (`untyped_storage().resize_`) is not recognised unless it has no bytes.
             lane: The environment that it comes from, 0 to `num_envs - 1`; needed where there are
                 several.
 
@@ -177,7 +181,8 @@ class Buffer(Sequence[Any]):
             batch: Arrays with a leading dimension of k * num_envs rows, step by step: row
                 `t * num_envs + e` is step t of environment e. States `(k * num_envs, F)`, rewards
                 and flags `(k * num_envs,)` or `(k * num_envs, 1)`. Extra fields come from
-                `extras`. Of more steps than fit, a `ReplayBuffer` keeps the newest.
+                `extras`. Of more steps than fit, a `ReplayBuffer` keeps the newest. Tensors as in
+                `push`.
             lanes: The environment of each row, ints `(rows,)`, where environments do not step
                 together: any number of rows, in time order for each environment.
             **arrays: The same parts by name, in place of a batch: `states`, `actions`, `rewards`,
