@@ -77,7 +77,8 @@ test-cpp-tsan: .venv/run.stamp ## Run the C++ tests under ThreadSanitizer
 
 # The extension under the same sanitizers, in an environment of its own that finds the packages of
 # .venv behind it. Python's objects come from malloc, so that one which is used too late shows.
-ASAN_TESTS ?= tests/test_memory_safety.py tests/test_bad_input.py
+ASAN_TESTS ?= tests/test_memory_safety.py tests/test_bad_input.py tests/test_hostile_objects.py \
+  tests/test_fast_writes.py
 ASAN_OPTIONS = detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=64
 ASAN_LIBRARIES = $(foreach library,libasan.so libubsan.so libstdc++.so,$(shell \
   $(CXX) -print-file-name=$(library)))

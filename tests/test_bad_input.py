@@ -128,8 +128,6 @@ def test_push_more_than_eight_dimensions_is_refused(value: Any, started: bool) -
         (True, 2, "range"),
         (True, 0.5, "fraction"),
         (True, -1, "range"),
-        (0.0, 16_777_217, "rounded"),
-        (0.0, 2**63 - 1, "rounded"),
         (0.0, 1e39, "range"),
         (0.0, -1e39, "range"),
         (torch.tensor(0, dtype=torch.uint8), 256, "range"),
@@ -139,10 +137,8 @@ def test_push_more_than_eight_dimensions_is_refused(value: Any, started: bool) -
         (torch.tensor(0, dtype=torch.int8), -129.0, "range"),
         (torch.tensor(0, dtype=torch.int32), 2**31, "range"),
         (torch.tensor(0, dtype=torch.int32), float(2**31), "range"),
-        (torch.tensor(0.0).half(), 2049, "rounded"),
         (torch.tensor(0.0).half(), 65520.0, "range"),
         (torch.tensor(0.0).half(), 70_000, "range"),
-        (torch.tensor(0.0).bfloat16(), 257, "rounded"),
         (torch.tensor(0.0).bfloat16(), 3.4e38, "range"),
     ],
     ids=str,
@@ -178,7 +174,7 @@ def test_push_flag_that_is_neither_true_nor_false_changes_nothing(
         buffer.push(changed(**{attribute: flag}))
 
 
-@pytest.mark.parametrize("reward", [1e39, 16_777_217, 2**80])
+@pytest.mark.parametrize("reward", [1e39, -1e39, 2**80])
 @pytest.mark.parametrize("kind", KINDS)
 def test_push_first_with_reward_beyond_float32_fixes_no_schema(
     kind: type[AnyBuffer], reward: float
@@ -504,6 +500,52 @@ def test_sample_new_replay_buffer_says_that_there_is_nothing(size: int) -> None:
 def test_sample_less_than_one_from_new_replay_buffer_is_refused_for_that(size: int) -> None:
     with pytest.raises(ValueError, match=rf"^batch_size: expected at least 1, got {size}"):
         ReplayBuffer(3).sample(size)
+
+
+HUGE = [2**31, 2**32, 2**63 - 1, 2**63, 2**64, 2**70]
+NUMBERS: dict[str, Callable[[ReplayBuffer, int], Any]] = {
+    "batch_size": lambda buffer, n: buffer.sample_sequences(n, 1),
+    "length": lambda buffer, n: buffer.sample_sequences(1, n),
+    "burn_in": lambda buffer, n: buffer.sample_sequences(1, 1, n),
+    "lane": lambda buffer, n: buffer.push(stamped(1), lane=n),
+    "lanes": lambda buffer, n: buffer.extend(stack([stamped(1)]), lanes=[n]),
+    "n_step": lambda _, n: ReplayBuffer(5, n_step=n),
+    "num_envs": lambda _, n: ReplayBuffer(5, num_envs=n),
+    "frame_stack": lambda _, n: ReplayBuffer(5, frame_stack=n),
+}
+
+
+@pytest.mark.parametrize("started", [True, False], ids=["started", "new"])
+@pytest.mark.parametrize("number", HUGE)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_pass_number_of_any_size_that_is_too_large_names_it(
+    name: str, number: int, started: bool
+) -> None:
+    buffer = filled(ReplayBuffer, range(8 if started else 0), 5, seed=2)
+    with unchanged(buffer), pytest.raises(ValueError, match=rf"^{name}: expected "):
+        NUMBERS[name](buffer, number)
+
+
+@pytest.mark.parametrize("number", [-(2**63), -(2**64), -(2**70), -1])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_pass_number_of_any_size_that_is_too_small_names_it(name: str, number: int) -> None:
+    buffer = filled(ReplayBuffer, range(8), 5, seed=2)
+    with unchanged(buffer), pytest.raises(ValueError, match=rf"^{name}: expected "):
+        NUMBERS[name](buffer, number)
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 2**70])
+def test_take_minibatches_of_more_than_there_is_gives_all_at_once(number: int) -> None:
+    buffer = filled(RolloutBuffer, range(4), 4)
+    batches = list(buffer.minibatches(number))
+    assert [len(batch) for batch in batches] == [4]
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 2**70])
+def test_load_batches_of_more_than_there_is_names_both_numbers(number: int) -> None:
+    buffer = filled(ReplayBuffer, range(4), 4)
+    with buffer.loader(number) as loader, pytest.raises(ValueError, match=r"^batch_size: expected"):
+        next(loader)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 2**70])

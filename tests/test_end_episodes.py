@@ -208,3 +208,44 @@ def test_collect_with_a_policy_that_works_in_place_stores_what_it_saw() -> None:
     buffer = ReplayBuffer(20, seed=0)
     collect(Failing(set()), policy, buffer, 3, seed=0)
     assert steps_of(buffer) == [(100, False), (101, False), (102, True)]
+
+
+@pytest.mark.parametrize("started", [True, False], ids=["started", "new"])
+@pytest.mark.parametrize(
+    "lanes",
+    [
+        [7],
+        [-1],
+        [0, 2],
+        [True],
+        [0.0],
+        [[0], [1]],
+        [[0], [1, 1]],
+        [2**70],
+        ["0"],
+        [None],
+        0,
+        "0",
+        {0},
+        np.zeros((1, 1), dtype=np.int64),
+        np.zeros(1),
+        np.array([2**63], dtype=np.uint64),
+        torch.tensor([2]),
+        torch.tensor(0),
+        torch.tensor([False]),
+    ],
+    ids=repr,
+)
+def test_end_episodes_of_lanes_that_are_none_changes_nothing(lanes: Any, started: bool) -> None:
+    buffer = ReplayBuffer(8, num_envs=2, seed=0)
+    if started:
+        buffer.extend(stack([stamped(1), stamped(2)]))
+    with unchanged(buffer), pytest.raises(ValueError, match=r"^lanes: expected"):
+        buffer.end_episodes(lanes)
+
+
+@pytest.mark.parametrize("lanes", [None, [], [0], (1, 0), range(2), torch.tensor([1])], ids=repr)
+def test_end_episodes_before_the_first_push_changes_nothing(lanes: Any) -> None:
+    buffer = ReplayBuffer(8, num_envs=2, seed=0)
+    with unchanged(buffer):
+        buffer.end_episodes(lanes)

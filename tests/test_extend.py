@@ -185,26 +185,26 @@ def test_extend_with_dict_observations_stores_them() -> None:
     ("change", "message"),
     [
         ({"states": torch.zeros(3, 4)}, r"3.*4|4.*3"),
-        ({"actions": torch.zeros(5, dtype=torch.int64)}, r"action: expected 4 rows.*\(5,\)"),
-        ({"rewards": torch.zeros(3)}, r"reward: expected 4 rows.*\(3,\)"),
-        ({"rewards": torch.zeros(1)}, r"reward: expected 4 rows.*\(1,\)"),
-        ({"next_states": torch.zeros(3, 4)}, r"next_state: expected 4 rows.*\(3, 4\)"),
-        ({"dones": torch.zeros(5)}, r"done: expected 4 rows.*\(5,\)"),
-        ({"dones": torch.zeros(0)}, r"done: expected .* rows?, got .*\(0,\)"),
-        ({"truncations": torch.zeros(3)}, r"truncated: expected 4 rows.*\(3,\)"),
-        ({"truncations": torch.full((4,), 0.5)}, r"truncated: .*fraction"),
-        ({"dones": torch.tensor([0, 1, 2, 0])}, r"done: .*range"),
-        ({"dones": torch.zeros(4, 2)}, r"done: .*\(1,\).*\(4, 2\)"),
-        ({"rewards": torch.full((4,), 1e300, dtype=torch.float64)}, r"reward: .*range"),
-        ({"next_states": torch.zeros(4, 5)}, r"next_state: .*\(4,\).*\(4, 5\)"),
-        ({"states": None}, "state: .*None"),
-        ({"actions": None}, "action: .*None"),
-        ({"rewards": None}, "reward: .*None"),
-        ({"next_states": None}, "next_state: .*None"),
-        ({"dones": None}, "done: .*None"),
-        ({"rewards": 1.0}, r"reward: .*(leading dimension|rows)"),
-        ({"states": "x"}, "state: .*str"),
-        ({"rewards": [0.0] * 4}, "reward: .*list"),
+        ({"actions": torch.zeros(5, dtype=torch.int64)}, r"^actions: expected 4 rows.*\(5,\)"),
+        ({"rewards": torch.zeros(3)}, r"^rewards: expected 4 rows.*\(3,\)"),
+        ({"rewards": torch.zeros(1)}, r"^rewards: expected 4 rows.*\(1,\)"),
+        ({"next_states": torch.zeros(3, 4)}, r"^next_states: expected 4 rows.*\(3, 4\)"),
+        ({"dones": torch.zeros(5)}, r"^dones: expected 4 rows.*\(5,\)"),
+        ({"dones": torch.zeros(0)}, r"^dones: expected .* rows?, got .*\(0,\)"),
+        ({"truncations": torch.zeros(3)}, r"^truncations: expected 4 rows.*\(3,\)"),
+        ({"truncations": torch.full((4,), 0.5)}, r"^truncations: .*fraction"),
+        ({"dones": torch.tensor([0, 1, 2, 0])}, r"^dones: .*range"),
+        ({"dones": torch.zeros(4, 2)}, r"^dones: .*\(1,\).*\(4, 2\)"),
+        ({"rewards": torch.full((4,), 1e300, dtype=torch.float64)}, r"^rewards: .*range"),
+        ({"next_states": torch.zeros(4, 5)}, r"^next_states: .*\(4,\).*\(4, 5\)"),
+        ({"states": None}, "^states: .*None"),
+        ({"actions": None}, "^actions: .*None"),
+        ({"rewards": None}, "^rewards: .*None"),
+        ({"next_states": None}, "^next_states: .*None"),
+        ({"dones": None}, "^dones: .*None"),
+        ({"rewards": 1.0}, r"^rewards: .*(leading dimension|rows)"),
+        ({"states": "x"}, "^states: .*str"),
+        ({"rewards": [0.0] * 4}, "^rewards: .*list"),
     ],
 )
 def test_extend_with_bad_part_changes_nothing(
@@ -220,7 +220,7 @@ def test_extend_with_bad_part_changes_nothing(
 @pytest.mark.parametrize("started", [True, False], ids=["started", "new"])
 def test_extend_with_no_rows_says_so(started: bool) -> None:
     buffer = filled(ReplayBuffer, range(3 if started else 0), 5, seed=1)
-    with unchanged(buffer), pytest.raises(ValueError, match=r"state: expected at least 1 row.*0"):
+    with unchanged(buffer), pytest.raises(ValueError, match=r"^states: expected at least 1 row.*0"):
         buffer.extend(batch_of(range(4))[:0])
 
 
@@ -259,5 +259,5 @@ def test_extend_a_late_bad_row_changes_nothing() -> None:
     bad = batch_of(range(4))
     bad.actions = bad.actions.double()
     bad.actions[3] = 0.5
-    with unchanged(buffer), pytest.raises(ValueError, match=r"action: .*int64.*fraction"):
+    with unchanged(buffer), pytest.raises(ValueError, match=r"^actions: .*int64.*fraction"):
         buffer.extend(bad)

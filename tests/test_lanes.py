@@ -338,7 +338,7 @@ def test_extend_a_late_bad_row_changes_no_lane(lanes: list[int] | None) -> None:
     bad = stack(steps(*range(6)))
     bad.actions = bad.actions.double()
     bad.actions[5] = 0.5
-    with unchanged(buffer), pytest.raises(ValueError, match=r"action: .*fraction"):
+    with unchanged(buffer), pytest.raises(ValueError, match=r"^actions: .*fraction"):
         buffer.extend(bad, lanes=lanes)
 
 
@@ -363,7 +363,7 @@ def test_extend_whose_lanes_free_the_rows_changes_nothing() -> None:
     batch = stack(steps(20, 21))
     states = batch.states
     meddler = Meddler([2, 0], lambda: states.untyped_storage().resize_(0))
-    with unchanged(buffer), pytest.raises(ValueError, match=r"^state: "):
+    with unchanged(buffer), pytest.raises(ValueError, match=r"^states: "):
         buffer.extend(batch, lanes=meddler)
 
 
@@ -555,7 +555,7 @@ def test_extend_with_a_mistaken_name_says_which_was_meant(name: str, meant: str)
 
 def test_extend_first_by_time_and_environment_says_that_rows_are_flat() -> None:
     buffer = ReplayBuffer(12, num_envs=3)
-    with pytest.raises(ValueError, match=r"^reward: expected \(rows,\).*shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"^rewards: expected \(rows,\).*shape \(2, 3\)"):
         buffer.extend(
             states=torch.zeros(2, 3, 4),
             actions=torch.zeros(2, 3),

@@ -441,27 +441,6 @@ def test_run_garbage_that_uses_the_buffer_changes_no_batch() -> None:
 # Code that runs while a push reads
 
 
-def test_push_whose_tensor_loses_its_memory_meanwhile_is_refused() -> None:
-    buffer = ReplayBuffer(5)
-    buffer.push(Experience(torch.zeros(3), 0.0, 0.0, torch.zeros(3), False))
-    state = torch.ones(3)
-    meddler = Meddler(lambda: state.untyped_storage().resize_(0))
-    with unchanged(buffer), pytest.raises(ValueError, match=r"^state: .* other code changed"):
-        buffer.push(Experience(state, 0.0, 0.0, meddler, False))
-
-
-def test_push_whose_tensor_gets_other_memory_meanwhile_is_refused() -> None:
-    buffer = ReplayBuffer(5)
-    buffer.push(Experience(torch.zeros(3), 0.0, 0.0, torch.zeros(3), False))
-    state = torch.ones(3)
-
-    def act() -> None:
-        state.data = torch.full((3,), 2.0)
-
-    with unchanged(buffer), pytest.raises(ValueError, match=r"^state: .* other code changed"):
-        buffer.push(Experience(state, 0.0, 0.0, Meddler(act), False))
-
-
 def test_push_of_a_nest_that_shrinks_meanwhile_is_refused() -> None:
     buffer = ReplayBuffer(5)
     buffer.push(
@@ -483,7 +462,7 @@ def test_push_of_a_nest_that_shrinks_meanwhile_is_refused() -> None:
 def test_extend_of_more_rows_than_memory_has_names_the_field() -> None:
     endless = torch.zeros(1, 1).expand(2**62, 1)
     buffer = ReplayBuffer(8)
-    with pytest.raises(MemoryError, match=r"^state: 4611686018427387904 rows"):
+    with pytest.raises(MemoryError, match=r"^states: 4611686018427387904 rows"):
         buffer.extend(BatchExperience(endless, endless, endless, endless, endless))
     assert len(buffer) == 0
 
@@ -514,5 +493,5 @@ def test_sample_from_a_finalizer_of_a_sample_draws_anew() -> None:
 
 def test_push_masked_array_is_refused() -> None:
     masked = np.ma.masked_array([1.0, 2.0], [True, False])
-    with pytest.raises(ValueError, match=r"^state: .* got float64 of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"^state: .* got MaskedArray, .* \(2,\); use \.filled"):
         ReplayBuffer(3).push(Experience(masked, 0.0, 0.0, masked, False))

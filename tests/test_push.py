@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import itertools
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -259,15 +260,16 @@ def test_push_float_into_short_float_rounds_as_torch_does(value: float, dtype: t
         assert torch.equal(got[0], expected) or (got[0].isnan() and expected.isnan())
 
 
-def holds(dtype: torch.dtype, value: int) -> bool:
-    """Whether `dtype` has this number, from the definition of the format."""
+def nearest(dtype: torch.dtype, value: int) -> int | None:
+    """What `dtype` stores of an int, from the definition of the format; None out of its range."""
     if dtype == torch.bool:
-        return value in (0, 1)
+        return value if value in (0, 1) else None
     if not dtype.is_floating_point:
-        return torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max
+        return value if torch.iinfo(dtype).min <= value <= torch.iinfo(dtype).max else None
     precision = {torch.float16: 11, torch.bfloat16: 8, torch.float32: 24}[dtype]
-    significant = abs(value) // (value & -value) if value else 0
-    return significant < 2**precision and abs(value) <= torch.finfo(dtype).max
+    unit = 1 << max(0, abs(value).bit_length() - precision)
+    rounded = round(Fraction(value, unit)) * unit  # ties to even, as the formats do
+    return rounded if abs(rounded) <= torch.finfo(dtype).max else None
 
 
 near_powers = st.builds(
@@ -278,19 +280,51 @@ near_powers = st.builds(
 )
 
 
-@given(st.integers(-(2**63), 2**64 - 1) | near_powers, st.sampled_from(STORED_DTYPES))
-def test_push_int_where_another_dtype_is_stored_is_exact_or_refused(
-    value: int, dtype: torch.dtype
+near_ties = st.builds(
+    lambda power, bits, offset: (1 << power) + (1 << power - bits) + offset,
+    st.integers(25, 63),
+    st.sampled_from([8, 11, 24]),
+    st.sampled_from([-1, 0, 1]),
+)
+
+
+@given(
+    st.integers(-(2**63), 2**64 - 1) | near_powers | near_ties,
+    st.sampled_from(STORED_DTYPES),
+    st.sampled_from(["number", "tensor", "array"]),
+)
+def test_push_int_where_another_dtype_is_stored_is_rounded_by_floats_alone(
+    value: int, dtype: torch.dtype, kind: str
 ) -> None:
+    expected = nearest(dtype, value)
+    action: Any = value
+    if kind != "number":
+        array = np.array([value], np.int64 if value < 2**63 else np.uint64)
+        action = array if kind == "array" else torch.from_numpy(array)
     buffer = RolloutBuffer(2)
     buffer.push(step(action=torch.zeros(1, dtype=dtype)))
-    if holds(dtype, value):
-        buffer.push(step(action=value))
-        assert int(buffer.sample().actions[1].item()) == value
+    if expected is not None:
+        buffer.push(step(action=action))
+        assert int(buffer.sample().actions[1].item()) == expected
     else:
-        with pytest.raises(ValueError, match=rf"action.*{str(dtype)[6:]}.*{value}"):
-            buffer.push(step(action=value))
+        with pytest.raises(ValueError, match=rf"action.*{str(dtype)[6:]}.*out of range"):
+            buffer.push(step(action=action))
         assert len(buffer) == 1
+
+
+@pytest.mark.parametrize("reward", [2**24 + 1, 2**53 + 1, -(2**63), 2**64 - 1, 10**18 + 7])
+@pytest.mark.parametrize("kind", ["number", "tensor", "array", "batch"])
+def test_push_int_reward_beyond_float32_is_rounded_as_a_float_is(kind: str, reward: int) -> None:
+    array = np.array([reward], np.int64 if reward < 2**63 else np.uint64)
+    given: Any = {"number": reward, "tensor": torch.from_numpy(array)}.get(kind, array)
+    buffer = RolloutBuffer(3)
+    for _ in range(2):  # the first and one after it
+        if kind == "batch":
+            flag = np.zeros(1, bool)
+            buffer.extend(states=array, actions=array, rewards=given, next_states=array, dones=flag)
+        else:
+            buffer.push(step(reward=given))
+    assert buffer.sample().rewards.flatten().tolist() == [float(np.float32(reward))] * 2
 
 
 @pytest.mark.parametrize(

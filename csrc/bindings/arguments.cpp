@@ -56,11 +56,11 @@ std::uint32_t read_lane(py::handle lane, std::uint32_t num_lanes) {
 
 std::vector<std::uint32_t> read_lanes(py::handle lanes, std::uint32_t num_lanes) {
   BorrowedArray array;
-  array.borrow(lanes.ptr(), "lanes");
-  const ArrayView& view = array.view();
+  array.prepare(lanes.ptr(), "lanes");
+  const ArrayView& view = array.look("lanes");
   const bool whole = view.dtype != DType::kBool && view.dtype < DType::kFloat16;
   if (!whole || view.ndim != 1) {
-    throw ValueError("lanes: expected an int for each row, got " + describe(lanes.ptr()));
+    throw ValueError("lanes: expected ints (k,), got " + describe(lanes.ptr()));
   }
   std::vector<std::int64_t> numbers(static_cast<std::size_t>(view.shape[0]));
   const Misfit misfit =

@@ -72,8 +72,9 @@ constexpr std::size_t kLargeBatch = std::size_t{512} << 10;
 
 RowReader& Buffer::idle_reader() {
   if (idle_readers_.empty()) {
-    idle_readers_.push_back(std::make_unique<RowReader>(
-        storage_->layout(), trees_, storage_->takes_columns() ? options_.device : nullptr));
+    idle_readers_.push_back(
+        std::make_unique<RowReader>(storage_->layout(), trees_, schema_.batch_names,
+                                    storage_->takes_columns() ? options_.device : nullptr));
   }
   return *idle_readers_.back();
 }
@@ -181,38 +182,35 @@ void Buffer::refuse_full(std::uint32_t lane, std::uint64_t size, std::size_t row
 }
 
 void Buffer::push(py::handle experience, py::handle lane) {
-  const std::uint32_t number =
-      read_lane(lane, options_.num_lanes);  // can run code, which can push other types
-  PyTypeObject* type = Py_TYPE(experience.ptr());
-  if (!known_type_.is(type)) {
-    schema_.check_type(py::handle(reinterpret_cast<PyObject*>(type)));
-    known_type_.learn(type);
-  }
+  // All that can run code comes before the lock, and what is only looked at after it.
+  const std::uint32_t number = read_lane(lane, options_.num_lanes);
   const LaneOrder order = {.lanes = &number, .num_lanes = options_.num_lanes};
+  if (!known_type_.is(Py_TYPE(experience.ptr()))) learn_type(experience);
   AttributeValues values;  // held to the end: what is peeked looks into them
-  if (known_type_.is_plain(type)) {
-    known_type_.read(experience.ptr(), values);
-    // From here no other code runs, unless it has to wait.
-    if (!gather_lock_.wait() && idle_reader().peek_row(values)) {
+  if (known_type_.read(experience.ptr(), values)) {
+    gather_lock_.wait();
+    if (idle_reader().peek_row(values)) {
       require_room(order, 1);
       return storage_->append(order, idle_reader().source(), 1);
     }
   }
   ReaderLease reader(*this);
-  reader->read_row(experience.ptr());
-  if (append_from_device(*reader, {number, 1}, 1)) return;
-  if (gather_lock_.wait()) reader->check_again();
-  require_room(order, 1);
-  storage_->append(order, reader->source(), 1);
+  reader->prepare_row(experience.ptr());
+  gather_lock_.wait();
+  append(*reader, order, {number, 1}, reader->look());
 }
 
-bool Buffer::append_from_device(RowReader& reader, LaneRange lanes, std::size_t rows) {
-  if (!reader.has_device_rows()) return false;
-  const bool all = lanes.count == options_.num_lanes;
-  const LaneOrder order = {.lanes = all ? nullptr : &lanes.first, .num_lanes = options_.num_lanes};
+void Buffer::learn_type(py::handle experience) {
+  const py::object type = py::type::of(experience);  // held: what runs can give it another
+  schema_.check_type(type);
+  known_type_.learn(reinterpret_cast<PyTypeObject*>(type.ptr()));
+}
+
+void Buffer::append(const RowReader& reader, const LaneOrder& order, LaneRange lanes,
+                    std::size_t rows) {
   require_room(order, rows);
+  if (!reader.has_device_rows()) return storage_->append(order, reader.source(), rows);
   storage_->append_columns(lanes, rows / lanes.count, reader.mixed_source());
-  return true;
 }
 
 void Buffer::extend(const CallArguments& call) {
@@ -229,9 +227,11 @@ void Buffer::extend(const CallArguments& call) {
   if (parts.is_none()) return;  // a buffer that was never filled
   if (PyDict_Check(parts.ptr()) == 0) return extend_from(py::cast<Buffer&>(parts), batch[1]);
   const auto named = py::reinterpret_borrow<py::dict>(parts);
+  std::vector<py::object> held(columns.size());  // whoever finds the dict can empty it
   for (std::size_t i = 0; i < columns.size(); ++i) {
     columns[i] = PyDict_GetItemWithError(named.ptr(), reader->names()[i].ptr());
     if (columns[i] == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    held[i] = py::reinterpret_borrow<py::object>(columns[i]);
   }
   append_rows(*reader, columns, batch[1]);
 }
@@ -259,11 +259,12 @@ bool Buffer::find_columns(const CallArguments& call, std::vector<PyObject*>& col
 
 void Buffer::append_rows(RowReader& reader, const std::vector<PyObject*>& columns,
                          py::handle lanes) {
-  // Before the rows: reading lanes can run code, and nothing may after the rows were read.
   const bool in_turn = lanes.is_none();
   const std::vector<std::uint32_t> numbers =
       in_turn ? std::vector<std::uint32_t>() : read_lanes(lanes, options_.num_lanes);
-  const std::size_t rows = reader.read_rows(columns);
+  reader.prepare_rows(columns, !in_turn);
+  gather_lock_.wait();
+  const std::size_t rows = reader.look();
   if (in_turn && rows % options_.num_lanes != 0) {
     throw ValueError("batch: expected a multiple of " + std::to_string(options_.num_lanes) +
                      " rows, one for each environment and step, got " + std::to_string(rows) +
@@ -273,13 +274,9 @@ void Buffer::append_rows(RowReader& reader, const std::vector<PyObject*>& column
     throw ValueError("lanes: expected an int for each of " + std::to_string(rows) + " rows, got " +
                      std::to_string(numbers.size()));
   }
-  if (in_turn && append_from_device(reader, {0, options_.num_lanes}, rows)) return;
-  if (reader.has_device_rows()) reader.bring_to_host();
   const LaneOrder order = {.lanes = in_turn ? nullptr : numbers.data(),
                            .num_lanes = options_.num_lanes};
-  if (gather_lock_.wait()) reader.check_again();
-  require_room(order, rows);
-  storage_->append(order, reader.source(), rows);
+  append(reader, order, {0, options_.num_lanes}, rows);
 }
 
 void Buffer::end_episodes(py::handle lanes) {
@@ -336,23 +333,24 @@ py::object Buffer::take(std::size_t start, std::size_t count) {
   });
 }
 
-py::object Buffer::sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
+py::object Buffer::sample_sequences(py::handle batch_size, std::size_t length, std::size_t burn_in,
                                     const std::string& boundary,
                                     const std::vector<std::size_t>& first_fields) {
+  const std::size_t count = read_size(batch_size, "batch_size");
   settle_seed();
   const SequenceSpec spec = {
       .length = length, .burn_in = burn_in, .boundary = read_boundary(boundary)};
   const auto require_starts = [&] {
     const std::uint64_t starts = storage_->count_sequences(spec);
-    if (batch_size <= starts) return;
+    if (count <= starts) return;
     throw ValueError("batch_size: expected at most " + std::to_string(starts) +
                      ", the number of sequences of " + std::to_string(length) +
                      " steps in the buffer (boundary='" + boundary + "'), got " +
-                     std::to_string(batch_size));
+                     std::to_string(count));
   };
   require_starts();
   const Plan plan = plan_sequences(first_fields);
-  const BatchExtent extent = {.rows = batch_size, .steps = burn_in + length, .is_sequences = true};
+  const BatchExtent extent = {.rows = count, .steps = burn_in + length, .is_sequences = true};
   return make_batch(plan, extent, [&](BatchMemory memory, const PartRunner* runner) {
     require_starts();
     SequenceTarget target = {.steps = target_of(plan, memory, 1, columns_),
@@ -363,7 +361,7 @@ py::object Buffer::sample_sequences(std::size_t batch_size, std::size_t length, 
     add_columns(plan, memory, false, 1, first_columns_);
     target.firsts.columns = first_columns_.data();
     target.firsts.num_columns = static_cast<std::uint32_t>(first_columns_.size());
-    storage_->sample_sequences(spec, batch_size, target, runner);
+    storage_->sample_sequences(spec, count, target, runner);
     storage_->lanes().count_draw();
   });
 }

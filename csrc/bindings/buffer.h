@@ -102,8 +102,8 @@ class Buffer {
   /// is_first. Of the fields in `first_fields` there is the first step alone. `length` is at least
   /// 1, and neither it nor `burn_in` exceeds a lane. Throws ValueError when there are too few
   /// starts, or for an unknown boundary.
-  pybind11::object sample_sequences(std::size_t batch_size, std::size_t length, std::size_t burn_in,
-                                    const std::string& boundary,
+  pybind11::object sample_sequences(pybind11::handle batch_size, std::size_t length,
+                                    std::size_t burn_in, const std::string& boundary,
                                     const std::vector<std::size_t>& first_fields);
   void clear();
   /// How many rows were ever stored in all lanes, also those that are gone. O(lanes).
@@ -167,8 +167,10 @@ class Buffer {
                        const Locate& locate, const Fill& fill);
   void queue_copies(const Plan& plan, BatchExtent extent, const BatchLayout& layout,
                     BatchMemory memory, bool in_one_piece);
-  /// Stores what the reader has on the device, if the storage can; returns whether.
-  bool append_from_device(RowReader& reader, LaneRange lanes, std::size_t rows);
+  /// Stores the rows that the reader looked at, `lanes` in order, where they are.
+  void append(const RowReader& reader, const LaneOrder& order, LaneRange lanes, std::size_t rows);
+  /// Checks another type of experience, and learns it. Runs code.
+  void learn_type(pybind11::handle experience);
   /// The fields that come for each step, or for the first alone.
   void add_columns(const Plan& plan, BatchMemory memory, bool each_step, std::uint32_t n_step,
                    std::vector<Column>& columns) const;

@@ -38,7 +38,7 @@ void without_gil(const Work& work) {
 
 }  // namespace
 
-bool GatherLock::wait_turn() {
+void GatherLock::wait_turn() {
   free_after_fork();
   const std::uint64_t turn = next_turn_++;
   const auto is_my_turn = [&] { return !gathering_ && turn_ == turn; };
@@ -55,7 +55,6 @@ bool GatherLock::wait_turn() {
   }
   ++turn_;
   if (has_queue()) tell_waiters();
-  return true;
 }
 
 void GatherLock::tell_waiters() {

@@ -29,8 +29,11 @@ class GatherLock {
   GatherLock(const GatherLock&) = delete;
   GatherLock& operator=(const GatherLock&) = delete;
 
-  /// Returns when nobody gathers, and says whether other code may have run until then.
-  bool wait() { return gathering_ && wait_turn(); }
+  /// Returns when nobody gathers. Other code can run until then, and none does where it need not
+  /// wait: a call waits before it looks at what such code could change.
+  void wait() {
+    if (gathering_) wait_turn();
+  }
   /// The same for who is going to gather: after all who wait already.
   void wait_to_gather() {
     if (gathering_ || has_queue()) wait_turn();
@@ -48,7 +51,7 @@ class GatherLock {
   };
 
   bool has_queue() const { return next_turn_ != turn_; }
-  bool wait_turn();
+  void wait_turn();
   void tell_waiters();
   void free_after_fork();
 

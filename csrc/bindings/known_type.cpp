@@ -3,18 +3,21 @@
 #include <structmember.h>
 
 #include <optional>
+#include <utility>
 
 namespace py = pybind11;
 
 namespace velora {
 namespace {
 
+constexpr Py_ssize_t kElsewhere = -1;
+
 /// Where the objects of a type have an attribute: in a slot, from the start of the object, or
 /// elsewhere. Nothing where looking it up would not be plain.
-std::optional<Py_ssize_t> find_slot(PyTypeObject* type, py::handle name, Py_ssize_t elsewhere) {
+std::optional<Py_ssize_t> find_slot(PyTypeObject* type, py::handle name) {
   // What the type or one of its bases has under that name, as it stands there.
   const auto found = py::reinterpret_borrow<py::object>(_PyType_Lookup(type, name.ptr()));
-  if (!found || Py_TYPE(found.ptr())->tp_descr_get == nullptr) return elsewhere;
+  if (!found || Py_TYPE(found.ptr())->tp_descr_get == nullptr) return kElsewhere;
   if (Py_TYPE(found.ptr()) != &PyMemberDescr_Type) return std::nullopt;
   const auto* descriptor = reinterpret_cast<PyMemberDescrObject*>(found.ptr());
   const PyMemberDef& member = *descriptor->d_member;
@@ -31,14 +34,15 @@ void KnownType::learn(PyTypeObject* type) {
   const unsigned int version = type->tp_version_tag;
   bool plain = version != 0 && type->tp_getattro == PyObject_GenericGetAttr &&
                names_.size() <= AttributeValues::kMax;
-  std::vector<Py_ssize_t> slots;
+  std::vector<Slot> slots;
   for (std::size_t i = 0; plain && i < names_.size(); ++i) {
-    const std::optional<Py_ssize_t> slot = find_slot(type, names_[i], kNoSlot);
-    plain = slot.has_value();
-    slots.push_back(slot.value_or(kNoSlot));
+    const std::optional<Py_ssize_t> offset = find_slot(type, names_[i]);
+    plain = offset.has_value();
+    if (plain && *offset != kElsewhere) slots.push_back({.attribute = i, .offset = *offset});
   }
-  // Only now: what ran meanwhile can have learned another type.
-  type_ = object;
+  // Only now, and all at once: what ran meanwhile can have learned another type, and what the old
+  // type's end runs will.
+  const py::object old = std::exchange(type_, object);
   version_ = version;
   plain_ = plain;
   slots_ = std::move(slots);

@@ -2,7 +2,9 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -20,8 +22,13 @@ class AttributeValues {
   AttributeValues(const AttributeValues&) = delete;
   AttributeValues& operator=(const AttributeValues&) = delete;
 
-  /// Takes over a reference, or null for an attribute that is not there.
-  void add(PyObject* value) { values_[size_++] = value; }
+  /// Makes room for so many, at most kMax. Precondition: there are none.
+  void resize(std::size_t size) {
+    std::fill_n(values_, size, nullptr);
+    size_ = size;
+  }
+  /// Steals a reference, or null for an attribute that is not there.
+  void set(std::size_t i, PyObject* value) { values_[i] = value; }
   PyObject* operator[](std::size_t i) const { return values_[i]; }
 
  private:
@@ -41,29 +48,47 @@ class KnownType {
   bool is(PyTypeObject* type) const { return reinterpret_cast<PyObject*>(type) == type_.ptr(); }
   /// Can run code, which can learn another type.
   void learn(PyTypeObject* type);
-  /// Whether this is the type, and plain. Looks at it again where it was changed since, which can
-  /// run code.
-  bool is_plain(PyTypeObject* type) {
-    if (is(type) && type->tp_version_tag != version_) learn(type);
-    return is(type) && plain_ && type->tp_version_tag == version_;
-  }
-  /// All attributes of an object. Precondition: is_plain() of its type, and no code ran since. Can
-  /// run code: that of keys in the object's dict which are no plain str, or of a default in its
-  /// type that became a descriptor.
-  void read(PyObject* object, AttributeValues& values) const {
-    for (std::size_t i = 0; i < slots_.size(); ++i) values.add(get(object, i));
+  /// Holds all attributes of an object in `values`, null for one that is not there. Returns false
+  /// where its type is not this one or not plain. Examines a type again that was changed since.
+  ///
+  /// Can run code, which can learn another type or give the object one: that of keys in the dicts
+  /// of the object and its type which are no plain str, and of a default in the type that became a
+  /// descriptor. So slots come first: their offsets are used before anything else can run.
+  bool read(PyObject* object, AttributeValues& values) {
+    if (is(Py_TYPE(object)) && Py_TYPE(object)->tp_version_tag != version_) learn(Py_TYPE(object));
+    if (!is(Py_TYPE(object)) || !plain_ || Py_TYPE(object)->tp_version_tag != version_) {
+      return false;
+    }
+    values.resize(names_.size());
+    const std::uint32_t in_slots = read_slots(object, values);
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+      if ((in_slots >> i & 1) == 0) values.set(i, look_up(object, names_[i].ptr()));
+    }
+    return true;
   }
 
  private:
-  static constexpr Py_ssize_t kNoSlot = -1;
+  /// Where the objects of the type have an attribute, from their start.
+  struct Slot {
+    std::size_t attribute;
+    Py_ssize_t offset;
+  };
 
-  PyObject* get(PyObject* object, std::size_t i) const {
-    if (slots_[i] != kNoSlot) {
-      PyObject* value = *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + slots_[i]);
+  /// Runs no code. Returns a bit for each attribute that has a slot, empty or not.
+  std::uint32_t read_slots(PyObject* object, AttributeValues& values) const {
+    std::uint32_t found = 0;
+    for (const Slot& slot : slots_) {
+      PyObject* value =
+          *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + slot.offset);
       Py_XINCREF(value);
-      return value;
+      values.set(slot.attribute, value);
+      found |= std::uint32_t{1} << slot.attribute;
     }
-    PyObject* value = PyObject_GenericGetAttr(object, names_[i].ptr());
+    return found;
+  }
+
+  static PyObject* look_up(PyObject* object, PyObject* name) {
+    PyObject* value = PyObject_GenericGetAttr(object, name);
     if (value == nullptr) PyErr_Clear();
     return value;
   }
@@ -72,7 +97,7 @@ class KnownType {
   pybind11::object type_;
   unsigned int version_ = 0;  // Python gives a type another one after each change
   bool plain_ = false;
-  std::vector<Py_ssize_t> slots_;  // from the start of the object; kNoSlot: in none
+  std::vector<Slot> slots_;
 };
 
 }  // namespace velora

@@ -211,11 +211,19 @@ PYBIND11_MODULE(_core, m) {
         "A uint8 tensor that looks into `data`: for whoever only reads it.");
 
   m.def(
+      "check_lanes",
+      [](py::handle lanes, std::uint32_t num_lanes) {
+        if (!lanes.is_none()) velora::read_lanes(lanes, num_lanes);
+      },
+      py::arg("lanes"), py::arg("num_lanes"),
+      "Raises ValueError for what is neither an array of lanes nor None.");
+
+  m.def(
       "inspect",
       [](py::handle value, const std::string& field) {
         velora::BorrowedArray array;
-        array.borrow(value.ptr(), field.c_str());
-        const velora::ArrayView& view = array.view();
+        array.prepare(value.ptr(), field.c_str());
+        const velora::ArrayView& view = array.look(field.c_str());
         return py::make_tuple(
             velora::name_of(view.dtype),
             py::tuple(py::cast(std::vector<std::int64_t>(view.shape, view.shape + view.ndim))));

@@ -15,8 +15,6 @@ namespace py = pybind11;
 namespace velora {
 namespace {
 
-const std::string kDoneName = "done";
-const std::string kTruncatedName = "truncated";
 const Field kFlag = {
     .name = "", .role = Role::kExtra, .dtype = DType::kBool, .shape = {1}, .nbytes = 1};
 
@@ -36,11 +34,15 @@ bool row_fits(const Field& field, const std::int64_t* shape, std::size_t ndim) {
 /// A nest of another form. `expected` is the dict's keys or the tuple's length.
 [[noreturn]] void refuse_entries(const std::string& path, const char* kind,
                                  const std::string& expected, PyObject* value) {
-  std::string got = describe(value);
+  std::string got;
   if (PyDict_Check(value) != 0) {
     got = "dict of " + std::string(py::str(py::list(py::handle(value).attr("keys")())));
   } else if (PyTuple_Check(value) != 0) {
     got = "tuple of " + std::to_string(PyTuple_GET_SIZE(value));
+  } else if (PyList_Check(value) != 0) {
+    got = "list of " + std::to_string(PyList_GET_SIZE(value)) + "; use a " + kind;
+  } else {
+    got = describe_with_hint(value);
   }
   throw ValueError(path + ": expected a " + kind + " of " + expected + ", got " + got);
 }
@@ -51,8 +53,6 @@ const char* reason(Misfit misfit) {
       return "it would lose its fraction";
     case Misfit::kRange:
       return "it is out of range";
-    case Misfit::kPrecision:
-      return "it would be rounded";
     case Misfit::kNone:
       break;
   }
@@ -61,7 +61,8 @@ const char* reason(Misfit misfit) {
 
 }  // namespace
 
-RowReader::RowReader(const RowLayout& layout, const py::dict& trees, const TorchDevice* device)
+RowReader::RowReader(const RowLayout& layout, const py::dict& trees,
+                     const std::vector<std::string>& batch_names, const TorchDevice* device)
     : layout_(layout),
       device_(device),
       leaves_(layout.fields().size()),
@@ -70,43 +71,40 @@ RowReader::RowReader(const RowLayout& layout, const py::dict& trees, const Torch
   for (const auto& [name, tree] : trees) {
     const auto text = py::cast<std::string>(name);
     names_.push_back(intern(text));
-    trees_.push_back(parse(tree, text));
+    trees_.push_back(parse(tree, {text, batch_names.at(trees_.size())}));
   }
-  names_.push_back(intern(kDoneName));
-  names_.push_back(intern(kTruncatedName));
+  done_.label = {"done", batch_names.at(trees_.size())};
+  truncated_.label = {"truncated", batch_names.at(trees_.size() + 1)};
+  names_.push_back(intern(done_.label.one));
+  names_.push_back(intern(truncated_.label.one));
 }
 
-RowReader::Node RowReader::parse(py::handle tree, const std::string& path) {
+RowReader::Node RowReader::parse(py::handle tree, const Label& label) {
   Node node;
-  node.path = path;
+  node.label = label;
   if (py::isinstance<py::dict>(tree)) {
     node.kind = Node::Kind::kDict;
     for (const auto& [key, child] : py::reinterpret_borrow<py::dict>(tree)) {
       node.keys.push_back(py::reinterpret_borrow<py::object>(key));
-      node.children.push_back(parse(child, path + "[" + std::string(py::repr(key)) + "]"));
+      node.children.push_back(parse(child, label + ("[" + std::string(py::repr(key)) + "]")));
     }
   } else if (py::isinstance<py::tuple>(tree)) {
     node.kind = Node::Kind::kTuple;
     for (const auto& child : py::reinterpret_borrow<py::tuple>(tree)) {
       node.children.push_back(
-          parse(child, path + "[" + std::to_string(node.children.size()) + "]"));
+          parse(child, label + ("[" + std::to_string(node.children.size()) + "]")));
     }
   } else {
     node.field = py::cast<std::size_t>(tree);
+    leaves_.at(node.field).label = label;
   }
   return node;
 }
 
-void RowReader::start_reading(bool stacked) {
-  stacked_ = stacked;
-  code_ran_ = false;
-  count_ = stacked ? 0 : 1;  // the first array says how many
-  num_on_device_ = 0;
-}
-
-void RowReader::read_row(PyObject* source) {
-  start_reading(false);
-  // All of them first: looking one up can run code, and none may change what was read of another.
+void RowReader::prepare_row(PyObject* source) {
+  stacked_ = false;
+  to_host_ = false;
+  // All of them first: looking one up can run code that drops another from the object.
   std::vector<py::object> values;
   for (std::size_t i = 0; i <= trees_.size(); ++i) {
     values.push_back(py::reinterpret_steal<py::object>(PyObject_GetAttr(source, names_[i].ptr())));
@@ -123,17 +121,11 @@ void RowReader::read_row(PyObject* source) {
     }
   }
   for (std::size_t i = 0; i < trees_.size(); ++i) visit(trees_[i], values[i].ptr());
-  read_leaf(kDoneName, values.back().ptr(), kFlag, done_);
-  if (truncated) {
-    read_leaf(kTruncatedName, truncated.ptr(), kFlag, truncated_);
-  } else {
-    truncated_.rows = nullptr;
-  }
-  finish();
+  prepare_leaf(values.back().ptr(), kFlag, done_);
+  if (truncated) prepare_leaf(truncated.ptr(), kFlag, truncated_);
 }
 
 bool RowReader::peek_row(const AttributeValues& values) {
-  count_ = 1;
   num_on_device_ = 0;
   for (std::size_t i = 0; i < trees_.size(); ++i) {
     if (trees_[i].kind != Node::Kind::kLeaf) return false;
@@ -163,79 +155,45 @@ bool RowReader::peek_leaf(PyObject* value, const Field& field, Leaf& leaf) {
   return copy_elements(view, field.dtype, leaf.converted.data()) == Misfit::kNone;
 }
 
-void RowReader::finish() {
-  require_unchanged();
-  point_at_rows();
-}
-
 void RowReader::point_at_rows() {
   for (std::size_t f = 0; f < leaves_.size(); ++f) field_rows_[f] = leaves_[f].rows;
   source_ = {.fields = field_rows_.data(), .done = done_.rows, .truncated = truncated_.rows};
 }
 
-void RowReader::check_again() {
-  code_ran_ = true;
-  require_unchanged();
-}
-
-void RowReader::require_unchanged() const {
-  if (!code_ran_) return;
-  const auto is_there = [&](const Leaf& leaf) {
-    if (leaf.on_device) return device_memory(leaf.on_device.ptr(), *device_) == leaf.rows;
-    const bool in_place = leaf.rows != nullptr && leaf.rows == leaf.array.view().data;
-    return !in_place || leaf.array.still_there();
-  };
-  const auto check = [&](const std::string& name, const Leaf& leaf) {
-    if (!is_there(leaf)) {
-      throw ValueError(name +
-                       ": expected an array that stays as it is while it is read, got one "
-                       "that other code changed");
-    }
-  };
-  for (std::size_t f = 0; f < leaves_.size(); ++f) check(layout_.fields()[f].name, leaves_[f]);
-  check(kDoneName, done_);
-  check(kTruncatedName, truncated_);
-}
-
-std::size_t RowReader::read_rows(std::span<PyObject* const> columns) {
-  start_reading(true);
+void RowReader::prepare_rows(std::span<PyObject* const> columns, bool to_host) {
+  stacked_ = true;
+  to_host_ = to_host;
   for (std::size_t i = 0; i < trees_.size(); ++i) {
     if (columns[i] == nullptr) {
-      throw ValueError(trees_[i].path + ": expected a batch of this field, got none");
+      throw ValueError(trees_[i].label.many + ": expected a batch of this field, got none");
     }
     visit(trees_[i], columns[i]);
   }
   PyObject* done = columns[trees_.size()];
-  if (done == nullptr) throw ValueError(kDoneName + ": expected a batch of flags, got none");
-  read_leaf(kDoneName, done, kFlag, done_);
+  if (done == nullptr) throw ValueError(done_.label.many + ": expected a batch of flags, got none");
+  prepare_leaf(done, kFlag, done_);
   PyObject* truncated = columns[trees_.size() + 1];
-  if (truncated != nullptr && truncated != Py_None) {
-    read_leaf(kTruncatedName, truncated, kFlag, truncated_);
-  } else {
-    truncated_.rows = nullptr;
-  }
-  finish();
-  return count_;
+  if (truncated != nullptr && truncated != Py_None) prepare_leaf(truncated, kFlag, truncated_);
 }
 
 void RowReader::visit(const Node& node, PyObject* value) {
   // Reading an entry can run code that drops its siblings or the nest.
   const auto alive = py::reinterpret_borrow<py::object>(value);
+  const std::string& path = name(node.label);
   switch (node.kind) {
     case Node::Kind::kLeaf:
-      read_leaf(node.path, value, layout_.fields()[node.field], leaves_[node.field]);
+      prepare_leaf(value, layout_.fields()[node.field], leaves_[node.field]);
       return;
     case Node::Kind::kDict:
-      code_ran_ = true;  // keys may compare as they like
       if (PyDict_Check(value) == 0 ||
           PyDict_GET_SIZE(value) != static_cast<py::ssize_t>(node.keys.size())) {
-        refuse_entries(node.path, "dict", py::str(py::list(py::cast(node.keys))), value);
+        refuse_entries(path, "dict", py::str(py::list(py::cast(node.keys))), value);
       }
       for (std::size_t i = 0; i < node.keys.size(); ++i) {
         PyObject* child = PyDict_GetItemWithError(value, node.keys[i].ptr());
         if (child == nullptr) {
           if (PyErr_Occurred() != nullptr) throw py::error_already_set();
-          refuse_entries(node.path, "dict", py::str(py::list(py::cast(node.keys))), value);
+          refuse_entries(path, "dict", py::str(py::list(py::cast(node.keys))), value);
         }
         visit(node.children[i], child);
       }
@@ -243,7 +201,7 @@ void RowReader::visit(const Node& node, PyObject* value) {
     case Node::Kind::kTuple:
       if (PyTuple_Check(value) == 0 ||
           PyTuple_GET_SIZE(value) != static_cast<py::ssize_t>(node.children.size())) {
-        refuse_entries(node.path, "tuple", std::to_string(node.children.size()), value);
+        refuse_entries(path, "tuple", std::to_string(node.children.size()), value);
       }
       for (std::size_t i = 0; i < node.children.size(); ++i) {
         visit(node.children[i], PyTuple_GET_ITEM(value, static_cast<py::ssize_t>(i)));
@@ -252,63 +210,47 @@ void RowReader::visit(const Node& node, PyObject* value) {
   }
 }
 
-void RowReader::read_leaf(const std::string& path, PyObject* value, const Field& field,
-                          Leaf& leaf) {
-  if (device_ == nullptr || !read_on_device(path, value, field, leaf)) {
-    read_on_host(path, value, field, leaf);
+void RowReader::prepare_leaf(PyObject* value, const Field& field, Leaf& leaf) {
+  leaf.value = py::reinterpret_borrow<py::object>(value);
+  if (device_ != nullptr && !to_host_) {
+    leaf.on_device = prepare_on_device(value, field.dtype, *device_);
+    if (leaf.on_device) return;
   }
+  leaf.array.prepare(value, name(leaf.label).c_str());
 }
 
-bool RowReader::read_on_device(const std::string& path, PyObject* value, const Field& field,
-                               Leaf& leaf) {
-  auto tensor = py::reinterpret_borrow<py::object>(value);
-  std::vector<std::int64_t> shape;
-  const std::byte* rows = device_tensor(tensor, field.dtype, *device_, shape);
-  if (rows == nullptr) return false;
-  code_ran_ = true;  // calls of torch let other threads run
-  check_shape(path, value, field, shape);
-  leaf.rows = rows;
-  leaf.on_device = std::move(tensor);
-  ++num_on_device_;
-  return true;
-}
-
-MixedSource RowReader::mixed_source() const {
-  for (std::size_t f = 0; f < leaves_.size(); ++f) {
-    on_device_[f] = static_cast<bool>(leaves_[f].on_device);
-  }
-  return {.rows = source_,
-          .on_device = on_device_.get(),
-          .done_on_device = static_cast<bool>(done_.on_device),
-          .truncated_on_device = static_cast<bool>(truncated_.on_device)};
-}
-
-void RowReader::bring_to_host() {
-  const auto bring = [&](const std::string& path, const Field& field, Leaf& leaf) {
-    if (!leaf.on_device) return;
-    const py::object tensor = std::move(leaf.on_device);
-    read_on_host(path, tensor.ptr(), field, leaf);
-  };
-  for (std::size_t f = 0; f < leaves_.size(); ++f) {
-    bring(layout_.fields()[f].name, layout_.fields()[f], leaves_[f]);
-  }
-  bring(kDoneName, kFlag, done_);
-  bring(kTruncatedName, kFlag, truncated_);
+std::size_t RowReader::look() {
+  count_ = stacked_ ? 0 : 1;  // the first array says how many
   num_on_device_ = 0;
-  finish();
+  for (std::size_t f = 0; f < leaves_.size(); ++f) look_at(layout_.fields()[f], leaves_[f]);
+  look_at(kFlag, done_);
+  look_at(kFlag, truncated_);
+  point_at_rows();
+  return count_;
 }
 
-void RowReader::read_on_host(const std::string& path, PyObject* value, const Field& field,
-                             Leaf& leaf) {
-  leaf.on_device = py::object();
-  leaf.array.borrow(value, path.c_str());
-  code_ran_ |= leaf.array.ran_code();
-  const ArrayView& view = leaf.array.view();
-  check_shape(path, value, field, {view.shape, static_cast<std::size_t>(view.ndim)});
-  if (view.dtype == field.dtype && view.is_contiguous()) {
+void RowReader::look_at(const Field& field, Leaf& leaf) {
+  leaf.rows = nullptr;
+  if (!leaf.value) return;
+  const char* const path = name(leaf.label).c_str();
+  if (leaf.on_device) {
+    const ArrayView view = look_on_device(leaf.on_device.ptr(), field.dtype, *device_, path);
+    check_shape(view, field, leaf);
     leaf.rows = view.data;
+    ++num_on_device_;
     return;
   }
+  const ArrayView& view = leaf.array.look(path);
+  check_shape(view, field, leaf);
+  if (view.dtype == field.dtype && view.is_contiguous()) {
+    leaf.rows = view.data;
+  } else {
+    convert(view, field, leaf);
+  }
+}
+
+void RowReader::convert(const ArrayView& view, const Field& field, Leaf& leaf) {
+  const std::string& path = name(leaf.label);
   if (count_ > leaf.converted.max_size() / field.nbytes) {
     throw MemoryError(path + ": " + std::to_string(count_) + " rows do not fit into memory");
   }
@@ -321,37 +263,50 @@ void RowReader::read_on_host(const std::string& path, PyObject* value, const Fie
   const Misfit misfit = copy_elements(view, field.dtype, leaf.converted.data());
   if (misfit != Misfit::kNone) {
     throw ValueError(path + ": expected a value that " + name_of(field.dtype) + " holds, got " +
-                     describe(value) + " (" + reason(misfit) +
+                     describe(leaf.value.ptr()) + " (" + reason(misfit) +
                      "; the first experience set the dtype)");
   }
   leaf.rows = leaf.converted.data();
 }
 
-void RowReader::check_shape(const std::string& path, PyObject* value, const Field& field,
-                            std::span<const std::int64_t> shape) {
+MixedSource RowReader::mixed_source() const {
+  for (std::size_t f = 0; f < leaves_.size(); ++f) {
+    on_device_[f] = static_cast<bool>(leaves_[f].on_device);
+  }
+  return {.rows = source_,
+          .on_device = on_device_.get(),
+          .done_on_device = static_cast<bool>(done_.on_device),
+          .truncated_on_device = static_cast<bool>(truncated_.on_device)};
+}
+
+void RowReader::check_shape(const ArrayView& view, const Field& field, const Leaf& leaf) {
+  const std::string& path = name(leaf.label);
+  const auto ndim = static_cast<std::size_t>(view.ndim);
   if (!stacked_) {
-    if (!row_fits(field, shape.data(), shape.size())) {
-      throw ValueError(path + ": expected shape " + shape_of(field) + ", got " + describe(value));
+    if (!row_fits(field, view.shape, ndim)) {
+      throw ValueError(path + ": expected shape " + shape_of(field) + ", got " +
+                       describe(leaf.value.ptr()));
     }
     return;
   }
-  if (shape.empty() || !row_fits(field, shape.data() + 1, shape.size() - 1)) {
+  if (ndim == 0 || !row_fits(field, view.shape + 1, ndim - 1)) {
     throw ValueError(path + ": expected rows of shape " + shape_of(field) + ", got " +
-                     describe(value));
+                     describe(leaf.value.ptr()));
   }
-  const auto rows = static_cast<std::size_t>(shape[0]);
+  const auto rows = static_cast<std::size_t>(view.shape[0]);
   if (count_ == 0 && rows == 0) {
-    throw ValueError(path + ": expected at least 1 row, got " + describe(value));
+    throw ValueError(path + ": expected at least 1 row, got " + describe(leaf.value.ptr()));
   }
   if (count_ == 0) count_ = rows;
   if (rows != count_) {
     throw ValueError(path + ": expected " + std::to_string(count_) + " rows, got " +
-                     describe(value));
+                     describe(leaf.value.ptr()));
   }
 }
 
 void RowReader::release() {
   const auto let_go = [](Leaf& leaf) {
+    leaf.value = py::object();
     leaf.array.reset();
     leaf.on_device = py::object();
   };

@@ -19,71 +19,79 @@ namespace velora {
 
 /// Reads Experiences and batches from Python and lays them out as rows.
 ///
-/// Reading is all or nothing: `read` checks and converts everything, and throws before anything is
-/// stored. Until release() this object holds on to the arrays.
+/// There are two steps. The prepare calls run all code that reading takes and hold what comes of
+/// it; look() runs none, checks and converts everything, and throws before anything is stored. What
+/// else may run code, or wait, comes before look(): source() is good until other code runs.
 class RowReader {
  public:
   /// `trees` maps each attribute to read to its pytree, whose leaves are indices into the
   /// layout's fields. The attributes `done` and `truncated` are always read, as the row's flags.
-  /// Tensors on `device`, which may be null, can stay there.
-  RowReader(const RowLayout& layout, const pybind11::dict& trees, const TorchDevice* device);
+  /// `batch_names` are what a batch calls all of these, in this order. Tensors on `device`, which
+  /// may be null, can stay there.
+  RowReader(const RowLayout& layout, const pybind11::dict& trees,
+            const std::vector<std::string>& batch_names, const TorchDevice* device);
 
   /// The attributes that are read: those of `trees` in their order, then `done` and `truncated`.
   const std::vector<pybind11::object>& names() const { return names_; }
 
-  /// Reads one row from an object's attributes. Throws ValueError.
-  void read_row(PyObject* source);
-  /// The same, in a fraction of the time, for what nearly every push brings: arrays and numbers
-  /// that fit, in the order of names(). Runs no code and holds on to nothing: source() is good
-  /// until other code runs. Returns false for anything else, which is for read_row.
+  /// Prepares one row from an object's attributes. Throws ValueError.
+  void prepare_row(PyObject* source);
+  /// Prepares rows that are stacked along a leading dimension, the same for all fields: a value for
+  /// each of names(), null where it is missing. A missing `truncated` means never. With `to_host`
+  /// no tensor stays on the device. Throws ValueError.
+  void prepare_rows(std::span<PyObject* const> columns, bool to_host);
+  /// Reads what was prepared, as it is now. Returns the number of rows. Throws ValueError and
+  /// MemoryError.
+  std::size_t look();
+  /// Reads one row in a fraction of the time, for what nearly every push brings: arrays and numbers
+  /// that fit, in the order of names(). Runs no code and holds on to nothing. Returns false for
+  /// anything else, which is for prepare_row.
   bool peek_row(const AttributeValues& values);
-  /// Reads rows that are stacked along a leading dimension, the same for all fields: a value for
-  /// each of names(), null where it is missing. A missing `truncated` means never. Returns the
-  /// number of rows.
-  std::size_t read_rows(std::span<PyObject* const> columns);
-  /// After other code may have run since: throws ValueError unless all arrays are as they were.
-  void check_again();
-  /// What was read, as long as this holds on to it. Precondition: all of it is on the host.
+
+  /// What was read. Precondition: all of it is on the host.
   const RowSource& source() const { return source_; }
-  /// Whether some of it is on the device still, and all of it then.
+  /// Whether some of it is on the device still.
   bool has_device_rows() const { return num_on_device_ > 0; }
   MixedSource mixed_source() const;
-  /// Copies that to the host, which waits for the device. Throws ValueError.
-  void bring_to_host();
-  /// Lets go of the arrays.
+  /// Lets go of what is held.
   void release();
 
  private:
+  /// What a field is called: by an experience, and by a batch.
+  struct Label {
+    std::string one;
+    std::string many;
+    Label operator+(const std::string& entry) const { return {one + entry, many + entry}; }
+  };
   struct Node {
     enum class Kind { kLeaf, kDict, kTuple };
     Kind kind = Kind::kLeaf;
-    std::string path;
+    Label label;
     std::size_t field = 0;               // kLeaf
     std::vector<pybind11::object> keys;  // kDict
     std::vector<Node> children;          // kDict, kTuple
   };
   /// One field of what is being read: borrowed, and converted where its own bytes do not do.
   struct Leaf {
+    Label label;
+    pybind11::object value;  // as it was given; null where it is missing
     BorrowedArray array;
-    ArrayView peeked;  // where nothing is borrowed
+    pybind11::object on_device;  // in place of the array
+    ArrayView peeked;            // where nothing is held
     NumberMemory number;
     std::vector<std::byte> converted;
     const std::byte* rows = nullptr;
-    pybind11::object on_device;  // the tensor that `rows` lie in, where it is on the device
   };
 
-  void finish();
-  void point_at_rows();
-  void require_unchanged() const;
-  static Node parse(pybind11::handle tree, const std::string& path);
+  const std::string& name(const Label& label) const { return stacked_ ? label.many : label.one; }
+  Node parse(pybind11::handle tree, const Label& label);
   void visit(const Node& node, PyObject* value);
-  void read_leaf(const std::string& path, PyObject* value, const Field& field, Leaf& leaf);
-  void read_on_host(const std::string& path, PyObject* value, const Field& field, Leaf& leaf);
-  bool read_on_device(const std::string& path, PyObject* value, const Field& field, Leaf& leaf);
+  void prepare_leaf(PyObject* value, const Field& field, Leaf& leaf);
+  void look_at(const Field& field, Leaf& leaf);
+  void convert(const ArrayView& view, const Field& field, Leaf& leaf);
   bool peek_leaf(PyObject* value, const Field& field, Leaf& leaf);
-  void check_shape(const std::string& path, PyObject* value, const Field& field,
-                   std::span<const std::int64_t> shape);
-  void start_reading(bool stacked);
+  void check_shape(const ArrayView& view, const Field& field, const Leaf& leaf);
+  void point_at_rows();
 
   const RowLayout& layout_;
   const TorchDevice* device_;
@@ -97,7 +105,7 @@ class RowReader {
   std::size_t num_on_device_ = 0;      // of fields and flags
   RowSource source_{};
   bool stacked_ = false;
-  bool code_ran_ = false;
+  bool to_host_ = false;
   std::size_t count_ = 0;
 };
 

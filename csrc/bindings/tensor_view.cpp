@@ -19,6 +19,7 @@ namespace {
 PyTypeObject* tensor_type = nullptr;
 PyTypeObject* parameter_type = nullptr;
 PyTypeObject* ndarray_type = nullptr;
+PyTypeObject* generic_type = nullptr;
 /// numpy's numbers that are no Python floats, by their types: none runs code when it is read.
 struct NumpyScalar {
   const char* name;
@@ -35,9 +36,14 @@ NumpyScalar numpy_scalars[] = {
 PyObject* plain_torch_dispatch = nullptr;
 
 [[noreturn]] void refuse(const char* field, const std::string& got) {
-  const char* hint = got == "list" ? "; use torch.tensor(...) or np.array(...)" : "";
   throw ValueError(std::string(field) + ": expected a dense tensor, an array or a number, got " +
-                   got + hint);
+                   got);
+}
+
+[[noreturn]] void refuse_changed(const char* field) {
+  throw ValueError(std::string(field) +
+                   ": expected an array that stays as it is while it is read, got one that other "
+                   "code changed");
 }
 
 void require_few_dimensions(const char* field, int ndim) {
@@ -123,11 +129,18 @@ bool is_tensor(PyObject* value) {
 bool is_masked(PyObject* value) { return PyObject_HasAttrString(value, "mask") != 0; }
 
 /// What the buffer protocol gives numbers of.
-bool is_array(PyObject* value) {
+bool shows_numbers(PyObject* value) {
   if (PyObject_CheckBuffer(value) == 0) return false;
-  if (Py_TYPE(value) == ndarray_type) return true;
   return PyBytes_Check(value) == 0 && PyByteArray_Check(value) == 0 && !is_masked(value);
 }
+
+bool type_has(PyObject* value, const char* name) {
+  return PyObject_HasAttrString(reinterpret_cast<PyObject*>(Py_TYPE(value)), name) != 0;
+}
+
+/// What knows more of its numbers than an array does, such as labels and which are missing, and
+/// makes an array of them when it is asked: pandas and its like.
+bool is_labelled(PyObject* value) { return type_has(value, "to_numpy"); }
 
 /// A subclass that intercepts operations (a fake, functional or distributed tensor) need not have
 /// the memory that it shows.
@@ -144,17 +157,14 @@ bool may_be_negated(const ArrayView& view) {
   return view.dtype >= DType::kFloat16 && (view.num_elements() == 1 || !view.is_contiguous());
 }
 
-/// The DLPack view of a tensor in one call.
+/// The DLPack view of a tensor in one call. Where torch refuses it, that is the Python error.
 bool borrow_dense(PyObject* tensor, DLTensor* out) {
   return exchange_api().dltensor_from_py_object_no_sync(tensor, out) == 0;
 }
 
-/// A tensor in host memory, of a dtype that there is and few enough dimensions.
+/// A tensor of a dtype that there is and few enough dimensions.
 bool view_of_tensor(const DLTensor& tensor, ArrayView* view) {
-  if (tensor.device.device_type != kDLCPU || tensor.ndim > kMaxDims ||
-      !from_dlpack_type(tensor.dtype, &view->dtype)) {
-    return false;
-  }
+  if (tensor.ndim > kMaxDims || !from_dlpack_type(tensor.dtype, &view->dtype)) return false;
   view->data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
   view->ndim = tensor.ndim;
   const auto itemsize = static_cast<std::int64_t>(size_of(view->dtype));
@@ -219,6 +229,11 @@ bool view_of_number(PyObject* value, NumberMemory* memory, ArrayView* view) {
   return false;
 }
 
+/// A tensor in host memory.
+bool view_on_host(const DLTensor& tensor, ArrayView* view) {
+  return tensor.device.device_type == kDLCPU && view_of_tensor(tensor, view);
+}
+
 bool same_memory(const ArrayView& a, const ArrayView& b) {
   return a.data == b.data && a.dtype == b.dtype && a.ndim == b.ndim &&
          std::equal(a.shape, a.shape + a.ndim, b.shape) &&
@@ -237,6 +252,8 @@ void load_array_types() {
   const py::module_ numpy = py::module_::import("numpy");
   py::object ndarray = numpy.attr("ndarray");
   ndarray_type = reinterpret_cast<PyTypeObject*>(ndarray.release().ptr());
+  py::object generic = numpy.attr("generic");
+  generic_type = reinterpret_cast<PyTypeObject*>(generic.release().ptr());
   py::detail::npy_api::get();  // imports more of numpy, which is not to happen while one reads
   for (NumpyScalar& scalar : numpy_scalars) {
     py::object scalar_type = numpy.attr(scalar.name);
@@ -254,7 +271,9 @@ std::string describe(PyObject* value) {
     return type_name(value);
   }
   try {
-    std::string text = py::str(object.attr("dtype"));
+    const py::object dtype = object.attr("dtype");
+    if (dtype.is_none()) return type_name(value);  // of a container
+    std::string text = py::str(dtype);
     if (text.starts_with("torch.")) text.erase(0, 6);
     text += " of shape " + std::string(py::str(py::tuple(py::list(object.attr("shape")))));
     if (is_tensor(value)) {
@@ -262,11 +281,28 @@ std::string describe(PyObject* value) {
       const std::string layout = py::str(object.attr("layout"));
       if (layout != "torch.strided") text += " in layout " + layout;
       if (device != "cpu") text += " on " + device;
+      return text;
     }
-    return text;
+    const bool is_numpys =
+        Py_TYPE(value) == ndarray_type || PyType_IsSubtype(Py_TYPE(value), generic_type) != 0;
+    return is_numpys ? text : std::string(type_name(value)) + ", " + text;
   } catch (py::error_already_set&) {
     return type_name(value);
   }
+}
+
+std::string describe_with_hint(PyObject* value) {
+  const char* hint = "";
+  if (PyList_Check(value) != 0) {
+    hint = "; use torch.tensor(...) or np.array(...), or tuple(...) for several arrays";
+  } else if (is_labelled(value)) {
+    hint = "; use .to_numpy()";
+  } else if (type_has(value, "keys")) {
+    hint = type_has(value, "to_dict") ? "; use .to_dict()" : "; use dict(...)";
+  } else if (type_has(value, "filled")) {
+    hint = "; use .filled(...)";
+  }
+  return describe(value) + hint;
 }
 
 namespace {
@@ -291,7 +327,7 @@ bool peek(PyObject* value, NumberMemory* memory, ArrayView* view) {
   if (is_plain_tensor(value)) {
     DLTensor tensor;
     if (borrow_dense(value, &tensor)) {
-      return view_of_tensor(tensor, view) && !may_be_negated(*view);
+      return view_on_host(tensor, view) && !may_be_negated(*view);
     }
     PyErr_Clear();
     return false;
@@ -303,28 +339,33 @@ bool peek(PyObject* value, NumberMemory* memory, ArrayView* view) {
 void BorrowedArray::reset() {
   if (has_buffer_) PyBuffer_Release(&buffer_);
   has_buffer_ = false;
-  ran_code_ = false;
-  owner_ = py::object();
+  form_ = Form::kSettled;
+  view_ = ArrayView();
+  held_ = py::object();
 }
 
-void BorrowedArray::borrow(PyObject* value, const char* field) {
+void BorrowedArray::prepare(PyObject* value, const char* field) {
   reset();
-  owner_ = py::reinterpret_borrow<py::object>(value);
-  if (is_plain_tensor(value)) return borrow_tensor(value, field);
-  if (Py_TYPE(value) == ndarray_type && view_of_ndarray(value, &view_)) return;
+  held_ = py::reinterpret_borrow<py::object>(value);
+  if (is_tensor(value)) return prepare_tensor(field);
+  if (Py_TYPE(value) == ndarray_type && view_of_ndarray(value, &view_)) {
+    form_ = Form::kNdarray;
+    return;
+  }
   if (view_of_number(value, &number_, &view_)) return;
   if (PyLong_Check(value) != 0) refuse(field, "an int of more than 64 bits");
-  ran_code_ = Py_TYPE(value) != ndarray_type;
-  if (is_tensor(value)) {
-    borrow_tensor(value, field);
-  } else if (is_array(value)) {
-    borrow_buffer(value, field);
-  } else if (PyObject_HasAttrString(value, "__dlpack__") != 0 && !is_masked(value)) {
-    owner_ = py::module_::import("torch").attr("from_dlpack")(py::handle(value));
-    borrow_tensor(owner_.ptr(), field);
-  } else {
-    refuse(field, describe(value));
+  std::string why;
+  if (shows_numbers(value)) {
+    if (prepare_buffer(field)) return;
+    if (PyErr_Occurred() != nullptr) why = ": " + take_python_error();
   }
+  convert(field, why);
+}
+
+const ArrayView& BorrowedArray::look(const char* field) {
+  if (form_ == Form::kTensor) look_at_tensor(field);
+  if (form_ == Form::kNdarray && !view_of_ndarray(held_.ptr(), &view_)) refuse_changed(field);
+  return view_;
 }
 
 std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape,
@@ -357,75 +398,52 @@ bool converts_unseen(DType from, DType to) {
   return from == DType::kFloat16 || from == DType::kBFloat16 || size_of(from) == 1;
 }
 
-/// As may_be_negated(): of more numbers the view is not contiguous.
-bool is_negated_number(py::handle value, DType dtype, const DLTensor& tensor) {
-  if (dtype < DType::kFloat16) return false;
-  if (std::any_of(tensor.shape, tensor.shape + tensor.ndim, [](auto n) { return n != 1; })) {
-    return false;
-  }
-  return py::cast<bool>(value.attr("is_neg")());
+/// Of a tensor there.
+bool view_on(const TorchDevice& device, const DLTensor& tensor, ArrayView* view) {
+  return device.holds(tensor) && view_of_tensor(tensor, view);
 }
 
 }  // namespace
 
-const std::byte* device_tensor(py::object& value, DType dtype, const TorchDevice& device,
-                               std::vector<std::int64_t>& shape) {
+py::object prepare_on_device(PyObject* value, DType dtype, const TorchDevice& device) {
+  auto held = py::reinterpret_borrow<py::object>(value);
   DLTensor tensor;
-  DType found = DType::kFloat32;
-  if (!is_plain_tensor(value.ptr())) return nullptr;
-  if (!borrow_dense(value.ptr(), &tensor)) {
-    PyErr_Clear();
-    return nullptr;
-  }
-  if (!device.holds(tensor) || !from_dlpack_type(tensor.dtype, &found) ||
-      !converts_unseen(found, dtype)) {
-    return nullptr;
-  }
-  if (found != dtype || !is_contiguous(tensor) || is_negated_number(value, found, tensor)) {
-    const py::object torch_dtype = py::module_::import("torch").attr(name_of(dtype));
-    value =
-        value.attr("detach")().attr("resolve_neg")().attr("to")(torch_dtype).attr("contiguous")();
-    return device_tensor(value, dtype, device, shape);
-  }
-  shape.assign(tensor.shape, tensor.shape + tensor.ndim);
-  return static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
-}
-
-const std::byte* device_memory(PyObject* value, const TorchDevice& device) {
-  DLTensor tensor;
+  ArrayView view;
+  if (!is_plain_tensor(value)) return {};
   if (!borrow_dense(value, &tensor)) {
     PyErr_Clear();
-    return nullptr;
+    return {};
   }
-  if (!device.holds(tensor) || tensor.data == nullptr) return nullptr;
-  return static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
+  if (!view_on(device, tensor, &view) || !converts_unseen(view.dtype, dtype)) return {};
+  const bool is_stored_alike = view.dtype == dtype && view.is_contiguous();
+  if (is_stored_alike && !may_be_negated(view)) return held;
+  held = held.attr("resolve_neg")();
+  if (is_stored_alike) return held;
+  const py::object torch_dtype = py::module_::import("torch").attr(name_of(dtype));
+  return held.attr("detach")().attr("to")(torch_dtype).attr("contiguous")();
 }
 
-bool BorrowedArray::still_there() const {
-  if (!owner_) return true;
-  ArrayView now;
-  if (is_tensor(owner_.ptr())) {
-    DLTensor tensor;
-    if (borrow_dense(owner_.ptr(), &tensor)) {
-      return view_of_tensor(tensor, &now) && same_memory(now, view_);
-    }
-    PyErr_Clear();
-    return false;
-  }
-  if (Py_TYPE(owner_.ptr()) != ndarray_type || has_buffer_) return true;
-  return view_of_ndarray(owner_.ptr(), &now) && same_memory(now, view_);
+ArrayView look_on_device(PyObject* tensor, DType dtype, const TorchDevice& device,
+                         const char* field) {
+  DLTensor borrowed;
+  ArrayView view;
+  const bool is_there = is_plain_tensor(tensor) && borrow_dense(tensor, &borrowed) &&
+                        view_on(device, borrowed, &view);
+  PyErr_Clear();
+  if (!is_there || view.dtype != dtype || !view.is_contiguous()) refuse_changed(field);
+  return view;
 }
 
-void BorrowedArray::borrow_buffer(PyObject* value, const char* field) {
-  if (PyObject_GetBuffer(value, &buffer_, PyBUF_STRIDES | PyBUF_FORMAT) != 0) {
-    refuse(field, describe(value) + ": " + take_python_error());
-  }
+/// Returns false for a value that has no such buffer, or none of numbers; then there can be a
+/// Python error.
+bool BorrowedArray::prepare_buffer(const char* field) {
+  if (PyObject_GetBuffer(held_.ptr(), &buffer_, PyBUF_STRIDES | PyBUF_FORMAT) != 0) return false;
   has_buffer_ = true;
   // numpy gives dates as bytes without strides, though it was asked for them.
   const bool has_layout =
       buffer_.ndim == 0 || (buffer_.shape != nullptr && buffer_.strides != nullptr);
-  if (!from_buffer_format(buffer_.format, buffer_.itemsize, &view_.dtype) || !has_layout) {
-    refuse(field, describe(value));
+  if (!has_layout || !from_buffer_format(buffer_.format, buffer_.itemsize, &view_.dtype)) {
+    return false;
   }
   require_few_dimensions(field, buffer_.ndim);
   view_.data = static_cast<const std::byte*>(buffer_.buf);
@@ -434,27 +452,74 @@ void BorrowedArray::borrow_buffer(PyObject* value, const char* field) {
     view_.shape[d] = buffer_.shape[d];
     view_.strides[d] = buffer_.strides[d];
   }
+  return true;
 }
 
-void BorrowedArray::borrow_tensor(PyObject* value, const char* field) {
-  if (intercepts_operations(value)) refuse(field, std::string(type_name(value)));
+namespace {
+
+/// Has torch or numpy make an array of a value. Why they refuse goes into the error.
+py::object call_on(const py::object& function, PyObject* value, const char* field) {
+  auto made = py::reinterpret_steal<py::object>(PyObject_CallOneArg(function.ptr(), value));
+  if (made) return made;
+  const bool is_refusal = PyErr_ExceptionMatches(PyExc_Exception) != 0 &&
+                          PyErr_ExceptionMatches(PyExc_MemoryError) == 0;
+  if (!is_refusal) throw py::error_already_set();
+  const std::string why = take_python_error();
+  refuse(field, describe(value) + ": " + why);
+}
+
+}  // namespace
+
+/// `why` says what the buffer protocol had against the value.
+void BorrowedArray::convert(const char* field, const std::string& why) {
+  PyObject* const value = held_.ptr();
+  const bool is_numpys = PyType_IsSubtype(Py_TYPE(value), ndarray_type) != 0 ||
+                         PyType_IsSubtype(Py_TYPE(value), generic_type) != 0;
+  if (is_numpys || is_masked(value)) refuse(field, describe_with_hint(value) + why);
+  if (type_has(value, "__dlpack__")) {
+    held_ = call_on(py::module_::import("torch").attr("from_dlpack"), value, field);
+    return prepare_tensor(field);
+  }
+  if (!type_has(value, "__array__") || is_labelled(value)) {
+    refuse(field, describe_with_hint(value) + why);
+  }
+  const py::object array = call_on(py::module_::import("numpy").attr("asarray"), value, field);
+  if (Py_TYPE(array.ptr()) != ndarray_type || !view_of_ndarray(array.ptr(), &view_)) {
+    refuse(field, std::string(type_name(value)) + " whose __array__ is " + describe(array.ptr()));
+  }
+  held_ = array;
+  form_ = Form::kNdarray;
+}
+
+void BorrowedArray::prepare_tensor(const char* field) {
+  form_ = Form::kTensor;
+  const auto require_own_memory = [&] {
+    PyObject* const tensor = held_.ptr();
+    if (!is_tensor(tensor) || intercepts_operations(tensor)) refuse(field, type_name(tensor));
+  };
+  require_own_memory();
   DLTensor tensor;
-  bool dense = borrow_dense(value, &tensor);
-  if (dense && tensor.device.device_type != kDLCPU) {
-    ran_code_ = true;
-    owner_ = py::handle(value).attr("detach")().attr("cpu")();
-    value = owner_.ptr();
-    dense = borrow_dense(value, &tensor);
+  ArrayView view;
+  if (!borrow_dense(held_.ptr(), &tensor)) refuse_tensor(held_.ptr(), field, nullptr);
+  if (tensor.device.device_type != kDLCPU) {
+    held_ = held_.attr("detach")().attr("cpu")();
+  } else if (view_of_tensor(tensor, &view) && may_be_negated(view)) {
+    held_ = held_.attr("resolve_neg")();  // itself, where it is not
+  } else {
+    return;
   }
-  if (!dense || !view_of_tensor(tensor, &view_))
-    refuse_tensor(value, field, dense ? &tensor : nullptr);
-  if (!may_be_negated(view_)) return;
-  ran_code_ = true;  // calls of torch let other threads run
-  if (py::cast<bool>(py::handle(value).attr("is_neg")())) {
-    const py::object resolved = py::handle(value).attr("detach")().attr("resolve_neg")();
-    owner_ = resolved;
-    borrow_tensor(owner_.ptr(), field);
-  }
+  require_own_memory();  // a subclass or a mode can have answered
+  if (!borrow_dense(held_.ptr(), &tensor)) refuse_tensor(held_.ptr(), field, nullptr);
+  view_of_tensor(tensor, &view_);  // the memory of which that is known
+}
+
+void BorrowedArray::look_at_tensor(const char* field) {
+  DLTensor tensor;
+  ArrayView now;
+  if (!borrow_dense(held_.ptr(), &tensor)) refuse_tensor(held_.ptr(), field, nullptr);
+  if (!view_on_host(tensor, &now)) refuse_tensor(held_.ptr(), field, &tensor);
+  if (may_be_negated(now) && !same_memory(now, view_)) refuse_changed(field);
+  view_ = now;
 }
 
 }  // namespace velora

@@ -29,10 +29,12 @@ union NumberMemory {
 /// BorrowedArray.
 bool peek(PyObject* value, NumberMemory* memory, ArrayView* view);
 
-/// A Python value borrowed as an array: a tensor (through torch's DLPack exchange table), anything
-/// with the buffer protocol or __dlpack__, or a plain number.
+/// A Python value as an array: a tensor (through torch's DLPack exchange table), anything with the
+/// buffer protocol, __dlpack__ or __array__, or a plain number.
 ///
-/// Keeps the value alive, and its memory in place, until it is destroyed or borrows another.
+/// There are two steps. prepare() runs all code that reading takes, and look() runs none: memory
+/// that is looked at stays as it is until other code runs. So a caller prepares all values of a
+/// call, and whatever else may run code, before the first look.
 class BorrowedArray {
  public:
   BorrowedArray() = default;
@@ -41,28 +43,28 @@ class BorrowedArray {
   BorrowedArray& operator=(const BorrowedArray&) = delete;
   BorrowedArray(BorrowedArray&& other) = delete;
 
-  /// Takes a new reference to `value`. `field` names it in errors.
-  /// Throws ValueError for what cannot be read as an array in this process's memory. A tensor on
-  /// another device is copied to the host first.
-  void borrow(PyObject* value, const char* field);
+  /// Holds `value`, or the array that it is turned into: a tensor on another device is copied to
+  /// the host. `field` names it in errors. Throws ValueError for what cannot be read as an array in
+  /// this process's memory.
+  void prepare(PyObject* value, const char* field);
+  /// Shows what was prepared as it is now. Runs no code. Throws ValueError where other code made
+  /// something of it meanwhile that is no array, or is one that is to be prepared again.
+  const ArrayView& look(const char* field);
   void reset();
-  /// Whether a tensor or a numpy array still shows the memory that was borrowed: code that ran
-  /// since may have resized it, or given it other memory.
-  bool still_there() const;
-  /// Whether the last borrow may have run other code, or let other threads run.
-  bool ran_code() const { return ran_code_; }
-
-  const ArrayView& view() const { return view_; }
 
  private:
-  void borrow_buffer(PyObject* value, const char* field);
-  void borrow_tensor(PyObject* value, const char* field);
+  enum class Form : std::uint8_t { kSettled, kTensor, kNdarray };
+
+  bool prepare_buffer(const char* field);
+  void prepare_tensor(const char* field);
+  void convert(const char* field, const std::string& why);
+  void look_at_tensor(const char* field);
 
   ArrayView view_;
-  pybind11::object owner_;
+  pybind11::object held_;
+  Form form_ = Form::kSettled;  // whose view_ is good as long as it is held
   Py_buffer buffer_{};
   bool has_buffer_ = false;
-  bool ran_code_ = false;
   NumberMemory number_{};
 };
 
@@ -72,19 +74,20 @@ class BorrowedArray {
 std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape,
                            const TorchDevice* device);
 
-/// The memory of a tensor on a device as it is stored. Null where value is none, or where only the
-/// host can tell whether its numbers fit. Runs code of torch where it has another dtype or layout,
-/// and then `value` is another tensor, which is to be kept. `shape` is that of the tensor.
-const std::byte* device_tensor(pybind11::object& value, DType dtype, const TorchDevice& device,
-                               std::vector<std::int64_t>& shape);
-
-/// The memory of any tensor on a device; null where it is none there. Runs no other code.
-const std::byte* device_memory(PyObject* value, const TorchDevice& device);
+/// The same two steps for a tensor on a device whose numbers nobody has to look at. The first
+/// returns what is to be held: `value`, or a tensor of torch's making where that has another dtype
+/// or layout; null where `value` is none there, or only the host can tell whether its numbers fit.
+pybind11::object prepare_on_device(PyObject* value, DType dtype, const TorchDevice& device);
+/// Shows it as it is now. Runs no code. Throws ValueError where it is no such tensor any more.
+ArrayView look_on_device(PyObject* tensor, DType dtype, const TorchDevice& device,
+                         const char* field);
 
 /// Looks up the types of arrays that are read without asking them. Once, before anything else.
 void load_array_types();
 
 /// What kind of value a Python object is, in words, for errors: "float64 of shape (3,)".
 std::string describe(PyObject* value);
+/// The same, and how to make an array of a container that is none: "list; use np.array(...)".
+std::string describe_with_hint(PyObject* value);
 
 }  // namespace velora

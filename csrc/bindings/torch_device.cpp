@@ -9,6 +9,8 @@
 #include "bindings/exchange_api.h"
 #include "core/errors.h"
 
+namespace py = pybind11;
+
 namespace velora {
 
 TorchDevice& TorchDevice::of(int index) {
@@ -27,6 +29,44 @@ void* TorchDevice::current_stream() const {
   return runtime_.is_emulated() ? nullptr : velora::current_stream(name_.device_id);
 }
 
+namespace {
+
+/// While it lives, torch's dispatch modes (FakeTensorMode is one) are out of force in this thread.
+/// One would answer in the allocator's place, and it is code that could change what a call has
+/// already looked at.
+class DispatchModesOff {
+ public:
+  DispatchModesOff() {
+    const py::object torch = py::module_::import("torch._C");
+    if (py::cast<int>(torch.attr("_len_torch_dispatch_stack")()) == 0) return;
+    guard_ = torch.attr("_DisableTorchDispatch")();
+    guard_.attr("__enter__")();
+  }
+  ~DispatchModesOff() {
+    if (!guard_) return;
+    try {
+      guard_.attr("__exit__")(py::none(), py::none(), py::none());
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("velora");
+    }
+  }
+  DispatchModesOff(const DispatchModesOff&) = delete;
+  DispatchModesOff& operator=(const DispatchModesOff&) = delete;
+
+ private:
+  py::object guard_;
+};
+
+/// Whether it is what was asked for, and not what a transform of functions made of it.
+bool is_memory(const DLTensor& tensor, const DLTensor& prototype) {
+  return tensor.data != nullptr && tensor.device.device_type == prototype.device.device_type &&
+         tensor.device.device_id == prototype.device.device_id && tensor.ndim == 1 &&
+         tensor.shape[0] == prototype.shape[0] && tensor.dtype.code == prototype.dtype.code &&
+         tensor.dtype.bits == prototype.dtype.bits && is_contiguous(tensor);
+}
+
+}  // namespace
+
 DeviceAllocator::Piece TorchDevice::allocate(std::size_t bytes, const char* purpose) {
   if (bytes > INT64_MAX) throw MemoryError(std::string(purpose) + ": too large for any device");
   auto extent = static_cast<std::int64_t>(bytes);
@@ -42,9 +82,15 @@ DeviceAllocator::Piece TorchDevice::allocate(std::size_t bytes, const char* purp
   const auto set_error = [](void* context, const char*, const char* message) {
     *static_cast<std::string*>(context) = message;
   };
+  const DispatchModesOff modes_off;
   if (exchange_api().managed_tensor_allocator(&prototype, &managed, &why, set_error) != 0) {
     throw MemoryError(std::string(purpose) + ": torch refused " + std::to_string(bytes) +
                       " bytes: " + why);
+  }
+  if (bytes > 0 && !is_memory(managed->dl_tensor, prototype)) {
+    free(managed);
+    throw MemoryError(std::string(purpose) + ": expected " + std::to_string(bytes) +
+                      " bytes from torch, got a tensor without them");
   }
   auto* data = static_cast<std::byte*>(managed->dl_tensor.data) + managed->dl_tensor.byte_offset;
   return {.data = data, .owner = managed};

@@ -78,23 +78,38 @@ Misfit to_integer(const Number& number, To* out) {
   return Misfit::kNone;
 }
 
-/// `round` makes the float, `widen` reads it back: an integer must come back as it was.
-template <typename Round, typename Widen>
-Misfit to_real(const Number& number, const Round& round, const Widen& widened) {
-  double wide = number.real;
-  if (number.kind == Number::Kind::kInteger) wide = static_cast<double>(number.integer);
-  if (number.kind == Number::Kind::kNatural) wide = static_cast<double>(number.natural);
-  round(wide);
-  const double stored = widened();
-  if (std::isinf(stored) && !std::isinf(wide)) return Misfit::kRange;
-  if (number.kind == Number::Kind::kReal) return Misfit::kNone;
-  const Number back = Number::of(stored);
-  std::int64_t integer = 0;
-  std::uint64_t natural = 0;
-  const bool exact = number.kind == Number::Kind::kInteger
-                         ? to_integer(back, &integer) == Misfit::kNone && integer == number.integer
-                         : to_integer(back, &natural) == Misfit::kNone && natural == number.natural;
-  return exact ? Misfit::kNone : Misfit::kPrecision;
+/// Calls f with the number as the type of its kind.
+template <typename F>
+auto as_given(const Number& number, const F& f) {
+  if (number.kind == Number::Kind::kInteger) return f(number.integer);
+  if (number.kind == Number::Kind::kNatural) return f(number.natural);
+  return f(number.real);
+}
+
+/// A double that a short float rounds as it would the number itself: where an integer has more bits
+/// than a double, a bit that is set stands for all that are cut off.
+double as_double(const Number& number) {
+  if (number.kind == Number::Kind::kReal) return number.real;
+  const bool is_negative = number.kind == Number::Kind::kInteger && number.integer < 0;
+  std::uint64_t magnitude = number.natural;
+  if (number.kind == Number::Kind::kInteger) {
+    magnitude = static_cast<std::uint64_t>(number.integer);
+    if (is_negative) magnitude = -magnitude;
+  }
+  int cut = 0;
+  if (magnitude >> std::numeric_limits<double>::digits != 0) {
+    cut = std::numeric_limits<std::uint64_t>::digits - std::numeric_limits<double>::digits + 1;
+    const bool loses_bits = magnitude << (64 - cut) != 0;
+    magnitude = (magnitude >> cut) | std::uint64_t{loses_bits};
+  }
+  const double value = std::ldexp(static_cast<double>(magnitude), cut);
+  return is_negative ? -value : value;
+}
+
+/// Only infinity may be stored as infinity.
+Misfit check_range(const Number& number, double stored) {
+  const bool was_finite = number.kind != Number::Kind::kReal || !std::isinf(number.real);
+  return std::isinf(stored) && was_finite ? Misfit::kRange : Misfit::kNone;
 }
 
 template <typename To>
@@ -107,22 +122,17 @@ Misfit write_integer(const Number& number, std::byte* at) {
 
 template <int kExponentBits, int kMantissaBits>
 Misfit write_short_float(const Number& number, std::byte* at) {
-  std::uint16_t bits = 0;
-  const Misfit misfit = to_real(
-      number, [&](double value) { bits = narrow<kExponentBits, kMantissaBits>(value); },
-      [&] { return double{widen<kExponentBits, kMantissaBits>(bits)}; });
+  const std::uint16_t bits = narrow<kExponentBits, kMantissaBits>(as_double(number));
   std::memcpy(at, &bits, sizeof bits);
-  return misfit;
+  return check_range(number, double{widen<kExponentBits, kMantissaBits>(bits)});
 }
 
 template <typename To>
 Misfit write_float(const Number& number, std::byte* at) {
-  To stored = 0;
-  const Misfit misfit = to_real(
-      number, [&](double value) { stored = static_cast<To>(value); },
-      [&] { return double{stored}; });
+  // Not by way of a double: an integer would be rounded twice.
+  const To stored = as_given(number, [](auto given) { return static_cast<To>(given); });
   std::memcpy(at, &stored, sizeof stored);
-  return misfit;
+  return check_range(number, double{stored});
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 namespace velora {
 
 /// Why a value does not fit into the dtype that it should be stored as.
-enum class Misfit { kNone, kFraction, kRange, kPrecision };
+enum class Misfit { kNone, kFraction, kRange };
 
 /// A number of any dtype, exactly: each dtype's values are whole in one of the three.
 struct Number {
@@ -24,9 +24,8 @@ struct Number {
 
 Number read_number(const std::byte* at, DType dtype);
 
-/// Writes a number, unless the dtype cannot hold it: a fraction for an integer, a number out of
-/// range, an integer that a float would round. (A float rounded to a shorter float fits.) What is
-/// written for a misfit is rubbish.
+/// Writes a number, unless the dtype cannot hold it: a fraction for an integer, or a number out of
+/// range. A float rounds whatever it is given, to nearest. What is written for a misfit is rubbish.
 Misfit write_number(const Number& number, DType dtype, std::byte* at);
 
 }  // namespace velora

@@ -70,7 +70,8 @@ void expect_exact(From from, To expected) {
   EXPECT_EQ(to, expected) << +from;
 }
 
-std::uint16_t to_half(float value, DType dtype, Misfit expected = Misfit::kNone) {
+template <typename From>
+std::uint16_t to_half(From value, DType dtype, Misfit expected = Misfit::kNone) {
   std::uint16_t bits = 0;
   EXPECT_EQ(copy_elements(view_of(value), dtype, reinterpret_cast<std::byte*>(&bits)), expected);
   return bits;
@@ -121,13 +122,24 @@ TEST(CopyElements, FloatsToIntegersMustBeWholeAndInRange) {
   EXPECT_EQ(misfit<std::int64_t>(-kInfinity), Misfit::kRange);
 }
 
-TEST(CopyElements, IntegersToFloatsMustNotBeRounded) {
+TEST(CopyElements, IntegersToFloatsAreRoundedOnce) {
   expect_exact<float>(std::int64_t{16777216}, 16777216.0f);
+  expect_exact<float>(std::int64_t{16777217}, 16777216.0f);
+  expect_exact<float>(std::int64_t{-16777219}, -16777220.0f);
   expect_exact<float>(std::numeric_limits<std::int64_t>::min(), -0x1p63f);
-  EXPECT_EQ(misfit<float>(std::int64_t{16777217}), Misfit::kPrecision);
-  EXPECT_EQ(misfit<float>(std::numeric_limits<std::int64_t>::max()), Misfit::kPrecision);
-  EXPECT_EQ(misfit<float>(std::numeric_limits<std::uint64_t>::max()), Misfit::kPrecision);
-  EXPECT_EQ(misfit<float>((std::int64_t{1} << 53) + 1), Misfit::kPrecision);
+  expect_exact<float>(std::numeric_limits<std::int64_t>::max(), 0x1p63f);
+  expect_exact<float>(std::numeric_limits<std::uint64_t>::max(), 0x1p64f);
+  // Just above the middle of two floats, by less than a double tells.
+  expect_exact<float>((std::int64_t{1} << 62) + (std::int64_t{1} << 38) + 1, 0x1.000002p62f);
+}
+
+TEST(CopyElements, IntegersToShortFloatsAreRoundedOnce) {
+  const std::int64_t middle = (std::int64_t{1} << 62) + (std::int64_t{1} << 54);
+  EXPECT_EQ(from_half(to_half(middle, DType::kBFloat16), DType::kBFloat16), 0x1p62f);
+  EXPECT_EQ(from_half(to_half(middle + 1, DType::kBFloat16), DType::kBFloat16), 0x1.02p62f);
+  EXPECT_EQ(from_half(to_half(-middle - 1, DType::kBFloat16), DType::kBFloat16), -0x1.02p62f);
+  EXPECT_EQ(from_half(to_half(std::int64_t{2049}, DType::kFloat16), DType::kFloat16), 2048.0f);
+  EXPECT_EQ(from_half(to_half(std::int64_t{2051}, DType::kFloat16), DType::kFloat16), 2052.0f);
 }
 
 TEST(CopyElements, DoublesToFloatsAreRoundedButNotToInfinity) {

@@ -165,7 +165,11 @@ class Buffer(Sequence[Any]):
         Args:
             experience: An `Experience`, or a dataclass with its fields. The first one fixes
                 shapes and dtypes: float64 and Python floats are stored as float32, Python ints
-                as int64, everything else as it is. Rewards are always float32.
+                as int64, everything else as it is. Rewards are always float32. Fields of floats
+                round what comes later, those of integers store it exactly or refuse it. All
+                arrays are read after the last code that reading any of them runs. A tensor's
+                storage must be as large as the tensor: one that was made smaller
+                (`untyped_storage().resize_`) is not recognised unless it has no bytes.
             lane: The environment that it comes from, 0 to `num_envs - 1`; needed where there are
                 several.
 
@@ -207,7 +211,8 @@ class Buffer(Sequence[Any]):
                 `t * num_envs + e` is step t of environment e. States `(k * num_envs, F)`, rewards
                 and flags `(k * num_envs,)` or `(k * num_envs, 1)`. Extra fields come from
                 `extras`. Of more steps than fit, a `ReplayBuffer` keeps the newest. Or a
-                `ReplayBuffer` or `RolloutBuffer`, whose steps are to be copied.
+                `ReplayBuffer` or `RolloutBuffer`, whose steps are to be copied. Tensors as
+                in `push`.
             lanes: The environment of each row, ints `(rows,)`, where environments do not step
                 together: any number of rows, in time order for each environment. With a buffer: the
                 lane here for each of its environments, ints `(batch.num_envs,)`; those that share
@@ -261,6 +266,8 @@ class Buffer(Sequence[Any]):
         core = self._first_core()
         if core is not None:
             core.end_episodes(lanes)
+        else:
+            _core.check_lanes(lanes, self._num_envs)
 
     def __len__(self) -> int:
         core = self._core

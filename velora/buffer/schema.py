@@ -117,7 +117,7 @@ class Schema:
         """
         extras = {name: value for name, value in columns.items() if name not in _STACKED}
         values = {name: columns[name] for name in _STEP} | extras
-        return cls(_infer(values, _row_of_batch), None if extras else Experience)
+        return cls(_infer(values, _row_of_batch, _label_of_batch), None if extras else Experience)
 
     @classmethod
     def from_leaves(cls, nests: dict[str, Any]) -> Schema:
@@ -286,10 +286,19 @@ def columns_of_call(batch: Any, arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def lane_array(lanes: Any) -> Any:
-    """Lanes that are listed, as an array; anything else as it is."""
-    if isinstance(lanes, (list, tuple, range)):
+    """Lanes that are listed, as an array; anything else as it is.
+
+    Raises:
+        ValueError: If the list is none of numbers.
+    """
+    if not isinstance(lanes, (list, tuple, range)):
+        return lanes
+    try:
         return np.asarray(lanes, dtype=None if len(lanes) > 0 else np.int64)
-    return lanes
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"lanes: expected ints (k,), got {type(lanes).__name__}: {error}"
+        ) from None
 
 
 def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
@@ -383,8 +392,11 @@ def _annotations(kind: type[Any]) -> list[str]:
 
 
 def _infer(
-    values: dict[str, Any], row_of: Callable[[Any, str], tuple[str, tuple[int, ...], Any]]
+    values: dict[str, Any],
+    row_of: Callable[[Any, str], tuple[str, tuple[int, ...], Any]],
+    label: Callable[[str], str] = str,
 ) -> dict[str, Any]:
+    """A tree of leaves for each attribute; `label` makes of its name what errors call it."""
     trees: dict[str, Any] = {}
     for attribute, value in values.items():
         if attribute == "next_state":
@@ -397,7 +409,7 @@ def _infer(
         role = attribute if attribute in _STACKED else "extra"
 
         def infer_leaf(name: str, leaf: Any, role: str = role) -> Leaf:
-            dtype, shape, given = row_of(leaf, name)
+            dtype, shape, given = row_of(leaf, label(name))
             if role == "reward" or dtype == "float64":
                 dtype = "float32"
             # Numbers come back by what is stored: rewards that begin with an int may go on halved.
@@ -408,10 +420,12 @@ def _infer(
             return Leaf(name, role, dtype, _stored_shape(shape), given)
 
         if role == "reward" and isinstance(value, (dict, tuple)):
-            raise ValueError(f"reward: expected a number or an array, got {type(value).__name__}")
+            raise ValueError(
+                f"{label(role)}: expected a number or an array, got {type(value).__name__}"
+            )
         trees[attribute] = tree.map_named_leaves(infer_leaf, value, attribute)
         if not tree.leaves(trees[attribute]):
-            raise ValueError(f"{attribute}: expected at least one array, got {value!r}")
+            raise ValueError(f"{label(attribute)}: expected at least one array, got {value!r}")
     return trees
 
 
@@ -439,13 +453,19 @@ def _row_of_batch(value: Any, name: str) -> tuple[str, tuple[int, ...], Any]:
     dtype, shape = _core.inspect(value, name)
     if not shape:
         raise ValueError(f"{name}: expected a batch with a leading dimension, got a single number")
-    if name == "reward" and shape[1:] not in ((), (1,)):
+    is_reward = name == "rewards"
+    if is_reward and shape[1:] not in ((), (1,)):
         raise ValueError(
-            f"reward: expected (rows,) or (rows, 1), with environments and steps in one dimension, "
-            f"got {dtype} of shape {shape}"
+            f"rewards: expected (rows,) or (rows, 1), with environments and steps in one "
+            f"dimension, got {dtype} of shape {shape}"
         )
-    is_reward = name == "reward"
     return dtype, shape[1:], float if is_reward else shape[1:]
+
+
+def _label_of_batch(name: str) -> str:
+    """What a batch calls `state['camera']`: `states['camera']`."""
+    attribute, bracket, entry = name.partition("[")
+    return _STACKED.get(attribute, attribute) + bracket + entry
 
 
 def _restore(nest: Any, batch: Any, i: int) -> Any:
