@@ -10,6 +10,7 @@ import typing
 __all__: list[str] = [
     "Buffer",
     "Field",
+    "check_lanes",
     "gae_cuda",
     "gae_scratch_words",
     "inspect",
@@ -66,7 +67,7 @@ class Buffer:
     def sample_into(self: Buffer, base: typing.Any, batch_size: typing.Any) -> None: ...
     def sample_sequences(
         self: Buffer,
-        batch_size: typing.SupportsInt | typing.SupportsIndex,
+        batch_size: typing.Any,
         length: typing.SupportsInt | typing.SupportsIndex,
         burn_in: typing.SupportsInt | typing.SupportsIndex,
         boundary: str,
@@ -93,6 +94,9 @@ class Buffer:
         """Draws experiences."""
     @property
     def storage(self) -> str: ...
+
+def check_lanes(lanes: typing.Any, num_lanes: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """Raises ValueError for what is neither an array of lanes nor None."""
 
 def gae_cuda(
     rewards: typing.Any,
