@@ -117,9 +117,9 @@ def test_extend_of_device_tensors_as_first_fixes_the_schema() -> None:
 @pytest.mark.parametrize(
     ("name", "wrong", "words"),
     [
-        ("states", torch.zeros(4, 6), r"^state: expected rows of shape \(5,\)"),
-        ("rewards", torch.zeros(5), r"^reward: expected 4 rows"),
-        ("actions", torch.full((4,), 0.5), r"^action: expected a value that int64 holds"),
+        ("states", torch.zeros(4, 6), r"^states: expected rows of shape \(5,\)"),
+        ("rewards", torch.zeros(5), r"^rewards: expected 4 rows"),
+        ("actions", torch.full((4,), 0.5), r"^actions: expected a value that int64 holds"),
     ],
 )
 def test_extend_of_device_tensors_that_do_not_fit_changes_nothing(

@@ -12,6 +12,7 @@ __all__: list[str] = [
     "DrawSeed",
     "Field",
     "byte_tensor",
+    "check_lanes",
     "gae_cuda",
     "gae_scratch_words",
     "inspect",
@@ -87,7 +88,7 @@ class Buffer:
     def sample_into(self: Buffer, base: typing.Any, batch_size: typing.Any) -> None: ...
     def sample_sequences(
         self: Buffer,
-        batch_size: typing.SupportsInt | typing.SupportsIndex,
+        batch_size: typing.Any,
         length: typing.SupportsInt | typing.SupportsIndex,
         burn_in: typing.SupportsInt | typing.SupportsIndex,
         boundary: str,
@@ -118,6 +119,9 @@ class Buffer:
 
 def byte_tensor(data: bytes) -> typing.Any:
     """A uint8 tensor that looks into `data`: for whoever only reads it."""
+
+def check_lanes(lanes: typing.Any, num_lanes: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """Raises ValueError for what is neither an array of lanes nor None."""
 
 def gae_cuda(
     rewards: typing.Any,

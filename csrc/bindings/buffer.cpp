@@ -197,7 +197,8 @@ void Buffer::push(py::handle experience, py::handle lane) {
   ReaderLease reader(*this);
   reader->prepare_row(experience.ptr());
   gather_lock_.wait();
-  append(*reader, order, {number, 1}, reader->look());
+  reader->look();
+  append(*reader, order, {number, 1});
 }
 
 void Buffer::learn_type(py::handle experience) {
@@ -206,8 +207,8 @@ void Buffer::learn_type(py::handle experience) {
   known_type_.learn(reinterpret_cast<PyTypeObject*>(type.ptr()));
 }
 
-void Buffer::append(const RowReader& reader, const LaneOrder& order, LaneRange lanes,
-                    std::size_t rows) {
+void Buffer::append(const RowReader& reader, const LaneOrder& order, LaneRange lanes) {
+  const std::size_t rows = reader.count();
   require_room(order, rows);
   if (!reader.has_device_rows()) return storage_->append(order, reader.source(), rows);
   storage_->append_columns(lanes, rows / lanes.count, reader.mixed_source());
@@ -262,9 +263,13 @@ void Buffer::append_rows(RowReader& reader, const std::vector<PyObject*>& column
   const bool in_turn = lanes.is_none();
   const std::vector<std::uint32_t> numbers =
       in_turn ? std::vector<std::uint32_t>() : read_lanes(lanes, options_.num_lanes);
-  reader.prepare_rows(columns, !in_turn);
   gather_lock_.wait();
-  const std::size_t rows = reader.look();
+  if (!reader.peek_rows(columns)) {
+    reader.prepare_rows(columns, !in_turn);
+    gather_lock_.wait();
+    reader.look();
+  }
+  const std::size_t rows = reader.count();
   if (in_turn && rows % options_.num_lanes != 0) {
     throw ValueError("batch: expected a multiple of " + std::to_string(options_.num_lanes) +
                      " rows, one for each environment and step, got " + std::to_string(rows) +
@@ -276,7 +281,7 @@ void Buffer::append_rows(RowReader& reader, const std::vector<PyObject*>& column
   }
   const LaneOrder order = {.lanes = in_turn ? nullptr : numbers.data(),
                            .num_lanes = options_.num_lanes};
-  append(reader, order, {0, options_.num_lanes}, rows);
+  append(reader, order, {0, options_.num_lanes});
 }
 
 void Buffer::end_episodes(py::handle lanes) {

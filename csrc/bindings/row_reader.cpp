@@ -126,14 +126,31 @@ void RowReader::prepare_row(PyObject* source) {
 }
 
 bool RowReader::peek_row(const AttributeValues& values) {
+  stacked_ = false;
+  count_ = 1;
+  return peek([&](std::size_t i) { return values[i]; });
+}
+
+bool RowReader::peek_rows(std::span<PyObject* const> columns) {
+  stacked_ = true;
+  count_ = 0;  // the first array says how many
+  return device_ == nullptr && peek([&](std::size_t i) { return columns[i]; });
+}
+
+/// `value_of(i)` is the value of names()[i].
+template <typename ValueOf>
+bool RowReader::peek(const ValueOf& value_of) {
   num_on_device_ = 0;
   for (std::size_t i = 0; i < trees_.size(); ++i) {
     if (trees_[i].kind != Node::Kind::kLeaf) return false;
     const std::size_t field = trees_[i].field;
-    if (!peek_leaf(values[i], layout_.fields()[field], leaves_[field])) return false;
+    if (!peek_leaf(value_of(i), layout_.fields()[field], leaves_[field])) return false;
   }
-  if (!peek_leaf(values[trees_.size()], kFlag, done_) ||
-      !peek_leaf(values[trees_.size() + 1], kFlag, truncated_)) {
+  if (!peek_leaf(value_of(trees_.size()), kFlag, done_)) return false;
+  PyObject* truncated = value_of(trees_.size() + 1);
+  if (stacked_ && (truncated == nullptr || truncated == Py_None)) {
+    truncated_.rows = nullptr;
+  } else if (!peek_leaf(truncated, kFlag, truncated_)) {
     return false;
   }
   point_at_rows();
@@ -142,17 +159,37 @@ bool RowReader::peek_row(const AttributeValues& values) {
 
 bool RowReader::peek_leaf(PyObject* value, const Field& field, Leaf& leaf) {
   ArrayView& view = leaf.peeked;
-  if (value == nullptr || !peek(value, &leaf.number, &view) ||
-      !row_fits(field, view.shape, static_cast<std::size_t>(view.ndim))) {
-    return false;
-  }
+  return value != nullptr && velora::peek(value, &leaf.number, &view) && fits(view, field) &&
+         find_rows(view, field, leaf) == Misfit::kNone;
+}
+
+/// Of stacked rows, the first array says how many there are.
+bool RowReader::fits(const ArrayView& view, const Field& field) {
+  const auto ndim = static_cast<std::size_t>(view.ndim);
+  if (!stacked_) return row_fits(field, view.shape, ndim);
+  if (ndim == 0 || !row_fits(field, view.shape + 1, ndim - 1)) return false;
+  const auto rows = static_cast<std::size_t>(view.shape[0]);
+  if (count_ == 0) count_ = rows;
+  return rows > 0 && rows == count_;
+}
+
+/// The rows are the array's own bytes, or what they are converted to.
+Misfit RowReader::find_rows(const ArrayView& view, const Field& field, Leaf& leaf) {
   if (view.dtype == field.dtype && view.is_contiguous()) {
     leaf.rows = view.data;
-    return true;
+    return Misfit::kNone;
   }
-  leaf.converted.resize(field.nbytes);
+  const auto refuse = [&](const std::string& what) {
+    throw MemoryError(name(leaf.label) + ": " + what + " do not fit into memory");
+  };
+  if (count_ > leaf.converted.max_size() / field.nbytes) refuse(std::to_string(count_) + " rows");
+  try {
+    leaf.converted.resize(count_ * field.nbytes);
+  } catch (const std::bad_alloc&) {
+    refuse(std::to_string(count_ * field.nbytes) + " bytes");
+  }
   leaf.rows = leaf.converted.data();
-  return copy_elements(view, field.dtype, leaf.converted.data()) == Misfit::kNone;
+  return copy_elements(view, field.dtype, leaf.converted.data());
 }
 
 void RowReader::point_at_rows() {
@@ -219,54 +256,35 @@ void RowReader::prepare_leaf(PyObject* value, const Field& field, Leaf& leaf) {
   leaf.array.prepare(value, name(leaf.label).c_str());
 }
 
-std::size_t RowReader::look() {
+void RowReader::look() {
   count_ = stacked_ ? 0 : 1;  // the first array says how many
   num_on_device_ = 0;
   for (std::size_t f = 0; f < leaves_.size(); ++f) look_at(layout_.fields()[f], leaves_[f]);
   look_at(kFlag, done_);
   look_at(kFlag, truncated_);
   point_at_rows();
-  return count_;
 }
 
 void RowReader::look_at(const Field& field, Leaf& leaf) {
   leaf.rows = nullptr;
   if (!leaf.value) return;
-  const char* const path = name(leaf.label).c_str();
+  const std::string& path = name(leaf.label);
   if (leaf.on_device) {
-    const ArrayView view = look_on_device(leaf.on_device.ptr(), field.dtype, *device_, path);
+    const ArrayView view =
+        look_on_device(leaf.on_device.ptr(), field.dtype, *device_, path.c_str());
     check_shape(view, field, leaf);
     leaf.rows = view.data;
     ++num_on_device_;
     return;
   }
-  const ArrayView& view = leaf.array.look(path);
+  const ArrayView& view = leaf.array.look(path.c_str());
   check_shape(view, field, leaf);
-  if (view.dtype == field.dtype && view.is_contiguous()) {
-    leaf.rows = view.data;
-  } else {
-    convert(view, field, leaf);
-  }
-}
-
-void RowReader::convert(const ArrayView& view, const Field& field, Leaf& leaf) {
-  const std::string& path = name(leaf.label);
-  if (count_ > leaf.converted.max_size() / field.nbytes) {
-    throw MemoryError(path + ": " + std::to_string(count_) + " rows do not fit into memory");
-  }
-  try {
-    leaf.converted.resize(count_ * field.nbytes);
-  } catch (const std::bad_alloc&) {
-    throw MemoryError(path + ": " + std::to_string(count_ * field.nbytes) +
-                      " bytes do not fit into memory");
-  }
-  const Misfit misfit = copy_elements(view, field.dtype, leaf.converted.data());
+  const Misfit misfit = find_rows(view, field, leaf);
   if (misfit != Misfit::kNone) {
     throw ValueError(path + ": expected a value that " + name_of(field.dtype) + " holds, got " +
                      describe(leaf.value.ptr()) + " (" + reason(misfit) +
                      "; the first experience set the dtype)");
   }
-  leaf.rows = leaf.converted.data();
 }
 
 MixedSource RowReader::mixed_source() const {
@@ -280,28 +298,17 @@ MixedSource RowReader::mixed_source() const {
 }
 
 void RowReader::check_shape(const ArrayView& view, const Field& field, const Leaf& leaf) {
-  const std::string& path = name(leaf.label);
+  if (fits(view, field)) return;
+  const auto refuse = [&](const std::string& expected) {
+    throw ValueError(name(leaf.label) + ": expected " + expected + ", got " +
+                     describe(leaf.value.ptr()));
+  };
+  if (!stacked_) refuse("shape " + shape_of(field));
   const auto ndim = static_cast<std::size_t>(view.ndim);
-  if (!stacked_) {
-    if (!row_fits(field, view.shape, ndim)) {
-      throw ValueError(path + ": expected shape " + shape_of(field) + ", got " +
-                       describe(leaf.value.ptr()));
-    }
-    return;
-  }
   if (ndim == 0 || !row_fits(field, view.shape + 1, ndim - 1)) {
-    throw ValueError(path + ": expected rows of shape " + shape_of(field) + ", got " +
-                     describe(leaf.value.ptr()));
+    refuse("rows of shape " + shape_of(field));
   }
-  const auto rows = static_cast<std::size_t>(view.shape[0]);
-  if (count_ == 0 && rows == 0) {
-    throw ValueError(path + ": expected at least 1 row, got " + describe(leaf.value.ptr()));
-  }
-  if (count_ == 0) count_ = rows;
-  if (rows != count_) {
-    throw ValueError(path + ": expected " + std::to_string(count_) + " rows, got " +
-                     describe(leaf.value.ptr()));
-  }
+  refuse(count_ == 0 ? "at least 1 row" : std::to_string(count_) + " rows");
 }
 
 void RowReader::release() {

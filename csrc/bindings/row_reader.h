@@ -40,14 +40,17 @@ class RowReader {
   /// each of names(), null where it is missing. A missing `truncated` means never. With `to_host`
   /// no tensor stays on the device. Throws ValueError.
   void prepare_rows(std::span<PyObject* const> columns, bool to_host);
-  /// Reads what was prepared, as it is now. Returns the number of rows. Throws ValueError and
-  /// MemoryError.
-  std::size_t look();
+  /// Reads what was prepared, as it is now. Throws ValueError and MemoryError.
+  void look();
   /// Reads one row in a fraction of the time, for what nearly every push brings: arrays and numbers
   /// that fit, in the order of names(). Runs no code and holds on to nothing. Returns false for
   /// anything else, which is for prepare_row.
   bool peek_row(const AttributeValues& values);
+  /// The same for what nearly every extend brings.
+  bool peek_rows(std::span<PyObject* const> columns);
 
+  /// The number of rows that were read.
+  std::size_t count() const { return count_; }
   /// What was read. Precondition: all of it is on the host.
   const RowSource& source() const { return source_; }
   /// Whether some of it is on the device still.
@@ -88,8 +91,11 @@ class RowReader {
   void visit(const Node& node, PyObject* value);
   void prepare_leaf(PyObject* value, const Field& field, Leaf& leaf);
   void look_at(const Field& field, Leaf& leaf);
-  void convert(const ArrayView& view, const Field& field, Leaf& leaf);
+  template <typename ValueOf>
+  bool peek(const ValueOf& value_of);
   bool peek_leaf(PyObject* value, const Field& field, Leaf& leaf);
+  bool fits(const ArrayView& view, const Field& field);
+  Misfit find_rows(const ArrayView& view, const Field& field, Leaf& leaf);
   void check_shape(const ArrayView& view, const Field& field, const Leaf& leaf);
   void point_at_rows();
 
