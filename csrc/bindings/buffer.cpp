@@ -245,7 +245,10 @@ void Buffer::append_rows(RowReader& reader, const std::vector<PyObject*>& column
                            .num_lanes = options_.num_lanes};
   if (gather_lock_.wait()) reader.check_again();
   require_room(order, rows);
-  storage_->append(order, reader.source(), rows);
+  if (reader.in_parts()) storage_->reserve(rows);  // nothing fails once a part is stored
+  reader.each_part([&](std::size_t first, const RowSource& source, std::size_t count) {
+    storage_->append(order.from(first), source, count);
+  });
 }
 
 void Buffer::end_episodes(py::handle lanes) {
@@ -339,7 +342,7 @@ py::object Buffer::make_batch(const Plan& plan, BatchExtent extent, const Fill& 
   parts.reserve(plan.specs.size());
   for (std::size_t i = 0; i < plan.specs.size(); ++i) parts.push_back(tensors.tensor(i));
   // Filled after that: making tensors can run a garbage collection, and with it any code.
-  run_gather(plan, extent, true, [&] { return tensors.memory(); }, fill);
+  run_gather(plan, extent, tensors.in_one_piece(), [&] { return tensors.memory(); }, fill);
   return names_.name(std::move(parts));
 }
 

@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <new>
 #include <string>
 #include <utility>
 
@@ -57,6 +56,13 @@ const char* reason(Misfit misfit) {
       break;
   }
   return "";
+}
+
+[[noreturn]] void refuse_value(const std::string& path, const Field& field, PyObject* value,
+                               Misfit misfit) {
+  throw ValueError(path + ": expected a value that " + name_of(field.dtype) + " holds, got " +
+                   describe(value) + " (" + reason(misfit) +
+                   "; the first experience set the dtype)");
 }
 
 }  // namespace
@@ -163,9 +169,60 @@ bool RowReader::peek_leaf(PyObject* value, const Field& field, Leaf& leaf) {
   return copy_elements(view, field.dtype, leaf.converted.data()) == Misfit::kNone;
 }
 
+/// f(leaf, field) for all that is read.
+template <typename F>
+void RowReader::each_leaf(const F& f) {
+  for (std::size_t i = 0; i < leaves_.size(); ++i) f(leaves_[i], layout_.fields()[i]);
+  f(done_, kFlag);
+  f(truncated_, kFlag);
+}
+
 void RowReader::finish() {
   require_unchanged();
+  check_values();
+  plan_parts();
   point_at_rows();
+}
+
+/// Once no other code runs any more, which could change them.
+void RowReader::check_values() {
+  each_leaf([](const Leaf& leaf, const Field& field) {
+    if (leaf.unconverted == nullptr) return;
+    const Misfit misfit = check_elements(leaf.array.view(), field.dtype);
+    if (misfit != Misfit::kNone) {
+      refuse_value(*leaf.unconverted, field, leaf.array.owner(), misfit);
+    }
+  });
+}
+
+void RowReader::plan_parts() {
+  part_rows_ = count_;
+  each_leaf([&](Leaf& leaf, const Field& field) {
+    if (leaf.unconverted == nullptr) return;
+    part_rows_ = std::min(part_rows_, std::max<std::size_t>(1, kPartBytes / field.nbytes));
+  });
+  each_leaf([&](Leaf& leaf, const Field& field) {
+    if (leaf.unconverted != nullptr) leaf.converted.resize(part_rows_ * field.nbytes);
+  });
+}
+
+RowSource RowReader::convert(std::size_t first, std::size_t count) {
+  const auto rows_of = [&](Leaf& leaf, const Field& field) -> const std::byte* {
+    if (leaf.unconverted == nullptr) {
+      return leaf.rows == nullptr ? nullptr : leaf.rows + first * field.nbytes;
+    }
+    ArrayView part = leaf.array.view();
+    part.data += static_cast<std::ptrdiff_t>(first) * part.strides[0];
+    part.shape[0] = static_cast<std::int64_t>(count);
+    copy_elements(part, field.dtype, leaf.converted.data());
+    return leaf.converted.data();
+  };
+  for (std::size_t f = 0; f < leaves_.size(); ++f) {
+    field_rows_[f] = rows_of(leaves_[f], layout_.fields()[f]);
+  }
+  return {.fields = field_rows_.data(),
+          .done = rows_of(done_, kFlag),
+          .truncated = rows_of(truncated_, kFlag)};
 }
 
 void RowReader::point_at_rows() {
@@ -176,13 +233,15 @@ void RowReader::point_at_rows() {
 void RowReader::check_again() {
   code_ran_ = true;
   require_unchanged();
+  check_values();
 }
 
 void RowReader::require_unchanged() const {
   if (!code_ran_) return;
   const auto is_there = [&](const Leaf& leaf) {
     if (leaf.on_device) return device_memory(leaf.on_device.ptr(), *device_) == leaf.rows;
-    const bool in_place = leaf.rows != nullptr && leaf.rows == leaf.array.view().data;
+    const bool in_place = leaf.unconverted != nullptr ||
+                          (leaf.rows != nullptr && leaf.rows == leaf.array.view().data);
     return !in_place || leaf.array.still_there();
   };
   const auto check = [&](const std::string& name, const Leaf& leaf) {
@@ -273,7 +332,14 @@ bool RowReader::read_on_device(const std::string& path, PyObject* value, const F
   return true;
 }
 
-MixedSource RowReader::mixed_source() const {
+MixedSource RowReader::mixed_source() {
+  if (in_parts()) {
+    part_rows_ = count_;
+    each_leaf([&](Leaf& leaf, const Field& field) {
+      if (leaf.unconverted != nullptr) leaf.converted.resize(count_ * field.nbytes);
+    });
+    source_ = convert(0, count_);
+  }
   for (std::size_t f = 0; f < leaves_.size(); ++f) {
     on_device_[f] = static_cast<bool>(leaves_[f].on_device);
   }
@@ -301,6 +367,7 @@ void RowReader::bring_to_host() {
 void RowReader::read_on_host(const std::string& path, PyObject* value, const Field& field,
                              Leaf& leaf) {
   leaf.on_device = py::object();
+  leaf.unconverted = nullptr;
   leaf.array.borrow(value, path.c_str());
   code_ran_ |= leaf.array.ran_code();
   const ArrayView& view = leaf.array.view();
@@ -309,21 +376,14 @@ void RowReader::read_on_host(const std::string& path, PyObject* value, const Fie
     leaf.rows = view.data;
     return;
   }
-  if (count_ > leaf.converted.max_size() / field.nbytes) {
-    throw MemoryError(path + ": " + std::to_string(count_) + " rows do not fit into memory");
+  if (stacked_ && count_ > kPartBytes / field.nbytes) {
+    leaf.unconverted = &path;
+    leaf.rows = nullptr;
+    return;
   }
-  try {
-    leaf.converted.resize(count_ * field.nbytes);
-  } catch (const std::bad_alloc&) {
-    throw MemoryError(path + ": " + std::to_string(count_ * field.nbytes) +
-                      " bytes do not fit into memory");
-  }
+  leaf.converted.resize(count_ * field.nbytes);
   const Misfit misfit = copy_elements(view, field.dtype, leaf.converted.data());
-  if (misfit != Misfit::kNone) {
-    throw ValueError(path + ": expected a value that " + name_of(field.dtype) + " holds, got " +
-                     describe(value) + " (" + reason(misfit) +
-                     "; the first experience set the dtype)");
-  }
+  if (misfit != Misfit::kNone) refuse_value(path, field, value, misfit);
   leaf.rows = leaf.converted.data();
 }
 
@@ -351,13 +411,12 @@ void RowReader::check_shape(const std::string& path, PyObject* value, const Fiel
 }
 
 void RowReader::release() {
-  const auto let_go = [](Leaf& leaf) {
+  each_leaf([](Leaf& leaf, const Field& /*field*/) {
     leaf.array.reset();
     leaf.on_device = py::object();
-  };
-  for (Leaf& leaf : leaves_) let_go(leaf);
-  let_go(done_);
-  let_go(truncated_);
+    leaf.unconverted = nullptr;
+    if (leaf.converted.capacity() > kPartBytes) std::vector<std::byte>().swap(leaf.converted);
+  });
 }
 
 }  // namespace velora

@@ -2,6 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -19,7 +20,8 @@ namespace velora {
 
 /// Reads Experiences and batches from Python and lays them out as rows.
 ///
-/// Reading is all or nothing: `read` checks and converts everything, and throws before anything is
+/// Reading is all or nothing: `read` checks everything, and throws before anything is stored. What
+/// is of another dtype is converted: little of it right away, much of it part by part as it is
 /// stored. Until release() this object holds on to the arrays.
 class RowReader {
  public:
@@ -43,11 +45,23 @@ class RowReader {
   std::size_t read_rows(std::span<PyObject* const> columns);
   /// After other code may have run since: throws ValueError unless all arrays are as they were.
   void check_again();
-  /// What was read, as long as this holds on to it. Precondition: all of it is on the host.
+  /// What was read, as long as this holds on to it. Precondition: all of it is on the host, and not
+  /// in_parts().
   const RowSource& source() const { return source_; }
+  /// Whether rows are still to be converted.
+  bool in_parts() const { return part_rows_ < count_; }
+  /// Calls f(first, source, count) for rows [first, first + count), until it was given all. Throws
+  /// nothing itself. Precondition: all of it is on the host.
+  template <typename F>
+  void each_part(const F& f) {
+    for (std::size_t first = 0; first < count_; first += part_rows_) {
+      const std::size_t count = std::min(part_rows_, count_ - first);
+      f(first, in_parts() ? convert(first, count) : source_, count);
+    }
+  }
   /// Whether some of it is on the device still, and all of it then.
   bool has_device_rows() const { return num_on_device_ > 0; }
-  MixedSource mixed_source() const;
+  MixedSource mixed_source();
   /// Copies that to the host, which waits for the device. Throws ValueError.
   void bring_to_host();
   /// Lets go of the arrays.
@@ -69,9 +83,18 @@ class RowReader {
     NumberMemory number;
     std::vector<std::byte> converted;
     const std::byte* rows = nullptr;
+    const std::string* unconverted = nullptr;  // what errors call it, where it is in parts
     pybind11::object on_device;  // the tensor that `rows` lie in, where it is on the device
   };
 
+  /// Of a field: more is converted in parts, and not kept.
+  static constexpr std::size_t kPartBytes = std::size_t{1} << 20;
+
+  template <typename F>
+  void each_leaf(const F& f);
+  void check_values();
+  void plan_parts();
+  RowSource convert(std::size_t first, std::size_t count);
   void finish();
   void point_at_rows();
   void require_unchanged() const;
@@ -92,13 +115,14 @@ class RowReader {
   std::vector<Leaf> leaves_;  // one for each field of the layout; a Leaf does not move
   Leaf done_;
   Leaf truncated_;
-  std::vector<const std::byte*> field_rows_;
-  std::unique_ptr<bool[]> on_device_;  // one for each field
-  std::size_t num_on_device_ = 0;      // of fields and flags
+  std::vector<const std::byte*> field_rows_;  // of `source_`, or of a part
+  std::unique_ptr<bool[]> on_device_;         // one for each field
+  std::size_t num_on_device_ = 0;             // of fields and flags
   RowSource source_{};
   bool stacked_ = false;
   bool code_ran_ = false;
   std::size_t count_ = 0;
+  std::size_t part_rows_ = 0;  // rows that are converted at once; all, where none are
 };
 
 }  // namespace velora

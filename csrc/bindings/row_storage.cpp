@@ -21,6 +21,7 @@ class HostRows final : public RowStorage {
   RowsView view() override { return store_.view(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
 
+  void reserve(std::size_t rows) override { store_.reserve(rows); }
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
     store_.append(lanes, source, count);
   }
@@ -68,6 +69,7 @@ class DeviceRows final : public RowStorage {
   std::uint64_t fullest() override { return store_.fullest(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
 
+  void reserve(std::size_t rows) override { store_.reserve(rows, stream()); }
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
     store_.append(lanes, source, count, stream());
   }

@@ -53,6 +53,8 @@ class BorrowedArray {
   bool ran_code() const { return ran_code_; }
 
   const ArrayView& view() const { return view_; }
+  /// What is kept alive.
+  PyObject* owner() const { return owner_.ptr(); }
 
  private:
   void borrow_buffer(PyObject* value, const char* field);

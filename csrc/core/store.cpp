@@ -28,12 +28,21 @@ RowExtent extent_of(const RowLayout& layout, std::uint64_t lane_capacity, std::u
           .spare_slots = layout.frame_stack() - 1};
 }
 
+// Of huge pages that are resident before there are rows to fill them.
+constexpr std::size_t kMostAhead = std::size_t{32} << 20;
+// To move it takes about a millisecond.
+constexpr std::size_t kMovedAtOnce = 4 * Memory::kHugePage;
+
+Pages pages_of(std::uint32_t num_lanes) {
+  return num_lanes * Memory::kHugePage > kMostAhead ? Pages::kSmall : Pages::kHuge;
+}
+
 Memory allocate(const RowExtent& extent) {
   extent.check();
   const std::size_t head = head_bytes(extent.num_lanes);
   const std::size_t rows = extent.nbytes();
   const std::size_t bytes = rows > SIZE_MAX - head ? SIZE_MAX : head + rows;
-  return Memory::anonymous(bytes, extent.describe().c_str());
+  return Memory::anonymous(bytes, extent.describe().c_str(), pages_of(extent.num_lanes));
 }
 
 }  // namespace
@@ -43,8 +52,11 @@ Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_la
     : layout_(std::move(layout)),
       rows_offset_(head_bytes(num_lanes)),
       memory_(allocate(extent_of(layout_, lane_capacity, num_lanes))),
+      small_pages_(pages_of(num_lanes) == Pages::kSmall ? 0 : memory_.size()),
       lanes_(memory_.data(), extent_of(layout_, lane_capacity, num_lanes), seed),
-      compact_(layout_.compact() ? std::make_unique<CompactRows>(layout_) : nullptr) {}
+      compact_(layout_.compact()
+                   ? std::make_unique<CompactRows>(layout_, num_lanes * lanes_.control().lane_slots)
+                   : nullptr) {}
 
 std::size_t Store::nbytes() const {
   return memory_.size() + (compact_ ? compact_->blocks().nbytes() : 0);
@@ -56,6 +68,17 @@ void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t 
   } else {
     append_whole(lanes, source, count);
   }
+  // Some of them with each append, so that none takes long.
+  if (small_pages_ < memory_.size()) put_on_huge_pages(view().size(), kMovedAtOnce);
+}
+
+/// So many bytes at most, if there are rows enough to fill half of all.
+void Store::put_on_huge_pages(std::uint64_t rows, std::size_t most) {
+  const ControlBlock& control = lanes_.control();
+  if (2 * rows < control.lane_capacity * control.num_lanes) return;
+  const std::size_t bytes = std::min(most, memory_.size() - small_pages_);
+  memory_.use_huge_pages(small_pages_, bytes / Memory::kHugePage * Memory::kHugePage);
+  small_pages_ += bytes;
 }
 
 void Store::commit(std::uint32_t lane, std::uint8_t flags) {
@@ -114,10 +137,7 @@ void Store::write_rows(const NewRows& block, const RowSource& source, std::size_
 }
 
 void Store::append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
-  // A row that is overwritten gives its blocks back first: more than all places never need.
-  const ControlBlock& control = lanes_.control();
-  const std::uint64_t places = control.num_lanes * control.lane_slots;
-  compact_->reserve(std::min<std::uint64_t>(count, places), memory_.size());
+  compact_->reserve(count);
   std::uint32_t lane = lanes.before_first();
   for (std::size_t i = 0; i < count; ++i) {
     lane = lanes.next(i, lane);
@@ -177,10 +197,12 @@ void Store::restore(std::span<const SavedLane> lanes, std::span<const std::byte>
     throw ValueError("blocks: expected none beside whole rows, got " +
                      std::to_string(blocks.size()) + " bytes");
   }
+  if (compact_) compact_->reserve_blocks(num_blocks);
   clear();
   if (compact_) compact_->restore(blocks.data(), num_blocks);
   lanes_.restore(lanes);
   windows_.forget();  // they know nothing of these rows
+  put_on_huge_pages(rows.size() / pitch, SIZE_MAX);
   const std::byte* row = rows.data();
   for (std::uint32_t lane = 0; lane < lanes.size(); ++lane) {
     for (std::uint64_t serial = lanes[lane].first; serial < lanes[lane].pushed; ++serial) {
