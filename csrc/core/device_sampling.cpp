@@ -97,7 +97,7 @@ void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* s
 void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
                        void* stream) {
   if (count == 0) return;
-  std::vector<RowId> ids;
+  RowIds ids;
   if (!view().is_even()) {
     require_running("sample of environments with different numbers of steps", stream);
     find_in_time_order(view(), start, count, ids);

@@ -137,7 +137,7 @@ void DistinctDraw::draw_most(std::uint32_t elements) {
     next_ += static_cast<std::uint32_t>(out.size());
   }
   next_ = 0;
-  const std::vector<std::uint64_t>& marks = scratch_.marks;
+  const DrawScratch::Words<std::uint64_t>& marks = scratch_.marks;
   scratch_.before.resize(marks.size());
   std::uint32_t before = 0;
   for (std::size_t word = 0; word < marks.size(); ++word) {

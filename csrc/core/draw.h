@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/macros.h"
+#include "core/mapped_allocator.h"
 #include "core/philox.h"
 
 namespace velora {
@@ -130,11 +131,14 @@ void check_draw(std::uint64_t count, std::uint64_t bound);
 
 /// Working memory of a DistinctDraw, kept between draws.
 struct DrawScratch {
-  std::vector<std::uint32_t> short_keys;  // of taken values, where all fit into 32 bits
-  std::vector<std::uint64_t> long_keys;
-  std::vector<std::uint64_t> marks;   // a bit for each value
-  std::vector<std::uint32_t> before;  // for each word of marks, the marks before it
-  std::vector<std::uint32_t> drawn;   // element -> its value, of a draw of most
+  template <typename Word>
+  using Words = std::vector<Word, MappedAllocator<Word>>;
+
+  Words<std::uint32_t> short_keys;  // of taken values, where all fit into 32 bits
+  Words<std::uint64_t> long_keys;
+  Words<std::uint64_t> marks;   // a bit for each value
+  Words<std::uint32_t> before;  // for each word of marks, the marks before it
+  Words<std::uint32_t> drawn;   // element -> its value, of a draw of most
 };
 
 /// Distinct values in [0, bound), in the order of the elements, some at a time: whoever wants the

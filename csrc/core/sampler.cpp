@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "core/time_order.h"
-
 namespace velora {
 namespace {
 
@@ -87,7 +85,7 @@ void gather_sequences(const RowsView& view, const CompactRows* compact, const Se
 
 void Sampler::trim(std::size_t count) {
   if (count <= kMostKept) return;
-  std::vector<RowId>().swap(ids_);
+  RowIds().swap(ids_);
   scratch_ = {};
 }
 

@@ -2,12 +2,12 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "core/draw.h"
 #include "core/gather.h"
 #include "core/parts.h"
 #include "core/store.h"
+#include "core/time_order.h"
 
 namespace velora {
 
@@ -58,7 +58,7 @@ class Sampler {
   /// Gives back what only a batch of so many rows needs.
   void trim(std::size_t count);
 
-  std::vector<RowId> ids_;
+  RowIds ids_;
   DrawScratch scratch_;
 };
 

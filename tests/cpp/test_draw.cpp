@@ -167,7 +167,8 @@ TEST(Draw, ThreadsTogetherDrawWhatOneDoes) {
     const std::uint64_t least = round % 2 == 0 ? 1 : bound - bound / 4;
     const auto count = static_cast<std::uint32_t>(least + engine() % (bound - least + 1));
     const DrawKey key = {.seed = engine(), .draw = engine()};
-    ASSERT_EQ(draw_in_threads(key, bound, count, 1 + engine() % 40), draw(key, bound, count))
+    const auto threads = static_cast<std::uint32_t>(1 + engine() % 40);
+    ASSERT_EQ(draw_in_threads(key, bound, count, threads), draw(key, bound, count))
         << bound << ' ' << count;
   }
 }
