@@ -1,5 +1,6 @@
 #include "bindings/batch_tensors.h"
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -13,7 +14,7 @@ namespace py = pybind11;
 namespace velora {
 namespace {
 
-/// The DLPack header of one tensor, at the front of its batch's slab.
+/// The DLPack header of one tensor, at the front of its slab.
 struct TensorHeader {
   DLManagedTensorVersioned managed;
   std::int64_t shape[kMaxDims + 1];  // one more for the steps of sequences
@@ -53,23 +54,51 @@ BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs,
                            TorchDevice* device)
     : specs_(specs), extent_(extent), device_(device) {
   const BatchLayout layout = lay_out(specs, extent);
-  parts_.reserve(specs.size());  // before there is memory to lose
-  std::byte* const memory =
-      take_memory(pool, align(specs.size() * sizeof(TensorHeader)), layout.nbytes);
+  parts_.reserve(specs.size());
+  if (layout.nbytes >= kLargeBatch) {
+    split(pool);
+    return;
+  }
+  const std::size_t headers = align(specs.size() * sizeof(TensorHeader));
+  slab_ = pool.acquire(headers + (device == nullptr ? layout.nbytes : 0));
+  std::byte* const memory = attach_memory(*slab_, headers, layout.nbytes);
   for (const std::size_t offset : layout.offsets) parts_.push_back(memory + offset);
 }
 
-/// The slab, and in it or on the device so many bytes for the parts.
-std::byte* BatchTensors::take_memory(SlabPool& pool, std::size_t headers, std::size_t bytes) {
-  if (device_ == nullptr) {
-    slab_ = pool.acquire(headers + bytes);
-    return slab_->data() + headers;
+/// Gives large parts slabs of their own, each with its header.
+void BatchTensors::split(SlabPool& pool) {
+  const auto bytes_of = [&](const TensorSpec& spec) {
+    return num_rows(spec, extent_) * spec.row_bytes;
+  };
+  std::size_t small_bytes = 0;
+  for (const TensorSpec& spec : specs_) {
+    if (bytes_of(spec) < kLargePart) small_bytes += align(bytes_of(spec));
   }
-  DeviceMemory memory(*device_, bytes, "batch");
-  slab_ = pool.acquire(headers);
-  std::byte* const data = memory.data();
-  auto* kept = new DeviceMemory(std::move(memory));
-  slab_->attach(kept, [](void* companion) { delete static_cast<DeviceMemory*>(companion); });
+  const auto on_host = [&](std::size_t bytes) { return device_ == nullptr ? bytes : 0; };
+  const std::size_t headers = align(specs_.size() * sizeof(TensorHeader));
+  slab_ = pool.acquire(headers + on_host(small_bytes));
+  std::byte* small = attach_memory(*slab_, headers, small_bytes);
+  own_.resize(specs_.size());
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const std::size_t bytes = bytes_of(specs_[i]);
+    if (bytes < kLargePart) {
+      parts_.push_back(small);
+      small += align(bytes);
+      continue;
+    }
+    const std::size_t header = align(sizeof(TensorHeader));
+    own_[i] = pool.acquire_beside(header + on_host(bytes));
+    parts_.push_back(attach_memory(*own_[i], header, bytes));
+  }
+}
+
+/// Where `bytes` lie that go with a slab: behind its headers, or on the device.
+std::byte* BatchTensors::attach_memory(Slab& slab, std::size_t headers, std::size_t bytes) {
+  if (device_ == nullptr || bytes == 0) return slab.data() + headers;
+  auto kept = std::make_unique<DeviceMemory>(*device_, bytes, "batch");
+  std::byte* const data = kept->data();
+  slab.attach(kept.release(),
+              [](void* companion) { delete static_cast<DeviceMemory*>(companion); });
   return data;
 }
 
@@ -84,7 +113,9 @@ std::vector<std::int64_t> shape_of(const TensorSpec& spec, BatchExtent extent) {
 
 py::object BatchTensors::tensor(std::size_t i) {
   const TensorSpec& spec = specs_[i];
-  auto* header = reinterpret_cast<TensorHeader*>(slab_->data()) + i;
+  const bool is_apart = !own_.empty() && own_[i] != nullptr;
+  Slab* const slab = is_apart ? own_[i].get() : slab_.get();
+  auto* header = reinterpret_cast<TensorHeader*>(slab->data()) + (is_apart ? 0 : i);
   std::int32_t ndim = 0;
   header->shape[ndim++] = static_cast<std::int64_t>(extent_.rows);
   const bool has_steps = extent_.is_sequences && spec.each_step;
@@ -97,7 +128,7 @@ py::object BatchTensors::tensor(std::size_t i) {
   }
   header->managed = {
       .version = {1, 0},  // what is used of it; torch asks for the major version only
-      .manager_ctx = slab_,
+      .manager_ctx = slab,
       .deleter = release_tensor,
       .flags = 0,
       .dl_tensor = {.data = parts_[i],
@@ -107,7 +138,7 @@ py::object BatchTensors::tensor(std::size_t i) {
                     .shape = header->shape,
                     .strides = header->strides,
                     .byte_offset = 0}};
-  slab_->retain();
+  slab->retain();
   void* tensor = nullptr;
   if (exchange_api().managed_tensor_to_py_object_no_sync(&header->managed, &tensor) != 0) {
     throw py::error_already_set();

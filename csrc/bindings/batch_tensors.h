@@ -47,32 +47,40 @@ BatchLayout lay_out(const std::vector<TensorSpec>& specs, BatchExtent extent);
 
 /// The memory of all tensors of one batch, and the tensors that look into it.
 ///
-/// The DLPack headers lie in the slab itself, so a batch costs no allocation when one was released
-/// before. For a batch on a device the slab holds the headers alone, and one piece of memory from
-/// torch's allocator holds the rest.
+/// Small batches have one slab: a tensor that is kept keeps all of it. In a batch of kLargeBatch
+/// bytes or more each part of kLargePart or more has a slab of its own, so that small tensors that
+/// are kept keep no images. The DLPack headers lie in the slabs, so a batch costs no allocation
+/// when one was released before. For a batch on a device the slabs hold the headers alone, and
+/// memory from torch's allocator, in as many pieces, holds the parts.
 class BatchTensors {
  public:
-  /// Takes a slab with room for all rows of each spec. `specs` must outlive this object.
-  /// `device` is null for the host. Throws MemoryError.
+  static constexpr std::size_t kLargeBatch = std::size_t{1} << 20;
+  static constexpr std::size_t kLargePart = std::size_t{256} << 10;
+
+  /// Acquires room for all rows of each spec. `specs` must outlive this object. `device` is null
+  /// for the host. Throws MemoryError.
   BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs, BatchExtent extent,
                TorchDevice* device);
-  ~BatchTensors() { slab_->release(); }
   BatchTensors(const BatchTensors&) = delete;
   BatchTensors& operator=(const BatchTensors&) = delete;
 
   /// Where the parts lie: in host memory, or on the device.
   BatchMemory memory() const { return parts_; }
+  /// Whether they lie in one piece, as lay_out() says.
+  bool in_one_piece() const { return own_.empty(); }
   /// A new torch.Tensor (rows, *row_shape), or (rows, steps, *row_shape), over the i-th part. Call
   /// once for each part.
   pybind11::object tensor(std::size_t i);
 
  private:
-  std::byte* take_memory(SlabPool& pool, std::size_t headers, std::size_t bytes);
+  void split(SlabPool& pool);
+  std::byte* attach_memory(Slab& slab, std::size_t headers, std::size_t bytes);
 
   const std::vector<TensorSpec>& specs_;
   BatchExtent extent_;
   TorchDevice* device_;
-  Slab* slab_;
+  SlabReference slab_;              // of all parts that have none of their own
+  std::vector<SlabReference> own_;  // of each part, or null; empty where no part has one
   std::vector<std::byte*> parts_;
 };
 

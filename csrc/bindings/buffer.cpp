@@ -207,11 +207,17 @@ void Buffer::learn_type(py::handle experience) {
   known_type_.learn(reinterpret_cast<PyTypeObject*>(type.ptr()));
 }
 
-void Buffer::append(const RowReader& reader, const LaneOrder& order, LaneRange lanes) {
+void Buffer::append(RowReader& reader, const LaneOrder& order, LaneRange lanes) {
   const std::size_t rows = reader.count();
   require_room(order, rows);
-  if (!reader.has_device_rows()) return storage_->append(order, reader.source(), rows);
-  storage_->append_columns(lanes, rows / lanes.count, reader.mixed_source());
+  if (reader.has_device_rows()) {
+    return storage_->append_columns(lanes, rows / lanes.count, reader.mixed_source());
+  }
+  if (!reader.in_parts()) return storage_->append(order, reader.source(), rows);
+  storage_->reserve(rows);  // nothing fails once a part is stored
+  reader.each_part([&](std::size_t first, const RowSource& source, std::size_t count) {
+    storage_->append(order.from(first), source, count);
+  });
 }
 
 void Buffer::extend(const CallArguments& call) {
@@ -378,7 +384,7 @@ py::object Buffer::make_batch(const Plan& plan, BatchExtent extent, const Fill& 
   parts.reserve(plan.specs.size());
   for (std::size_t i = 0; i < plan.specs.size(); ++i) parts.push_back(tensors.tensor(i));
   // Filled after that: making tensors can run a garbage collection, and with it any code.
-  run_gather(plan, extent, true, [&] { return tensors.memory(); }, fill);
+  run_gather(plan, extent, tensors.in_one_piece(), [&] { return tensors.memory(); }, fill);
   return names_.name(std::move(parts));
 }
 

@@ -168,7 +168,7 @@ class Buffer {
   void queue_copies(const Plan& plan, BatchExtent extent, const BatchLayout& layout,
                     BatchMemory memory, bool in_one_piece);
   /// Stores the rows that the reader looked at, `lanes` in order, where they are.
-  void append(const RowReader& reader, const LaneOrder& order, LaneRange lanes);
+  void append(RowReader& reader, const LaneOrder& order, LaneRange lanes);
   /// Checks another type of experience, and learns it. Runs code.
   void learn_type(pybind11::handle experience);
   /// The fields that come for each step, or for the first alone.

@@ -141,6 +141,7 @@ bool RowReader::peek_rows(std::span<PyObject* const> columns) {
 template <typename ValueOf>
 bool RowReader::peek(const ValueOf& value_of) {
   num_on_device_ = 0;
+  part_rows_ = kAllRows;
   for (std::size_t i = 0; i < trees_.size(); ++i) {
     if (trees_[i].kind != Node::Kind::kLeaf) return false;
     const std::size_t field = trees_[i].field;
@@ -150,6 +151,7 @@ bool RowReader::peek(const ValueOf& value_of) {
   PyObject* truncated = value_of(trees_.size() + 1);
   if (stacked_ && (truncated == nullptr || truncated == Py_None)) {
     truncated_.rows = nullptr;
+    truncated_.in_parts = false;
   } else if (!peek_leaf(truncated, kFlag, truncated_)) {
     return false;
   }
@@ -173,26 +175,60 @@ bool RowReader::fits(const ArrayView& view, const Field& field) {
   return rows > 0 && rows == count_;
 }
 
-/// The rows are the array's own bytes, or what they are converted to.
+/// The rows are the array's own bytes, or what they are converted to, now or part by part.
 Misfit RowReader::find_rows(const ArrayView& view, const Field& field, Leaf& leaf) {
+  leaf.in_parts = false;
   if (view.dtype == field.dtype && view.is_contiguous()) {
     leaf.rows = view.data;
     return Misfit::kNone;
   }
-  const auto refuse = [&](const std::string& what) {
-    throw MemoryError(name(leaf.label) + ": " + what + " do not fit into memory");
-  };
-  if (count_ > leaf.converted.max_size() / field.nbytes) refuse(std::to_string(count_) + " rows");
-  try {
-    leaf.converted.resize(count_ * field.nbytes);
-  } catch (const std::bad_alloc&) {
-    refuse(std::to_string(count_ * field.nbytes) + " bytes");
+  const std::size_t most = std::max<std::size_t>(1, kPartBytes / field.nbytes);
+  if (count_ > most) {
+    leaf.in_parts = true;
+    leaf.unconverted = view;
+    leaf.rows = nullptr;
+    part_rows_ = std::min(part_rows_, most);
+    return check_elements(view, field.dtype);
   }
+  leaf.converted.resize(count_ * field.nbytes);
   leaf.rows = leaf.converted.data();
   return copy_elements(view, field.dtype, leaf.converted.data());
 }
 
+/// f(leaf, field) for all that is read.
+template <typename F>
+void RowReader::each_leaf(const F& f) {
+  for (std::size_t i = 0; i < leaves_.size(); ++i) f(leaves_[i], layout_.fields()[i]);
+  f(done_, kFlag);
+  f(truncated_, kFlag);
+}
+
+/// Makes room for `rows` converted rows, so that convert() needs none.
+void RowReader::reserve_parts(std::size_t rows) {
+  each_leaf([&](Leaf& leaf, const Field& field) {
+    if (leaf.in_parts) leaf.converted.resize(rows * field.nbytes);
+  });
+}
+
+RowSource RowReader::convert(std::size_t first, std::size_t count) {
+  const auto rows_of = [&](Leaf& leaf, const Field& field) -> const std::byte* {
+    if (!leaf.in_parts) return leaf.rows == nullptr ? nullptr : leaf.rows + first * field.nbytes;
+    ArrayView part = leaf.unconverted;
+    part.data += static_cast<std::ptrdiff_t>(first) * part.strides[0];
+    part.shape[0] = static_cast<std::int64_t>(count);
+    copy_elements(part, field.dtype, leaf.converted.data());
+    return leaf.converted.data();
+  };
+  for (std::size_t f = 0; f < leaves_.size(); ++f) {
+    field_rows_[f] = rows_of(leaves_[f], layout_.fields()[f]);
+  }
+  return {.fields = field_rows_.data(),
+          .done = rows_of(done_, kFlag),
+          .truncated = rows_of(truncated_, kFlag)};
+}
+
 void RowReader::point_at_rows() {
+  if (in_parts()) reserve_parts(part_rows_);
   for (std::size_t f = 0; f < leaves_.size(); ++f) field_rows_[f] = leaves_[f].rows;
   source_ = {.fields = field_rows_.data(), .done = done_.rows, .truncated = truncated_.rows};
 }
@@ -259,6 +295,7 @@ void RowReader::prepare_leaf(PyObject* value, const Field& field, Leaf& leaf) {
 void RowReader::look() {
   count_ = stacked_ ? 0 : 1;  // the first array says how many
   num_on_device_ = 0;
+  part_rows_ = kAllRows;
   for (std::size_t f = 0; f < leaves_.size(); ++f) look_at(layout_.fields()[f], leaves_[f]);
   look_at(kFlag, done_);
   look_at(kFlag, truncated_);
@@ -267,6 +304,7 @@ void RowReader::look() {
 
 void RowReader::look_at(const Field& field, Leaf& leaf) {
   leaf.rows = nullptr;
+  leaf.in_parts = false;
   if (!leaf.value) return;
   const std::string& path = name(leaf.label);
   if (leaf.on_device) {
@@ -287,7 +325,11 @@ void RowReader::look_at(const Field& field, Leaf& leaf) {
   }
 }
 
-MixedSource RowReader::mixed_source() const {
+MixedSource RowReader::mixed_source() {
+  if (in_parts()) {
+    reserve_parts(count_);
+    source_ = convert(0, count_);
+  }
   for (std::size_t f = 0; f < leaves_.size(); ++f) {
     on_device_[f] = static_cast<bool>(leaves_[f].on_device);
   }
@@ -312,14 +354,12 @@ void RowReader::check_shape(const ArrayView& view, const Field& field, const Lea
 }
 
 void RowReader::release() {
-  const auto let_go = [](Leaf& leaf) {
+  each_leaf([](Leaf& leaf, const Field& /*field*/) {
     leaf.value = py::object();
     leaf.array.reset();
     leaf.on_device = py::object();
-  };
-  for (Leaf& leaf : leaves_) let_go(leaf);
-  let_go(done_);
-  let_go(truncated_);
+    if (leaf.converted.capacity() > kPartBytes) std::vector<std::byte>().swap(leaf.converted);
+  });
 }
 
 }  // namespace velora

@@ -2,6 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -20,8 +21,9 @@ namespace velora {
 /// Reads Experiences and batches from Python and lays them out as rows.
 ///
 /// There are two steps. The prepare calls run all code that reading takes and hold what comes of
-/// it; look() runs none, checks and converts everything, and throws before anything is stored. What
-/// else may run code, or wait, comes before look(): source() is good until other code runs.
+/// it; look() runs none, checks everything, and throws before anything is stored. What else may run
+/// code, or wait, comes before look(): what was read is good until other code runs. Rows of another
+/// dtype are converted: few right away, many part by part as they are stored.
 class RowReader {
  public:
   /// `trees` maps each attribute to read to its pytree, whose leaves are indices into the
@@ -51,11 +53,23 @@ class RowReader {
 
   /// The number of rows that were read.
   std::size_t count() const { return count_; }
-  /// What was read. Precondition: all of it is on the host.
+  /// What was read. Precondition: all of it is on the host, and not in_parts().
   const RowSource& source() const { return source_; }
+  /// Whether rows are still to be converted.
+  bool in_parts() const { return part_rows_ < count_; }
+  /// Calls f(first, source, count) for rows [first, first + count), until it was given all. Throws
+  /// nothing itself. Precondition: in_parts(), and all of it is on the host.
+  template <typename F>
+  void each_part(const F& f) {
+    for (std::size_t first = 0; first < count_; first += part_rows_) {
+      const std::size_t count = std::min(part_rows_, count_ - first);
+      f(first, convert(first, count), count);
+    }
+  }
   /// Whether some of it is on the device still.
   bool has_device_rows() const { return num_on_device_ > 0; }
-  MixedSource mixed_source() const;
+  /// All of it. Throws MemoryError.
+  MixedSource mixed_source();
   /// Lets go of what is held.
   void release();
 
@@ -84,7 +98,13 @@ class RowReader {
     NumberMemory number;
     std::vector<std::byte> converted;
     const std::byte* rows = nullptr;
+    bool in_parts = false;
+    ArrayView unconverted;  // where it is in parts
   };
+
+  /// Of a field: more is converted in parts, and not kept.
+  static constexpr std::size_t kPartBytes = std::size_t{1} << 20;
+  static constexpr std::size_t kAllRows = SIZE_MAX;
 
   const std::string& name(const Label& label) const { return stacked_ ? label.many : label.one; }
   Node parse(pybind11::handle tree, const Label& label);
@@ -97,6 +117,10 @@ class RowReader {
   bool fits(const ArrayView& view, const Field& field);
   Misfit find_rows(const ArrayView& view, const Field& field, Leaf& leaf);
   void check_shape(const ArrayView& view, const Field& field, const Leaf& leaf);
+  template <typename F>
+  void each_leaf(const F& f);
+  void reserve_parts(std::size_t rows);
+  RowSource convert(std::size_t first, std::size_t count);
   void point_at_rows();
 
   const RowLayout& layout_;
@@ -106,13 +130,14 @@ class RowReader {
   std::vector<Leaf> leaves_;  // one for each field of the layout; a Leaf does not move
   Leaf done_;
   Leaf truncated_;
-  std::vector<const std::byte*> field_rows_;
+  std::vector<const std::byte*> field_rows_;  // of `source_`, or of a part
   std::unique_ptr<bool[]> on_device_;  // one for each field
   std::size_t num_on_device_ = 0;      // of fields and flags
   RowSource source_{};
   bool stacked_ = false;
   bool to_host_ = false;
   std::size_t count_ = 0;
+  std::size_t part_rows_ = kAllRows;  // rows that are converted at once
 };
 
 }  // namespace velora

@@ -22,7 +22,7 @@ class HostRows final : public RowStorage {
   std::size_t nbytes() const override { return store_.nbytes(); }
   const Store* host_store() const override { return &store_; }
 
-  void reserve(std::size_t count) override { store_.reserve(count); }
+  void reserve(std::size_t rows) override { store_.reserve(rows); }
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
     store_.append(lanes, source, count);
   }
@@ -72,7 +72,7 @@ class DeviceRows final : public RowStorage {
   std::uint64_t fullest() override { return store_.fullest(); }
   std::size_t nbytes() const override { return store_.nbytes(); }
 
-  void reserve(std::size_t count) override { store_.reserve(count, stream()); }
+  void reserve(std::size_t rows) override { store_.reserve(rows, stream()); }
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) override {
     store_.append(lanes, source, count, stream());
   }

@@ -40,7 +40,7 @@ class RowStorage {
   virtual std::size_t nbytes() const = 0;
 
   /// As Store::reserve.
-  virtual void reserve(std::size_t count) = 0;
+  virtual void reserve(std::size_t rows) = 0;
   /// As Store::append.
   virtual void append(const LaneOrder& lanes, const RowSource& source, std::size_t count) = 0;
   /// Whether append_columns() is there.

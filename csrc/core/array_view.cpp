@@ -34,13 +34,17 @@ Misfit copy_same(const ArrayView& in, std::byte* out) {
   });
 }
 
+bool loses_range(double value) {
+  return std::fabs(static_cast<float>(value)) > std::numeric_limits<float>::max() &&
+         std::fabs(value) <= std::numeric_limits<double>::max();
+}
+
 // Most environments observe in float64: one loop without a branch, judged at its end.
 Misfit copy_doubles_as_floats(const double* in, std::int64_t count, std::byte* out) {
   bool fits = true;
   for (std::int64_t i = 0; i < count; ++i) {
     const auto narrow_value = static_cast<float>(in[i]);
-    fits &= !(std::fabs(narrow_value) > std::numeric_limits<float>::max() &&
-              std::fabs(in[i]) <= std::numeric_limits<double>::max());
+    fits &= !loses_range(in[i]);
     std::memcpy(out + static_cast<std::size_t>(i) * sizeof narrow_value, &narrow_value,
                 sizeof narrow_value);
   }
@@ -91,6 +95,21 @@ Misfit copy_elements(const ArrayView& in, DType to, std::byte* out) {
   const std::size_t size = size_of(to);
   return walk(in, [&](const std::byte* at, std::size_t i) {
     return write_number(read_number(at, in.dtype), to, out + i * size);
+  });
+}
+
+Misfit check_elements(const ArrayView& in, DType to) {
+  if (in.dtype == to) return Misfit::kNone;
+  if (in.is_contiguous() && in.dtype == DType::kFloat64 && to == DType::kFloat32 &&
+      is_aligned(in)) {
+    const auto* values = reinterpret_cast<const double*>(in.data);
+    bool fits = true;
+    for (std::int64_t i = 0; i < in.num_elements(); ++i) fits &= !loses_range(values[i]);
+    return fits ? Misfit::kNone : Misfit::kRange;
+  }
+  std::byte rubbish[sizeof(std::uint64_t)];
+  return walk(in, [&](const std::byte* at, std::size_t) {
+    return write_number(read_number(at, in.dtype), to, rubbish);
   });
 }
 

@@ -48,4 +48,7 @@ std::string shape_text(std::span<const std::int64_t> shape);
 /// at the first that does not fit. `to` is not kFloat64. `out` then holds rubbish.
 Misfit copy_elements(const ArrayView& in, DType to, std::byte* out);
 
+/// What copy_elements() would return.
+Misfit check_elements(const ArrayView& in, DType to);
+
 }  // namespace velora

@@ -8,6 +8,7 @@
 namespace velora {
 namespace {
 
+constexpr const char* kPurpose = "observations beside the rows";
 constexpr std::size_t kChunkBytes = std::size_t{4} << 20;
 // Links between rows and blocks are numbers of 32 bits, of which two mean something else.
 constexpr std::uint64_t kMaxBlocks = UINT32_MAX - 1;
@@ -21,7 +22,7 @@ BlockStore::BlockStore(std::size_t block_bytes) : block_bytes_(block_bytes) {
   chunk_mask_ = (1u << chunk_log2_) - 1;
 }
 
-void BlockStore::reserve(std::uint64_t count, std::size_t other_bytes) {
+void BlockStore::reserve(std::uint64_t count) {
   const std::uint64_t needed = num_used() + count;
   if (needed > kMaxBlocks) {
     throw MemoryError("compact: expected at most " + std::to_string(kMaxBlocks) +
@@ -29,10 +30,20 @@ void BlockStore::reserve(std::uint64_t count, std::size_t other_bytes) {
   }
   // Giving back must not fail, so there is a place for each block that there can be.
   if (needed > free_.capacity()) free_.reserve(std::max(needed, 2 * free_.capacity()));
-  const std::uint64_t chunk = std::uint64_t{1} << chunk_log2_;
-  while (chunks_.size() * chunk < needed) {
-    require_memory(other_bytes + nbytes() + chunk * block_bytes_, "observations beside the rows");
-    chunks_.push_back(Memory::anonymous(chunk * block_bytes_, "observations beside the rows"));
+  const std::size_t before = chunks_.size();
+  const std::uint64_t chunks = (needed + chunk_mask_) >> chunk_log2_;
+  if (chunks <= before) return;
+  const std::uint64_t added = chunks - before;
+  const bool fits = added <= SIZE_MAX / chunk_bytes();
+  MemoryClaim claim(fits ? added * chunk_bytes() : SIZE_MAX, kPurpose);
+  chunks_.reserve(chunks);
+  try {
+    while (chunks_.size() < chunks) {
+      chunks_.push_back(Memory::anonymous(claim.split(chunk_bytes()), kPurpose));
+    }
+  } catch (...) {
+    chunks_.resize(before);
+    throw;
   }
 }
 
@@ -46,10 +57,6 @@ std::uint32_t BlockStore::acquire() {
 void BlockStore::clear() {
   free_.clear();
   used_ = 0;
-}
-
-std::size_t BlockStore::nbytes() const {
-  return chunks_.size() * (std::size_t{1} << chunk_log2_) * block_bytes_;
 }
 
 }  // namespace velora

@@ -16,9 +16,9 @@ class BlockStore {
  public:
   explicit BlockStore(std::size_t block_bytes);
 
-  /// Makes sure that `count` more blocks can be acquired, beside `other_bytes` of other memory.
-  /// Throws MemoryError, and then blocks are as before.
-  void reserve(std::uint64_t count, std::size_t other_bytes = 0);
+  /// Makes sure that `count` more blocks can be acquired. Throws MemoryError, and then nothing has
+  /// changed.
+  void reserve(std::uint64_t count);
   /// Precondition: reserve() was told of it.
   std::uint32_t acquire();
   void release(std::uint32_t block) { free_.push_back(block); }
@@ -32,9 +32,11 @@ class BlockStore {
   /// Blocks that are handed out.
   std::uint64_t num_used() const { return used_ - free_.size(); }
   /// Bytes of memory, most of which the system provides when a block is first written.
-  std::size_t nbytes() const;
+  std::size_t nbytes() const { return chunks_.size() * chunk_bytes(); }
 
  private:
+  std::size_t chunk_bytes() const { return (std::size_t{1} << chunk_log2_) * block_bytes_; }
+
   std::size_t block_bytes_;
   std::uint32_t chunk_log2_;  // blocks of a chunk
   std::uint32_t chunk_mask_;

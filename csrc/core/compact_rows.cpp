@@ -29,11 +29,16 @@ std::vector<ObservationLeaf> observation_leaves(const RowLayout& layout) {
   return leaves;
 }
 
-CompactRows::CompactRows(const RowLayout& layout)
+CompactRows::CompactRows(const RowLayout& layout, std::uint64_t num_slots)
     : links_offset_(layout.links_offset()),
       frame_stack_(layout.frame_stack()),
+      num_slots_(num_slots),
       leaves_(observation_leaves(layout)),
       blocks_(layout.block_bytes()) {}
+
+std::uint64_t CompactRows::most_added(std::uint64_t rows, std::uint64_t used) const {
+  return std::min(blocks_per_row() * rows, most_blocks() - used);
+}
 
 Links CompactRows::links(const std::byte* row) const {
   Links links;
@@ -181,7 +186,10 @@ void CompactRows::check(std::span<const std::byte> rows, std::size_t pitch, std:
     begun = begun || both.head != kNone || i + 1 >= frame_stack_;
     const bool leads_on = i + 1 < count || both.next != kNone;
     const bool alive = count - i <= capacity;
-    if (take(both.next) && take(both.head) && leads_on && (begun || !alive)) continue;
+    const bool may_have_head = frame_stack_ > 1 || both.head == kNone;
+    if (may_have_head && take(both.next) && take(both.head) && leads_on && (begun || !alive)) {
+      continue;
+    }
     throw ValueError("rows: expected links to " + std::to_string(used.size()) +
                      " blocks, one to each, or to rows beside them, got others");
   }
@@ -189,7 +197,6 @@ void CompactRows::check(std::span<const std::byte> rows, std::size_t pitch, std:
 
 void CompactRows::restore(const std::byte* blocks, std::size_t count) {
   blocks_.clear();
-  blocks_.reserve(count);
   for (std::size_t i = 0; i < count; ++i) {
     std::memcpy(blocks_.at(blocks_.acquire()), blocks + i * blocks_.block_bytes(),
                 blocks_.block_bytes());

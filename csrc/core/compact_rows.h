@@ -36,15 +36,25 @@ std::vector<ObservationLeaf> observation_leaves(const RowLayout& layout);
 /// when the later row is pushed, so nothing is ever lost, whatever is pushed. The newest row of a
 /// lane always has a next block. Blocks are freed when their row is overwritten.
 ///
-/// A row is read through at most frame_stack - 1 rows before it, so each ring has as many places
+/// A row is read through at most frame_stack - 1 rows before it, so each ring has as many slots
 /// more than its capacity. Not synchronised.
 class CompactRows {
  public:
-  explicit CompactRows(const RowLayout& layout);
+  /// Of rows in so many slots, all lanes together.
+  CompactRows(const RowLayout& layout, std::uint64_t num_slots);
 
-  /// Makes sure that so many rows can be written, beside the `nbytes` of all rows. Throws
-  /// MemoryError.
-  void reserve(std::size_t rows, std::size_t nbytes) { blocks_.reserve(2 * rows, nbytes); }
+  /// Blocks that can be in use at once, at most.
+  ///
+  /// Each link of a row leads to a block of its own: one to a next state and, only where frames
+  /// stack up, one to older frames. A row is written in this order: the row that it overwrites
+  /// gives back all its blocks, the row before it may pass one on, and what is missing is acquired.
+  /// So at no time do more rows than there are slots have blocks, and none has more than its links.
+  std::uint64_t most_blocks() const { return blocks_per_row() * num_slots_; }
+  /// Blocks that `rows` more rows may add to `used` ones, at most: for the same reason, nothing
+  /// once all that can be are in use.
+  std::uint64_t most_added(std::uint64_t rows, std::uint64_t used) const;
+  /// Makes sure that so many rows can be written. Throws MemoryError, and then nothing has changed.
+  void reserve(std::size_t rows) { blocks_.reserve(most_added(rows, blocks_.num_used())); }
   /// Writes the observations of source row `i` to `row`, the lane's next, which is not committed
   /// yet. Precondition: reserve() was told of it.
   void write(const RowsView& view, std::uint32_t lane, std::byte* row, const RowSource& source,
@@ -65,11 +75,18 @@ class CompactRows {
   /// the number of blocks.
   std::size_t check_all(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
                         std::size_t pitch, std::uint64_t capacity, std::size_t blocks_nbytes) const;
-  /// Takes `count` blocks back that were numbered so. Precondition: there are no others.
+  /// Makes sure that there can be so many blocks in all. Throws MemoryError, and then nothing has
+  /// changed.
+  void reserve_blocks(std::uint64_t count) {
+    if (count > blocks_.num_used()) blocks_.reserve(count - blocks_.num_used());
+  }
+  /// Takes `count` blocks back that were numbered so. Precondition: reserve_blocks() was told of
+  /// them, and there are no others.
   void restore(const std::byte* blocks, std::size_t count);
 
  private:
   static constexpr std::uint32_t kNone = Links::kNone;
+  std::uint64_t blocks_per_row() const { return frame_stack_ > 1 ? 2 : 1; }
   /// The same of one lane; the blocks that its rows lead to are `used` then.
   void check(std::span<const std::byte> rows, std::size_t pitch, std::uint64_t capacity,
              std::vector<bool>& used) const;
@@ -83,6 +100,7 @@ class CompactRows {
 
   std::size_t links_offset_;
   std::uint32_t frame_stack_;
+  std::uint64_t num_slots_;
   std::vector<ObservationLeaf> leaves_;
   BlockStore blocks_;
 };

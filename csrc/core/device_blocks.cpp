@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <stdexcept>
 #include <string>
 
 #include "core/errors.h"
@@ -18,10 +19,8 @@ std::uint32_t chunk_log2_of(std::size_t block_bytes) {
   return static_cast<std::uint32_t>(std::bit_width(blocks) - 1);
 }
 
-/// Each row leads to two blocks at most, and a row is written before another gives its back.
-std::uint64_t most_chunks_of(const RowExtent& extent, std::uint32_t chunk_log2) {
-  const std::uint64_t blocks = 2 * (extent.num_lanes * extent.lane_slots() + 1);
-  return std::min<std::uint64_t>(blocks, Links::kNone) / (std::uint64_t{1} << chunk_log2) + 1;
+std::uint64_t chunks_of(std::uint64_t blocks, std::uint32_t chunk_log2) {
+  return (blocks + (std::uint64_t{1} << chunk_log2) - 1) >> chunk_log2;
 }
 
 }  // namespace
@@ -29,13 +28,14 @@ std::uint64_t most_chunks_of(const RowExtent& extent, std::uint32_t chunk_log2) 
 DeviceBlocks::DeviceBlocks(const RowLayout& layout, const RowExtent& extent,
                            DeviceAllocator& allocator)
     : allocator_(allocator),
-      rules_(layout),
+      rules_(layout, extent.num_lanes * extent.lane_slots()),
       leaves_(observation_leaves(layout)),
       links_offset_(layout.links_offset()),
       block_bytes_(layout.block_bytes()),
       frame_stack_(layout.frame_stack()),
       chunk_log2_(chunk_log2_of(block_bytes_)),
-      most_chunks_(most_chunks_of(extent, chunk_log2_)),
+      most_chunks_(
+          chunks_of(std::min<std::uint64_t>(rules_.most_blocks(), Links::kNone), chunk_log2_)),
       table_(allocator, most_chunks_ * sizeof(std::byte*), kPurpose),
       links_(extent.num_lanes * extent.lane_slots(), Links{Links::kNone, Links::kNone}),
       last_(Memory::anonymous(std::size_t{2} * extent.num_lanes * block_bytes_, kPurpose)) {}
@@ -57,16 +57,35 @@ std::size_t DeviceBlocks::nbytes() const {
 }
 
 void DeviceBlocks::reserve(std::size_t rows) {
-  const std::uint64_t needed = used_ - free_.size() + 2 * std::uint64_t{rows};
+  const std::uint64_t used = used_ - free_.size();
+  reserve_blocks(used + rules_.most_added(rows, used));
+}
+
+/// So that there can be so many in all, which are no more than rules_.most_blocks().
+void DeviceBlocks::reserve_blocks(std::uint64_t needed) {
   if (needed >= Links::kNone) {
     throw MemoryError(std::string("compact: expected fewer than ") + std::to_string(Links::kNone) +
                       " observations beside the rows, got " + std::to_string(needed));
   }
   if (needed > free_.capacity()) free_.reserve(std::max<std::size_t>(needed, 2 * free_.capacity()));
-  while (chunks_.size() << chunk_log2_ < needed) {
-    chunks_.reserve(chunks_.size() + 1);
-    chunk_memory_.emplace_back(allocator_, block_bytes_ << chunk_log2_, kPurpose);
-    chunks_.push_back(chunk_memory_.back().data());
+  const std::size_t before = chunks_.size();
+  const std::uint64_t chunks = chunks_of(needed, chunk_log2_);
+  if (chunks <= before) return;
+  if (chunks > most_chunks_) {
+    throw std::logic_error("compact: expected at most " + std::to_string(most_chunks_) +
+                           " chunks of observations, got " + std::to_string(chunks));
+  }
+  chunks_.reserve(chunks);
+  chunk_memory_.reserve(chunks);
+  try {
+    while (chunks_.size() < chunks) {
+      chunk_memory_.emplace_back(allocator_, block_bytes_ << chunk_log2_, kPurpose);
+      chunks_.push_back(chunk_memory_.back().data());
+    }
+  } catch (...) {
+    chunks_.resize(before);
+    chunk_memory_.resize(before);
+    throw;
   }
 }
 
@@ -162,8 +181,8 @@ std::vector<const std::byte*> DeviceBlocks::renumber(std::span<std::byte> rows,
 }
 
 void DeviceBlocks::restart(std::size_t count) {
+  reserve_blocks(count);
   clear();
-  reserve((count + 1) / 2);
   used_ = count;
 }
 

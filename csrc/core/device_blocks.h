@@ -31,8 +31,7 @@ class DeviceBlocks {
   /// Bytes of device memory.
   std::size_t nbytes() const;
 
-  /// Makes sure that so many rows can be written. Throws MemoryError, and then blocks are as
-  /// before.
+  /// Makes sure that so many rows can be written. Throws MemoryError, and then nothing has changed.
   void reserve(std::size_t rows);
   /// Tells the device of chunks that it does not know, as far as there is room; returns whether it
   /// knows all.
@@ -47,7 +46,8 @@ class DeviceBlocks {
   std::vector<const std::byte*> renumber(std::span<std::byte> rows, std::size_t pitch) const;
   /// What checks the links of saved rows.
   const CompactRows& rules() const { return rules_; }
-  /// Makes room for so many blocks, in place of all, numbered from 0 on. Throws MemoryError.
+  /// Makes room for so many checked blocks, in place of all, numbered from 0 on. Throws MemoryError,
+  /// and then nothing has changed.
   void restart(std::size_t count);
   /// Takes over the links of a row that was restored to a place.
   void restore_links(std::uint64_t place, const std::byte* row);
@@ -59,6 +59,7 @@ class DeviceBlocks {
   }
 
  private:
+  void reserve_blocks(std::uint64_t needed);
   CompactView view_of(std::byte* const* chunks) const;
   bool is_state(std::uint32_t lane, const RowSource& source, std::size_t i) const;
   bool goes_on(std::uint32_t lane, const RowSource& source, std::size_t i) const;
@@ -78,8 +79,8 @@ class DeviceBlocks {
   std::size_t block_bytes_;
   std::uint32_t frame_stack_;
   std::uint32_t chunk_log2_;
-  std::uint64_t most_chunks_;
-  DeviceMemory table_;  // of the chunks, on the device
+  std::uint64_t most_chunks_;  // that hold rules_.most_blocks(): the room in the table
+  DeviceMemory table_;         // of the chunks, on the device
   std::vector<DeviceMemory> chunk_memory_;
   std::vector<std::byte*> chunks_;
   std::size_t announced_ = 0;  // chunks that the device's table has

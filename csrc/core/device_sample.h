@@ -17,8 +17,9 @@ struct DrawSpace {
   std::uint32_t* attempts;  // element -> the attempt that it holds
 
   static constexpr std::size_t nbytes(std::uint32_t count) {
-    return sizeof(std::uint64_t) +
-           (claim_table_size(count) + count) * (sizeof(std::uint64_t) + sizeof(std::uint32_t));
+    const std::size_t table = claim_table_size(count);
+    return (1 + table + count) * sizeof(std::uint64_t) +
+           (table + most_elements(count)) * sizeof(std::uint32_t);
   }
 
   /// Lays it out in nbytes(count) of memory that is aligned to 8 bytes.
@@ -81,11 +82,41 @@ VELORA_HD inline void count_draw(const Group& group, const DrawParams& params,
   });
 }
 
-/// Draws as draw_distinct() does, into `space.drawn`. Precondition: there are so many.
+/// Sums up which slots are claimed.
+VELORA_NO_EXEC_CHECK
+template <typename Group>
+VELORA_HD inline void build_ranks(const Group& group, const ClaimRanks& ranks) {
+  const std::uint64_t* below = nullptr;
+  std::uint64_t* level = ranks.nodes;
+  for (std::uint32_t below_width = ranks.size; below_width > 1;) {
+    const std::uint32_t width = ClaimRanks::nodes_over(below_width);
+    group.run([&](std::uint32_t rank, std::uint32_t size) {
+      for (std::uint64_t node = rank; node < width; node += size) {
+        const auto first = static_cast<std::uint32_t>(node) * ClaimRanks::kFanOut;
+        const std::uint32_t last = first + ClaimRanks::kFanOut;
+        const std::uint32_t end = last < below_width ? last : below_width;
+        level[node] =
+            below == nullptr ? ranks.count_slots(first, end) : ClaimRanks::sum(below, first, end);
+      }
+    });
+    below = level;
+    level += width;
+    below_width = width;
+  }
+}
+
+/// Draws as DistinctDraw does, into `space.drawn`. Precondition: there are so many.
 VELORA_NO_EXEC_CHECK
 template <typename Group>
 VELORA_HD inline void draw(const Group& group, DrawKey key, std::uint64_t bound,
                            std::uint32_t count, const DrawSpace& space) {
+  const bool most = draws_most(count, bound);
+  const std::uint64_t range = most ? std::uint64_t{space.table.mask} + 1 : bound;
+  const std::uint64_t elements = most ? bound : count;
+  ClaimTable table = space.table;
+  if (most) table.keys = nullptr;
+  const ClaimRanks ranks = {
+      .owners = table.owners, .nodes = space.table.keys, .size = table.mask + 1};
   group.run([&](std::uint32_t rank, std::uint32_t size) {
     for (std::uint64_t slot = rank; slot <= space.table.mask; slot += size) {
       space.table.keys[slot] = 0;
@@ -93,15 +124,17 @@ VELORA_HD inline void draw(const Group& group, DrawKey key, std::uint64_t bound,
     }
   });
   group.run([&](std::uint32_t rank, std::uint32_t size) {
-    for (std::uint64_t i = rank; i < count; i += size) {
-      propose<typename Group::Atomics>(static_cast<std::uint32_t>(i), key, bound, space.table,
+    for (std::uint64_t i = rank; i < elements; i += size) {
+      propose<typename Group::Atomics>(static_cast<std::uint32_t>(i), key, range, table,
                                        space.attempts);
     }
   });
+  if (most) build_ranks(group, ranks);
   group.run([&](std::uint32_t rank, std::uint32_t size) {
     for (std::uint64_t i = rank; i < count; i += size) {
       const auto element = static_cast<std::uint32_t>(i);
-      space.drawn[i] = bounded(random_bits(key, element, space.attempts[i]), bound);
+      const std::uint64_t value = bounded(random_bits(key, element, space.attempts[i]), range);
+      space.drawn[i] = most ? ranks.rank(static_cast<std::uint32_t>(value)) : value;
     }
   });
 }

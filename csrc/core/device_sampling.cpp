@@ -34,7 +34,7 @@ std::byte* DeviceStore::begin_read(std::size_t bytes, void* stream) {
   has_lists_ = bytes > 0;
   if (!capturing_) {
     flush(stream);
-    std::byte* lists = has_lists_ ? take_buffer(bytes, stream) : nullptr;
+    std::byte* lists = has_lists_ ? take_staged(bytes, stream) : nullptr;
     order_.begin(stream);
     return lists;
   }
@@ -97,7 +97,7 @@ void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* s
 void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
                        void* stream) {
   if (count == 0) return;
-  std::vector<RowId> ids;
+  RowIds ids;
   if (!view().is_even()) {
     require_running("sample of environments with different numbers of steps", stream);
     find_in_time_order(view(), start, count, ids);
@@ -126,6 +126,7 @@ void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count
     std::vector<std::uint64_t> drawn(count);
     draw_distinct(lanes_.next_draw(), from.size(), drawn, scratch_);
     for (const std::uint64_t number : drawn) starts.push_back(from.locate(view(), number));
+    if (count > kMostKept) scratch_ = {};
   }
   const std::uint64_t rows = count * (spec.burn_in + spec.length);
   std::byte* lists = begin_read(

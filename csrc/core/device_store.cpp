@@ -62,6 +62,9 @@ DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uin
       runtime_(device.runtime),
       allocator_(device.allocator),
       memory_(allocator_, device_bytes(extent_, place), extent_.describe().c_str()),
+      pinned_claim_(place == RowsPlace::kPinned
+                        ? MemoryClaim(extent_.nbytes(), extent_.describe().c_str())
+                        : MemoryClaim()),
       pinned_rows_(allocate_rows(runtime_, extent_, place)),
       rows_(place == RowsPlace::kDevice ? memory_.data() + head_bytes(num_lanes)
                                         : pinned_rows_.data()),
@@ -116,7 +119,7 @@ void DeviceStore::require_running(const char* what, void* stream) {
 }
 
 /// `bytes` of the write buffer for what is about to be queued. Nothing waits there then.
-std::byte* DeviceStore::take_buffer(std::size_t bytes, void* stream) {
+std::byte* DeviceStore::take_staged(std::size_t bytes, void* stream) {
   if (!buffer_.has_room(bytes)) {
     flush(stream);
     if (DeviceWriteBuffer::align(bytes) <= buffer_.half_bytes()) {
@@ -145,19 +148,16 @@ void DeviceStore::flush_for_graphs(void* stream) noexcept {
   }
 }
 
-void DeviceStore::reserve(std::size_t count, void* stream) {
-  if (!blocks_) return;
+void DeviceStore::reserve(std::size_t rows, void* stream) {
   require_running("push", stream);
-  // A row that is overwritten gives its blocks back first: more than all places never need.
-  reserve_blocks(std::min<std::uint64_t>(count, extent_.num_lanes * extent_.lane_slots()), stream);
+  learn_episodes(stream);
+  if (blocks_) reserve_blocks(rows, stream);
+  make_room(stream, rows);
 }
 
 void DeviceStore::append(const LaneOrder& order, const RowSource& source, std::size_t count,
                          void* stream) {
-  require_running("push", stream);
-  learn_episodes(stream);
-  reserve(count, stream);
-  make_room(stream, count);  // now, while nothing is stored
+  reserve(count, stream);  // now, while nothing is stored
   std::uint32_t lane = order.before_first();
   for (std::size_t i = 0; i < count; ++i) {
     lane = order.next(i, lane);
@@ -224,7 +224,7 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   const std::uint64_t first_row = first_step * lanes.count;
   const std::uint64_t rows = steps * lanes.count;
   const std::size_t num_fields = layout_.fields().size();
-  std::byte* staged = take_buffer(
+  std::byte* staged = take_staged(
       host_step_bytes(layout_, lanes, source) * steps + columns_bytes(num_fields), stream);
   // What is on the device is read there, what is on the host by way of the write buffer.
   const auto place = [&](const std::byte* from, std::size_t nbytes, bool on_device) {
@@ -344,6 +344,7 @@ void DeviceStore::restore(const SavedRows& saved, std::uint64_t draws, void* str
   const BoolFields bools(layout_);
   flush(stream);  // what waits has serials that are about to name other rows
   buffer_.turn();
+  if (blocks_) blocks_->restart(saved.blocks.size() / layout_.block_bytes());
   lanes_.restore(saved.lanes);
   lanes_.set_draws(draws);
   knows_episodes_ = true;
@@ -374,7 +375,6 @@ void DeviceStore::restore_blocks(std::span<const std::byte> blocks, const BoolFi
                                  void* stream) {
   const std::size_t nbytes = layout_.block_bytes();
   const std::size_t count = blocks.size() / nbytes;
-  blocks_->restart(count);
   reserve_blocks(0, stream);
   for (std::size_t i = 0; i < count; ++i) {
     make_room(stream);

@@ -91,8 +91,8 @@ class DeviceStore {
   /// Bytes of the rows and of what belongs to them.
   std::size_t nbytes() const;
 
-  /// As Store::reserve.
-  void reserve(std::size_t count, void* stream);
+  /// As Store::reserve, for as many rows as half the write buffer holds.
+  void reserve(std::size_t rows, void* stream);
   /// As Store::append. Of more rows than half the write buffer holds, some may be there when this
   /// throws. Waits where append_columns() came before.
   void append(const LaneOrder& order, const RowSource& source, std::size_t count, void* stream);
@@ -133,7 +133,7 @@ class DeviceStore {
   void restore(const SavedRows& saved, std::uint64_t draws, void* stream);
 
  private:
-  std::byte* take_buffer(std::size_t bytes, void* stream);
+  std::byte* take_staged(std::size_t bytes, void* stream);
   void require_running(const char* what, void* stream);
   /// For so many more rows or changes of the host's, if half a write buffer holds them.
   void make_room(void* stream, std::size_t count = 1);
@@ -166,7 +166,8 @@ class DeviceStore {
   Lanes lanes_;
   DeviceRuntime& runtime_;
   DeviceAllocator& allocator_;
-  DeviceMemory memory_;  // of the head and, unless they are pinned, the rows
+  DeviceMemory memory_;       // of the head and, unless they are pinned, the rows
+  MemoryClaim pinned_claim_;  // pinned memory is the machine's
   PinnedMemory pinned_rows_;
   std::byte* rows_;
   DeviceHead head_;
@@ -185,6 +186,7 @@ class DeviceStore {
   std::vector<std::byte> flags_;     // of each place, where windows_ need them
   bool knows_flags_ = false;
   WindowIndex windows_;
+  static constexpr std::uint64_t kMostKept = std::uint64_t{1} << 16;  // elements of a draw
   DrawScratch scratch_;
 };
 

@@ -25,8 +25,15 @@ struct RowSource {
 struct LaneOrder {
   const std::uint32_t* lanes;  // one for each row; null: all lanes in turn
   std::uint32_t num_lanes;
+  std::uint32_t first = 0;  // of all in turn, the lane of row 0
 
-  std::uint32_t before_first() const { return num_lanes - 1; }
+  /// That of the rows from number `row` on.
+  LaneOrder from(std::size_t row) const {
+    if (lanes != nullptr) return {.lanes = lanes + row, .num_lanes = num_lanes};
+    const auto lane = static_cast<std::uint32_t>((first + row) % num_lanes);
+    return {.lanes = nullptr, .num_lanes = num_lanes, .first = lane};
+  }
+  std::uint32_t before_first() const { return (first == 0 ? num_lanes : first) - 1; }
   /// The lane of row `i`, where that of the row before is `previous`.
   std::uint32_t next(std::size_t i, std::uint32_t previous) const {
     if (lanes != nullptr) return lanes[i];

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "core/time_order.h"
-
 namespace velora {
 namespace {
 
@@ -32,23 +30,28 @@ Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId sta
   return {.first = first, .burn_in = burn_in, .size = burn_in + length};
 }
 
-/// The rows of a draw.
+/// The next rows of a draw; `locate` tells that of a value.
+template <typename Locate>
+void draw_rows(DistinctDraw& draw, std::span<RowId> out, const Locate& locate) {
+  constexpr std::size_t kMost = 64;
+  std::uint64_t drawn[kMost];
+  while (!out.empty()) {
+    const std::size_t count = std::min(kMost, out.size());
+    draw.next({drawn, count});
+    for (std::size_t i = 0; i < count; ++i) out[i] = locate(drawn[i]);
+    out = out.subspan(count);
+  }
+}
+
+/// The rows of a draw of positions.
 class DrawnRows final : public RowStream {
  public:
   DrawnRows(const RowsView& view, DistinctDraw draw) : view_(view), draw_(draw) {}
   void next(std::span<RowId> out) override {
-    std::uint64_t positions[kMost];
-    while (!out.empty()) {
-      const std::size_t count = std::min(kMost, out.size());
-      draw_.next({positions, count});
-      for (std::size_t i = 0; i < count; ++i) out[i] = view_.locate(positions[i]);
-      out = out.subspan(count);
-    }
+    draw_rows(draw_, out, [this](std::uint64_t position) { return view_.locate(position); });
   }
 
  private:
-  static constexpr std::size_t kMost = 64;
-
   const RowsView& view_;
   DistinctDraw draw_;
 };
@@ -80,11 +83,10 @@ void gather_sequences(const RowsView& view, const CompactRows* compact, const Se
 
 }  // namespace
 
-std::span<const std::uint64_t> Sampler::draw(const Store& store, std::size_t count,
-                                             std::uint64_t bound) {
-  drawn_.resize(count);
-  draw_distinct(store.lanes().next_draw(), bound, drawn_, scratch_);
-  return drawn_;
+void Sampler::trim(std::size_t count) {
+  if (count <= kMostKept) return;
+  RowIds().swap(ids_);
+  scratch_ = {};
 }
 
 void Sampler::gather_ids(const Store& store, const RowsView& view, const BatchTarget& target,
@@ -99,17 +101,16 @@ void Sampler::gather_ids(const Store& store, const RowsView& view, const BatchTa
 void Sampler::sample(const Store& store, std::size_t count, const BatchTarget& target,
                      const PartRunner* runner) {
   const RowsView view = store.view();
-  const std::uint64_t bound = view.size();
+  DrawnRows rows(view, {store.lanes().next_draw(), view.size(), count, scratch_});
   if (runner != nullptr && runner->num_threads() > 1) {
-    draw(store, count, bound);
     ids_.resize(count);
-    for (std::size_t i = 0; i < count; ++i) ids_[i] = view.locate(drawn_[i]);
+    rows.next(ids_);
     gather_ids(store, view, target, runner);
-    return;
+  } else {
+    in_parts(runner, count, row_bytes(target), kGatherBlock,
+             [&](std::size_t, std::size_t) { gather(view, store.compact(), rows, count, target); });
   }
-  DrawnRows rows(view, {store.lanes().next_draw(), bound, count, scratch_});
-  in_parts(runner, count, row_bytes(target), kGatherBlock,
-           [&](std::size_t, std::size_t) { gather(view, store.compact(), rows, count, target); });
+  trim(count);
 }
 
 void Sampler::take(const Store& store, std::uint64_t start, std::size_t count,
@@ -125,6 +126,7 @@ void Sampler::take(const Store& store, std::uint64_t start, std::size_t count,
   }
   find_in_time_order(view, start, count, ids_);
   gather_ids(store, view, target, runner);
+  trim(count);
 }
 
 std::uint64_t Sampler::count_sequences(Store& store, const SequenceSpec& spec) {
@@ -138,17 +140,19 @@ void Sampler::sample_sequences(Store& store, const SequenceSpec& spec, std::size
   const bool crosses = spec.boundary == SequenceBoundary::kCross;
   const Windows* windows =
       spec.boundary == SequenceBoundary::kPad ? nullptr : &store.windows(spec.length, crosses);
-  draw(store, count, windows == nullptr ? view.size() : windows->size());
+  const std::uint64_t num_starts = windows == nullptr ? view.size() : windows->size();
+  DistinctDraw draw(store.lanes().next_draw(), num_starts, count, scratch_);
   ids_.resize(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    ids_[i] = windows == nullptr ? view.locate(drawn_[i]) : windows->locate(view, drawn_[i]);
-  }
+  draw_rows(draw, ids_, [&](std::uint64_t number) {
+    return windows == nullptr ? view.locate(number) : windows->locate(view, number);
+  });
   const std::span<RowId> starts = ids_;
   const std::size_t sequence_bytes = (spec.burn_in + spec.length) * row_bytes(target.steps);
   in_parts(runner, count, sequence_bytes, 1, [&](std::size_t begin, std::size_t end) {
     gather_sequences(view, store.compact(), spec, starts.subspan(begin, end - begin), target,
                      begin);
   });
+  trim(count);
 }
 
 }  // namespace velora

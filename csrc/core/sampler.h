@@ -2,12 +2,12 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "core/draw.h"
 #include "core/gather.h"
 #include "core/parts.h"
 #include "core/store.h"
+#include "core/time_order.h"
 
 namespace velora {
 
@@ -28,7 +28,8 @@ struct SequenceTarget {
   BatchTarget firsts;  // B rows: the first step of each sequence
 };
 
-/// Draws rows from a Store and gathers them. The memory that it works in is kept between calls.
+/// Draws rows from a Store and gathers them. The memory that it works in is kept between
+/// calls, but for that of large batches.
 /// Only what a runner, if there is one, does is left to other threads: it reads the store.
 /// Not synchronised.
 class Sampler {
@@ -49,12 +50,15 @@ class Sampler {
                         const SequenceTarget& target, const PartRunner* runner = nullptr);
 
  private:
-  std::span<const std::uint64_t> draw(const Store& store, std::size_t count, std::uint64_t bound);
   void gather_ids(const Store& store, const RowsView& view, const BatchTarget& target,
                   const PartRunner* runner) const;
 
-  std::vector<std::uint64_t> drawn_;
-  std::vector<RowId> ids_;
+  /// To allocate takes little beside the work for a larger batch.
+  static constexpr std::size_t kMostKept = std::size_t{1} << 16;
+  /// Gives back what only a batch of so many rows needs.
+  void trim(std::size_t count);
+
+  RowIds ids_;
   DrawScratch scratch_;
 };
 

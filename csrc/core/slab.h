@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -13,7 +15,7 @@ namespace velora {
 
 class SlabPool;
 
-/// One piece of memory for all tensors of one batch, counted by the tensors that look into it.
+/// One piece of memory for tensors of one batch, counted by the tensors that look into it.
 /// The last release() gives it back to its pool, from whatever thread that happens on.
 class Slab {
  public:
@@ -38,30 +40,74 @@ class Slab {
   std::shared_ptr<SlabPool> pool_;  // set while handed out: the pool outlives its slabs
 };
 
+/// A reference to a slab.
+struct ReleaseSlab {
+  void operator()(Slab* slab) const { slab->release(); }
+};
+using SlabReference = std::unique_ptr<Slab, ReleaseSlab>;
+
 /// Recycles slabs of equal size: fresh memory costs more than the copy that fills it.
 ///
-/// Thread-safe. Keeps at most kMaxFree idle slabs and kMaxFreeBytes; the oldest go first.
+/// Small slabs are kept up to kSmallBytes, the newest of them. A large one is kept only while its
+/// size comes up again and again: when two of the last kRecent batches asked for it. So a loop of
+/// large batches is served from the same memory, and a single large batch leaves none behind.
+///
+/// Thread-safe. O(idle slabs).
 class SlabPool : public std::enable_shared_from_this<SlabPool> {
  public:
-  static constexpr std::size_t kMaxFree = 8;
-  static constexpr std::size_t kMaxFreeBytes = std::size_t{256} << 20;
+  static constexpr std::size_t kLarge = std::size_t{1} << 20;
+  static constexpr std::size_t kSmallBytes = std::size_t{8} << 20;
+  /// Of large slabs; the newest one is kept however large it is.
+  static constexpr std::size_t kLargeBytes = std::size_t{1} << 30;
+  static constexpr std::size_t kMaxIdle = 64;  // slabs of either kind
+  static constexpr std::uint64_t kRecent = 256;
 
   static std::shared_ptr<SlabPool> create() { return std::shared_ptr<SlabPool>(new SlabPool); }
   SlabPool(const SlabPool&) = delete;
   SlabPool& operator=(const SlabPool&) = delete;
 
-  /// A slab of at least `size` bytes, page-aligned, not zeroed, with one reference.
+  /// A slab of at least `size` bytes, page-aligned, not zeroed: the first of a batch.
   /// Throws MemoryError.
-  Slab* acquire(std::size_t size);
+  SlabReference acquire(std::size_t size) { return acquire(size, true); }
+  /// The same for the batch that acquire() began last.
+  SlabReference acquire_beside(std::size_t size) { return acquire(size, false); }
+  /// Bytes of idle slabs.
+  std::size_t idle_bytes();
 
  private:
   friend class Slab;
-  SlabPool() { free_.reserve(kMaxFree + 1); }  // giving back must not throw
+
+  struct Idle {
+    std::vector<std::unique_ptr<Slab>> slabs;  // the newest last
+    std::size_t bytes = 0;
+
+    std::unique_ptr<Slab> take(std::size_t size);
+    void drop_oldest();
+  };
+  /// The last batch that asked for a large size, and whether another did shortly before.
+  struct Asked {
+    std::size_t size = 0;
+    std::uint64_t batch = 0;
+    bool again = false;
+  };
+
+  SlabPool() {  // giving back must not throw
+    small_.slabs.reserve(kMaxIdle + 1);
+    large_.slabs.reserve(kMaxIdle + 1);
+  }
+  SlabReference acquire(std::size_t size, bool begins_batch);
+  std::unique_ptr<Slab> find_idle(std::size_t size, bool begins_batch);
+  void drop_idle();
+  void note(std::size_t size);
+  bool comes_up_again(std::size_t size) const;
+  void drop_stale();
   void give_back(Slab* slab) noexcept;
 
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Slab>> free_;
-  std::size_t free_bytes_ = 0;
+  Idle small_;
+  Idle large_;
+  std::uint64_t batch_ = 0;  // batches so far
+  std::array<Asked, 16> asked_;
 };
 
 }  // namespace velora

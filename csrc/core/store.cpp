@@ -27,12 +27,21 @@ RowExtent extent_of(const RowLayout& layout, std::uint64_t lane_capacity, std::u
           .spare_slots = layout.frame_stack() - 1};
 }
 
+// Of huge pages that are resident before there are rows to fill them.
+constexpr std::size_t kMostAhead = std::size_t{32} << 20;
+// To move it takes about a millisecond.
+constexpr std::size_t kMovedAtOnce = 4 * Memory::kHugePage;
+
+Pages pages_of(std::uint32_t num_lanes) {
+  return num_lanes * Memory::kHugePage > kMostAhead ? Pages::kSmall : Pages::kHuge;
+}
+
 Memory allocate(const RowExtent& extent) {
   extent.check();
   const std::size_t head = head_bytes(extent.num_lanes);
   const std::size_t rows = extent.nbytes();
   const std::size_t bytes = rows > SIZE_MAX - head ? SIZE_MAX : head + rows;
-  return Memory::anonymous(bytes, extent.describe().c_str());
+  return Memory::anonymous(bytes, extent.describe().c_str(), pages_of(extent.num_lanes));
 }
 
 }  // namespace
@@ -42,8 +51,11 @@ Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_la
     : layout_(std::move(layout)),
       rows_offset_(head_bytes(num_lanes)),
       memory_(allocate(extent_of(layout_, lane_capacity, num_lanes))),
+      small_pages_(pages_of(num_lanes) == Pages::kSmall ? 0 : memory_.size()),
       lanes_(memory_.data(), extent_of(layout_, lane_capacity, num_lanes), seed),
-      compact_(layout_.compact() ? std::make_unique<CompactRows>(layout_) : nullptr) {}
+      compact_(layout_.compact()
+                   ? std::make_unique<CompactRows>(layout_, num_lanes * lanes_.control().lane_slots)
+                   : nullptr) {}
 
 std::size_t Store::nbytes() const {
   return memory_.size() + (compact_ ? compact_->blocks().nbytes() : 0);
@@ -63,6 +75,17 @@ void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t 
   } else {
     append_whole(lanes, source, count);
   }
+  // Some of them with each append, so that none takes long.
+  if (small_pages_ < memory_.size()) put_on_huge_pages(view().size(), kMovedAtOnce);
+}
+
+/// So many bytes at most, if there are rows enough to fill half of all.
+void Store::put_on_huge_pages(std::uint64_t rows, std::size_t most) {
+  const ControlBlock& control = lanes_.control();
+  if (2 * rows < control.lane_capacity * control.num_lanes) return;
+  const std::size_t bytes = std::min(most, memory_.size() - small_pages_);
+  memory_.use_huge_pages(small_pages_, bytes / Memory::kHugePage * Memory::kHugePage);
+  small_pages_ += bytes;
 }
 
 void Store::commit(std::uint32_t lane, std::uint8_t flags) {
@@ -121,7 +144,7 @@ void Store::write_rows(const NewRows& block, const RowSource& source, std::size_
 }
 
 void Store::append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
-  reserve(count);
+  compact_->reserve(count);
   std::uint32_t lane = lanes.before_first();
   for (std::size_t i = 0; i < count; ++i) {
     lane = lanes.next(i, lane);
@@ -173,11 +196,13 @@ void Store::save(std::span<std::byte> rows, const BlockMemory& block_memory) con
 void Store::restore(const SavedRows& saved) {
   const std::size_t num_blocks = check_saved(saved, lanes_, layout_, compact_.get());
   const BoolFields bools(layout_);
+  if (compact_) compact_->reserve_blocks(num_blocks);
   clear();
   if (compact_) compact_->restore(saved.blocks.data(), num_blocks);
   for (std::uint32_t i = 0; i < num_blocks; ++i) bools.clean_block(compact_->blocks().at(i));
   lanes_.restore(saved.lanes);
   windows_.forget();  // they know nothing of these rows
+  put_on_huge_pages(saved.rows.size() / layout_.pitch(), SIZE_MAX);
   const std::byte* row = saved.rows.data();
   for (std::uint32_t lane = 0; lane < saved.lanes.size(); ++lane) {
     const SavedLane& of = saved.lanes[lane];

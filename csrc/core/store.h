@@ -19,6 +19,9 @@ namespace velora {
 /// Rows in host memory. Owns one mapping: control block, lane states, rows; and beside it the
 /// blocks of compact rows. A lane is a ring with a single writer.
 ///
+/// Huge pages make random reads faster. Many lanes begin on small ones, since each would have a
+/// huge page of its own after one row; they go over once the rows that are there fill half of them.
+///
 /// append() costs O(rows), times O(log lanes) until lanes are full and O(log capacity) for each
 /// kind of windows. Not synchronised: callers serialise writers and readers.
 class Store {
@@ -36,9 +39,11 @@ class Store {
   /// Bytes of the mapping and the blocks.
   std::size_t nbytes() const;
 
-  /// Makes sure that `count` more rows can be appended, by however many calls. Throws MemoryError,
-  /// and then nothing has changed.
-  void reserve(std::size_t count);
+  /// Makes sure that so many rows can be appended, in whatever parts. Throws MemoryError, and then
+  /// nothing has changed.
+  void reserve(std::size_t rows) {
+    if (compact_) compact_->reserve(rows);
+  }
   /// Appends rows [0, count) to their lanes, in that order: all, or none when this throws
   /// MemoryError.
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count);
@@ -59,7 +64,7 @@ class Store {
   /// that their links, renumbered, lead to to memory that is asked for.
   void save(std::span<std::byte> rows, const BlockMemory& block_memory) const;
   /// Puts back what was saved in place of what there is. Throws ValueError when it does not fit,
-  /// and then nothing has changed; MemoryError, and then it is empty.
+  /// and MemoryError; then nothing has changed.
   void restore(const SavedRows& saved);
 
  private:
@@ -77,6 +82,7 @@ class Store {
   std::byte* next_row(std::uint32_t lane) {
     return rows() + lanes_.next_place(lane) * layout_.pitch();
   }
+  void put_on_huge_pages(std::uint64_t rows, std::size_t most);
   void append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count);
   /// Gives source rows [first, first + count) their places. `lane` is that of the row before them,
   /// and then of the last.
@@ -90,6 +96,7 @@ class Store {
   RowLayout layout_;
   std::size_t rows_offset_;
   Memory memory_;
+  std::size_t small_pages_;  // where what was left on small pages begins
   Lanes lanes_;
   std::unique_ptr<CompactRows> compact_;
   WindowIndex windows_;

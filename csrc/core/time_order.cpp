@@ -28,7 +28,7 @@ std::uint64_t rank_of(const RowsView& view, std::uint64_t position) {
 }  // namespace
 
 void find_in_time_order(const RowsView& view, std::uint64_t start, std::uint64_t count,
-                        std::vector<RowId>& out) {
+                        RowIds& out) {
   out.clear();
   out.reserve(count);
   if (view.is_even()) {

@@ -3,9 +3,13 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/mapped_allocator.h"
 #include "core/rows_view.h"
 
 namespace velora {
+
+/// The names of the rows of a batch.
+using RowIds = std::vector<RowId, MappedAllocator<RowId>>;
 
 /// The `count` live rows from position `start` on, oldest first: the oldest row of each lane in the
 /// order of lanes, then the second of each that has one, and so on. Lanes that are filled evenly
@@ -14,6 +18,6 @@ namespace velora {
 /// O(count) where all lanes have as many rows, otherwise O(count + lanes * log rows).
 /// Precondition: there are so many.
 void find_in_time_order(const RowsView& view, std::uint64_t start, std::uint64_t count,
-                        std::vector<RowId>& out);
+                        RowIds& out);
 
 }  // namespace velora

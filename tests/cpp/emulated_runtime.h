@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -56,6 +57,8 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
   const Counts& counts() const { return counts_; }
   Device device() { return {*this, *this}; }
   void limit_device_memory(std::size_t bytes) { device_limit_ = bytes; }
+  /// Of device memory: so many more are granted.
+  void fail_allocation_after(std::size_t count) { granted_ = count; }
   void fail_next_launch() { fail_launch_ = true; }
   /// From now on a graph's wait for an event that the graph itself records is a wait for that very
   /// record, and no graph ever ends that has one.
@@ -67,6 +70,8 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
 
   Piece allocate(std::size_t bytes, const char* purpose) override {
     if (bytes > device_limit_) throw MemoryError(std::string(purpose) + ": too large");
+    if (granted_ == 0) throw MemoryError(std::string(purpose) + ": refused");
+    --granted_;
     void* memory = allocate(bytes);
     return {.data = static_cast<std::byte*>(memory), .owner = memory};
   }
@@ -230,6 +235,7 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
   static constexpr std::uint64_t kMaxBlocks = 6;
   static constexpr std::uint32_t kBlocksAtOnce = 2;
   static constexpr int kRubbish = 0xA5;
+  static constexpr std::size_t kRedZone = 256;
 
   void push(void* stream, std::function<void()> work) {
     if (is_capturing(stream)) {
@@ -312,27 +318,38 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
     });
   }
 
+  /// With a red zone behind it: a device says nothing when a launch writes there.
   void* allocate(std::size_t bytes) {
     constexpr std::size_t kAlignment = 256;
-    void* memory =
-        std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+    const std::size_t total = (bytes + kRedZone + kAlignment - 1) / kAlignment * kAlignment;
+    void* memory = std::aligned_alloc(kAlignment, total);
     if (memory == nullptr) throw MemoryError("no memory");
-    std::memset(memory, kRubbish, bytes);
+    std::memset(memory, kRubbish, total);
+    sizes_[memory] = bytes;
     ++counts_.allocations;
     return memory;
   }
   void free_memory(void* memory) noexcept {
     if (memory == nullptr) return;
+    const auto size = sizes_.find(memory);
+    const auto* zone = static_cast<const unsigned char*>(memory) + size->second;
+    if (std::any_of(zone, zone + kRedZone, [](unsigned char byte) { return byte != kRubbish; })) {
+      std::fprintf(stderr, "something was written behind %zu bytes of the device\n", size->second);
+      std::abort();
+    }
+    sizes_.erase(size);
     --counts_.allocations;
     std::free(memory);
   }
 
+  std::map<void*, std::size_t> sizes_;  // of all memory
   std::map<void*, std::deque<Item>> streams_;
   std::map<void*, Graph> captured_;
   std::map<const std::byte*, std::size_t> pinned_;
   Counts counts_;
   std::mt19937_64 random_;
   std::size_t device_limit_ = SIZE_MAX;
+  std::size_t granted_ = SIZE_MAX;
   std::size_t pinned_limit_ = SIZE_MAX;
   bool fail_launch_ = false;
   bool at_once_ = false;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -92,7 +93,7 @@ class History {
   }
 
   /// Writes the rows to a batch in zeroed memory.
-  void write(const RowLayout& layout, const std::vector<RowId>& ids, const Batch& batch) const {
+  void write(const RowLayout& layout, std::span<const RowId> ids, const Batch& batch) const {
     for (std::size_t i = 0; i < ids.size(); ++i) {
       if (ids[i].lane == RowId::kNoLane) {
         batch.target().indices[i] = -1;

@@ -118,5 +118,15 @@ TEST(BlockStore, ReserveThatFailsChangesNothing) {
   EXPECT_EQ(large.num_used(), 0u);
 }
 
+TEST(BlockStore, GrowthOfManyChunksThatFailsKeepsNone) {
+  BlockStore store(std::size_t{1} << 20);
+  acquire(store);
+  const std::size_t nbytes = store.nbytes();
+  const std::size_t claimed = MemoryClaim::total();
+  EXPECT_THROW(store.reserve(std::uint64_t{1} << 31), MemoryError);  // 2 PB
+  EXPECT_EQ(store.nbytes(), nbytes);
+  EXPECT_EQ(MemoryClaim::total(), claimed);
+}
+
 }  // namespace
 }  // namespace velora

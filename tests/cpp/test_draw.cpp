@@ -1,14 +1,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <random>
 #include <vector>
 
+#include "core/device_sample.h"
 #include "core/draw.h"
 #include "core/errors.h"
+#include "emulated_group.h"
 
 namespace velora {
 namespace {
@@ -53,6 +58,37 @@ struct Plain {
   static std::uint32_t load(const std::uint32_t* word) { return *word; }
 };
 
+/// Of a draw of most: the ranks of a draw by the rule from the wider range.
+Values draw_most_by_rule(DrawKey key, std::uint64_t bound, std::size_t count) {
+  const std::uint64_t range = claim_table_size(static_cast<std::uint32_t>(count));
+  const Values wide = draw_by_rule(key, range, bound);
+  Values sorted = wide;
+  std::sort(sorted.begin(), sorted.end());
+  Values ranks;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto rank = std::lower_bound(sorted.begin(), sorted.end(), wide[i]) - sorted.begin();
+    ranks.push_back(static_cast<std::uint64_t>(rank));
+  }
+  return ranks;
+}
+
+Values expected_draw(DrawKey key, std::uint64_t bound, std::size_t count) {
+  return draws_most(count, bound) ? draw_most_by_rule(key, bound, count)
+                                  : draw_by_rule(key, bound, count);
+}
+
+Values draw_in_threads(DrawKey key, std::uint64_t bound, std::uint32_t count,
+                       std::uint32_t threads) {
+  std::vector<std::uint64_t> memory(DrawSpace::nbytes(count) / sizeof(std::uint64_t) + 2);
+  const std::uint64_t zone = 0xA5A5A5A5A5A5A5A5;
+  memory.back() = zone;
+  const DrawSpace space = DrawSpace::in(reinterpret_cast<std::byte*>(memory.data()), count);
+  const testing::EmulatedGroup group(0, 1, threads, key.seed ^ key.draw);
+  device::draw(group, key, bound, count, space);
+  EXPECT_EQ(memory.back(), zone);
+  return {space.drawn, space.drawn + count};
+}
+
 Values draw_by_proposals(DrawKey key, std::uint64_t bound,
                          const std::vector<std::uint32_t>& order) {
   const auto count = static_cast<std::uint32_t>(order.size());
@@ -75,7 +111,7 @@ TEST(Draw, EqualsTheRuleForAllSmallSizes) {
   for (std::uint64_t bound = 1; bound <= 40; ++bound) {
     for (std::size_t count = 0; count <= bound; ++count) {
       const DrawKey key = {.seed = bound, .draw = count};
-      ASSERT_EQ(draw(key, bound, count), draw_by_rule(key, bound, count)) << bound << ' ' << count;
+      ASSERT_EQ(draw(key, bound, count), expected_draw(key, bound, count)) << bound << ' ' << count;
     }
   }
 }
@@ -88,14 +124,109 @@ TEST(Draw, EqualsTheRuleForLargeBounds) {
   }
 }
 
-TEST(Draw, WholeRangeIsAPermutation) {
-  for (const std::size_t bound : {1, 2, 15, 16, 17, 255, 256, 257, 4097}) {
-    Values values = draw({.seed = 3, .draw = 4}, bound, bound);
-    std::sort(values.begin(), values.end());
-    Values expected(bound);
-    std::iota(expected.begin(), expected.end(), std::uint64_t{0});
-    ASSERT_EQ(values, expected) << bound;
+TEST(Draw, EqualsTheRuleHoweverMuchOfTheRangeIsDrawn) {
+  // Marks and tables, with few elements that clash and with many.
+  for (const std::uint64_t bound : {500u, 4096u, 70'000u, 1'000'000u}) {
+    for (const std::size_t count : {1u, 15u, 130u, 380u, 900u, 2000u, 3100u}) {
+      if (count > bound) continue;
+      const DrawKey key = {.seed = bound, .draw = count};
+      ASSERT_EQ(draw(key, bound, count), expected_draw(key, bound, count)) << bound << ' ' << count;
+    }
   }
+}
+
+TEST(Draw, MostOfTheRangeIsMoreThanThreeQuarters) {
+  for (std::uint64_t bound = 1; bound < 500; ++bound) {
+    for (std::uint64_t count = 0; count <= bound; ++count) {
+      ASSERT_EQ(draws_most(count, bound), count > bound - bound / 4);
+      if (!draws_most(count, bound)) continue;
+      const auto drawn = static_cast<std::uint32_t>(count);
+      ASSERT_LE(bound, most_elements(drawn));
+      ASSERT_LE(3 * bound, 2 * std::uint64_t{claim_table_size(drawn)});
+    }
+  }
+  EXPECT_FALSE(draws_most(kMaxDraw, std::uint64_t{1} << 63));
+}
+
+TEST(Draw, MostOfTheRangeIsDistinctAndInRange) {
+  for (const std::size_t bound : {1, 2, 15, 16, 17, 255, 256, 257, 4097, 100'000}) {
+    for (const std::size_t count : {bound, bound - bound / 8, bound - bound / 5}) {
+      Values values = draw({.seed = 3, .draw = count}, bound, count);
+      std::sort(values.begin(), values.end());
+      ASSERT_EQ(std::unique(values.begin(), values.end()), values.end()) << bound;
+      ASSERT_LT(values.back(), bound);
+    }
+  }
+}
+
+TEST(Draw, ThreadsTogetherDrawWhatOneDoes) {
+  std::mt19937 engine(2);
+  for (int round = 0; round < 200; ++round) {
+    const std::uint64_t bound = 1 + engine() % 700;
+    // Half of them of most values.
+    const std::uint64_t least = round % 2 == 0 ? 1 : bound - bound / 4;
+    const auto count = static_cast<std::uint32_t>(least + engine() % (bound - least + 1));
+    const DrawKey key = {.seed = engine(), .draw = engine()};
+    const auto threads = static_cast<std::uint32_t>(1 + engine() % 40);
+    ASSERT_EQ(draw_in_threads(key, bound, count, threads), draw(key, bound, count))
+        << bound << ' ' << count;
+  }
+}
+
+TEST(Draw, ThreadsTogetherDrawAWholeRangeOfManyLevels) {
+  const DrawKey key = {.seed = 6, .draw = 7};
+  ASSERT_EQ(draw_in_threads(key, 9000, 9000, 64), draw(key, 9000, 9000));
+}
+
+/// The sum of (found - expected)^2 / expected over cells that all draws fall into alike.
+double chi_square(const std::map<Values, int>& found, std::size_t cells, double draws) {
+  const double expected = draws / static_cast<double>(cells);
+  double sum = static_cast<double>(cells - found.size()) * expected;
+  for (const auto& [values, times] : found)
+    sum += (times - expected) * (times - expected) / expected;
+  return sum;
+}
+
+/// Five standard deviations above its mean, which is the number of cells less one.
+double bound_of_chi_square(std::size_t cells) {
+  const double degrees = static_cast<double>(cells) - 1;
+  return degrees + 5 * std::sqrt(2 * degrees);
+}
+
+struct Orders {
+  std::size_t bound;
+  std::size_t count;
+  std::size_t cells;  // orders of so many values
+};
+
+// By the rule, and of most values.
+constexpr Orders kOrders[] = {{4, 3, 24},  {4, 4, 24}, {5, 4, 120},  {5, 5, 120},
+                              {6, 6, 720}, {9, 2, 72}, {8, 7, 40320}};
+
+TEST(Draw, EveryOrderIsEquallyLikely) {
+  for (const Orders& orders : kOrders) {
+    const std::size_t draws = 50 * orders.cells;
+    std::map<Values, int> found;
+    for (std::size_t i = 0; i < draws; ++i) {
+      ++found[draw({.seed = 11, .draw = i}, orders.bound, orders.count)];
+    }
+    EXPECT_LT(chi_square(found, orders.cells, static_cast<double>(draws)),
+              bound_of_chi_square(orders.cells))
+        << orders.count << " of " << orders.bound;
+  }
+}
+
+TEST(Draw, EveryElementOfMostHasEveryValueAlike) {
+  constexpr std::size_t kBound = 40;
+  constexpr std::size_t kCount = 33;
+  constexpr std::size_t kDraws = 20'000;
+  std::map<Values, int> found;
+  for (std::size_t i = 0; i < kDraws; ++i) {
+    const Values values = draw({.seed = 12, .draw = i}, kBound, kCount);
+    for (std::size_t element = 0; element < kCount; ++element) ++found[{element, values[element]}];
+  }
+  EXPECT_LT(chi_square(found, kBound * kCount, static_cast<double>(kDraws * kCount)),
+            bound_of_chi_square(kBound * kCount));
 }
 
 TEST(Draw, MoreThanTheRangeThrows) {
@@ -116,12 +247,13 @@ TEST(Draw, ScratchOfAnEarlierDrawChangesNothing) {
   }
 }
 
-TEST(Draw, PrefixOfADrawIsTheShorterDraw) {
+TEST(Draw, PrefixOfADrawIsTheShorterDrawButOfMost) {
   const DrawKey key = {.seed = 8, .draw = 9};
-  const Values whole = draw(key, 50, 50);
-  for (std::size_t count = 0; count <= 50; ++count) {
+  const Values longest = draw(key, 50, 38);
+  ASSERT_FALSE(draws_most(longest.size(), 50));
+  for (std::size_t count = 0; count <= longest.size(); ++count) {
     ASSERT_EQ(draw(key, 50, count),
-              Values(whole.begin(), whole.begin() + static_cast<long>(count)));
+              Values(longest.begin(), longest.begin() + static_cast<long>(count)));
   }
 }
 

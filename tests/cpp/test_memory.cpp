@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -9,6 +10,7 @@
 
 #include "core/errors.h"
 #include "core/memory.h"
+#include "core/memory_limit.h"
 
 namespace velora {
 namespace {
@@ -46,6 +48,77 @@ TEST(Memory, MoreThanTheMachineHasThrowsPurposeAndSize) {
       EXPECT_EQ(text.find("capacity 7: "), 0u) << text;
       EXPECT_NE(text.find(std::to_string(size)), std::string::npos) << text;
     }
+  }
+}
+
+/// The error of a claim that is refused.
+std::string refusal(std::size_t bytes) {
+  try {
+    const MemoryClaim claim(bytes, "capacity 7");
+  } catch (const MemoryError& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST(MemoryClaim, CountsUntilItEnds) {
+  const std::size_t before = MemoryClaim::total();
+  {
+    MemoryClaim first(1000, "test");
+    MemoryClaim second(std::size_t{3} << 20, "test");
+    EXPECT_EQ(MemoryClaim::total(), before + 1000 + (std::size_t{3} << 20));
+    const MemoryClaim part = second.split(std::size_t{1} << 20);
+    first = std::move(second);
+    EXPECT_EQ(MemoryClaim::total(), before + (std::size_t{3} << 20));
+    EXPECT_EQ(first.bytes(), std::size_t{2} << 20);
+  }
+  EXPECT_EQ(MemoryClaim::total(), before);
+}
+
+TEST(MemoryClaim, AllTogetherStayWithinTheLimit) {
+  const std::size_t limit = memory_limit().bytes;
+  const std::size_t most = limit / 5 * 3;
+  const MemoryClaim first(most, "test");
+  const std::string text = refusal(most);
+  EXPECT_EQ(text.find("capacity 7: needs " + std::to_string(most) + " bytes beside "), 0u) << text;
+  EXPECT_NE(text.find(" has " + std::to_string(limit) + " bytes"), std::string::npos) << text;
+  EXPECT_EQ(MemoryClaim::total(), most);
+}
+
+TEST(MemoryClaim, SumThatOverflowsIsRefused) {
+  const MemoryClaim first(std::size_t{8} << 20, "test");
+  for (const std::size_t bytes : {SIZE_MAX, SIZE_MAX - (std::size_t{9} << 20)}) {
+    EXPECT_NE(refusal(bytes), "");
+  }
+  EXPECT_EQ(MemoryClaim::total(), std::size_t{8} << 20);
+}
+
+TEST(Memory, RefusedMappingNamesTheLimitOfTheAddressSpace) {
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  const rlimit low = {.rlim_cur = std::size_t{1} << 30, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &low), 0);
+  std::string text;
+  try {
+    const Memory memory = Memory::anonymous(std::size_t{1} << 30, "capacity 7");
+  } catch (const MemoryError& error) {
+    text = error.what();
+  }
+  setrlimit(RLIMIT_AS, &before);
+  EXPECT_NE(text.find("capacity 7: needs 1073741824 bytes, the address space of this process "
+                      "(ulimit -v) is limited to 1073741824 bytes"),
+            std::string::npos)
+      << text;
+  EXPECT_EQ(MemoryClaim::total(), 0u);
+}
+
+TEST(Memory, SmallPagesBecomeHugeAndKeepTheirBytes) {
+  constexpr std::size_t kSize = 4 * Memory::kHugePage;
+  Memory memory = Memory::anonymous(kSize, "test", Pages::kSmall);
+  for (std::size_t at = 0; at < kSize; at += 5000) memory.data()[at] = std::byte{7};
+  memory.use_huge_pages(Memory::kHugePage, 2 * Memory::kHugePage);
+  for (std::size_t at = 0; at < kSize; ++at) {
+    ASSERT_EQ(memory.data()[at], at % 5000 == 0 ? std::byte{7} : std::byte{0});
   }
 }
 

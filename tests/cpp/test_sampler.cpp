@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -75,7 +76,7 @@ class Recorded {
     store.lanes().count_draw();
   }
   void expect_take(std::uint64_t start, std::size_t count) {
-    std::vector<RowId> ids;
+    RowIds ids;
     find_in_time_order(store.view(), start, count, ids);
     const auto take = [&](const BatchTarget& target) {
       sampler_.take(store, start, count, target, runner);
@@ -147,12 +148,12 @@ class Recorded {
     fill(Batch(store.layout(), count, bytes.data(), n_step).target());
     return bytes;
   }
-  Bytes batch_by_history(const std::vector<RowId>& ids, std::uint32_t n_step) const {
+  Bytes batch_by_history(std::span<const RowId> ids, std::uint32_t n_step) const {
     Bytes bytes(Batch::nbytes(store.layout(), ids.size()));
     history.write(store.layout(), ids, Batch(store.layout(), ids.size(), bytes.data(), n_step));
     return bytes;
   }
-  Bytes batch_by_history(const std::vector<RowId>& ids, std::uint32_t n_step,
+  Bytes batch_by_history(std::span<const RowId> ids, std::uint32_t n_step,
                          const std::vector<std::size_t>& fields) const {
     Bytes bytes(Batch::nbytes(store.layout(), ids.size()));
     history.write(store.layout(), ids,

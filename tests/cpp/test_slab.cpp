@@ -6,9 +6,11 @@
 #include <memory>
 #include <random>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/errors.h"
+#include "core/memory_limit.h"
 #include "core/slab.h"
 
 namespace velora {
@@ -17,99 +19,167 @@ namespace {
 TEST(SlabPool, SlabHasTheSizeAskedForInWholePages) {
   const auto pool = SlabPool::create();
   for (const std::size_t size : {0, 1, 4096, 4097, 1 << 20}) {
-    Slab* slab = pool->acquire(size);
+    const SlabReference slab = pool->acquire(size);
     EXPECT_GE(slab->size(), size);
     EXPECT_EQ(slab->size() % 4096, 0u);
     EXPECT_LT(slab->size(), size + 2 * 4096);
     std::fill_n(slab->data(), slab->size(), std::byte{1});
-    slab->release();
   }
 }
 
 TEST(SlabPool, ReleasedSlabIsUsedAgain) {
   const auto pool = SlabPool::create();
-  Slab* first = pool->acquire(10000);
+  SlabReference first = pool->acquire(10000);
   std::byte* const data = first->data();
-  first->release();
-  Slab* second = pool->acquire(10000);
-  EXPECT_EQ(second->data(), data);
-  second->release();
+  first.reset();
+  EXPECT_EQ(pool->acquire(10000)->data(), data);
 }
 
 TEST(SlabPool, NewestReleasedSlabIsUsedFirst) {
   const auto pool = SlabPool::create();
-  Slab* old = pool->acquire(10000);
-  Slab* fresh = pool->acquire(10000);
+  SlabReference old = pool->acquire(10000);
+  SlabReference fresh = pool->acquire(10000);
   std::byte* const data = fresh->data();
-  old->release();
-  fresh->release();
-  Slab* again = pool->acquire(10000);
-  EXPECT_EQ(again->data(), data);
-  again->release();
+  old.reset();
+  fresh.reset();
+  EXPECT_EQ(pool->acquire(10000)->data(), data);
 }
 
 TEST(SlabPool, HeldSlabIsNotHandedOut) {
   const auto pool = SlabPool::create();
-  Slab* held = pool->acquire(10000);
-  held->retain();
-  held->release();
-  Slab* other = pool->acquire(10000);
-  EXPECT_NE(held->data(), other->data());
-  other->release();
-  held->release();
+  SlabReference first = pool->acquire(10000);
+  first->retain();
+  const SlabReference held(first.get());
+  first.reset();
+  EXPECT_NE(pool->acquire(10000)->data(), held->data());
 }
 
 TEST(SlabPool, SlabOfAnotherSizeIsNotUsed) {
   const auto pool = SlabPool::create();
-  pool->acquire(10000)->release();
-  Slab* other = pool->acquire(20000);
-  EXPECT_GE(other->size(), 20000u);
-  other->release();
+  pool->acquire(10000);
+  EXPECT_GE(pool->acquire(20000)->size(), 20000u);
 }
 
 TEST(SlabPool, SlabOutlivesThePoolsLastOwner) {
   auto pool = SlabPool::create();
   const std::weak_ptr<SlabPool> watched = pool;
-  Slab* slab = pool->acquire(10000);
+  SlabReference slab = pool->acquire(10000);
   pool.reset();
   EXPECT_FALSE(watched.expired());
   slab->data()[9999] = std::byte{1};
-  slab->release();
+  slab.reset();
   EXPECT_TRUE(watched.expired());
 }
 
 TEST(SlabPool, KeepsOnlySoManyIdleSlabs) {
   const auto pool = SlabPool::create();
-  std::vector<Slab*> slabs;
-  for (std::size_t i = 0; i < 3 * SlabPool::kMaxFree; ++i) slabs.push_back(pool->acquire(5000));
-  for (Slab* slab : slabs) {
+  std::vector<SlabReference> slabs;
+  for (std::size_t i = 0; i < 3 * SlabPool::kMaxIdle; ++i) slabs.push_back(pool->acquire(5000));
+  for (const SlabReference& slab : slabs) {
     slab->data()[0] = std::byte{7};  // a new mapping would read zero here
-    slab->release();
   }
+  slabs.clear();
   std::size_t recycled = 0;
-  for (auto& slab : slabs) {
-    slab = pool->acquire(5000);
-    recycled += slab->data()[0] == std::byte{7} ? 1 : 0;
+  for (std::size_t i = 0; i < 3 * SlabPool::kMaxIdle; ++i) {
+    slabs.push_back(pool->acquire(5000));
+    recycled += slabs.back()->data()[0] == std::byte{7} ? 1 : 0;
   }
-  EXPECT_EQ(recycled, SlabPool::kMaxFree);
-  for (Slab* slab : slabs) slab->release();
+  EXPECT_EQ(recycled, SlabPool::kMaxIdle);
 }
 
-TEST(SlabPool, KeepsTheNewestIdleSlabHoweverLarge) {
+TEST(SlabPool, SmallSlabsOfManySizesStayWithinTheirBytes) {
   const auto pool = SlabPool::create();
-  constexpr std::size_t kHuge = SlabPool::kMaxFreeBytes + (std::size_t{1} << 20);
-  Slab* slab = pool->acquire(kHuge);
+  for (int round = 0; round < 3; ++round) {
+    for (std::size_t size = 4096; size <= SlabPool::kLarge; size += 40960) pool->acquire(size);
+  }
+  EXPECT_LE(pool->idle_bytes(), SlabPool::kSmallBytes);
+  EXPECT_GE(pool->idle_bytes(), SlabPool::kSmallBytes - SlabPool::kLarge);
+}
+
+constexpr std::size_t kLargeSize = std::size_t{14} << 20;
+
+/// Whether a batch of that size finds the bytes of an earlier one.
+bool recycles(SlabPool& pool, std::size_t size) {
+  const SlabReference slab = pool.acquire(size);
+  const bool old = slab->data()[0] == std::byte{7};
   slab->data()[0] = std::byte{7};
-  slab->release();
-  slab = pool->acquire(kHuge);
-  EXPECT_EQ(slab->data()[0], std::byte{7});
-  slab->release();
+  return old;
+}
+
+TEST(SlabPool, OneLargeBatchLeavesNothing) {
+  const auto pool = SlabPool::create();
+  for (const std::size_t size : {kLargeSize, SlabPool::kLarge + 1, SlabPool::kLargeBytes / 4}) {
+    SlabReference first = pool->acquire(size);
+    SlabReference same_size = pool->acquire_beside(size);
+    first.reset();
+    same_size.reset();
+    EXPECT_EQ(pool->idle_bytes(), 0u);
+  }
+}
+
+TEST(SlabPool, LoopOfLargeBatchesIsServedFromTheSameMemory) {
+  const auto pool = SlabPool::create();
+  EXPECT_FALSE(recycles(*pool, kLargeSize));
+  EXPECT_FALSE(recycles(*pool, kLargeSize));
+  for (int batch = 0; batch < 5; ++batch) EXPECT_TRUE(recycles(*pool, kLargeSize));
+  EXPECT_EQ(pool->idle_bytes(), kLargeSize);
+}
+
+TEST(SlabPool, LoopOfLargeBatchesAmongOthersIsServedFromTheSameMemory) {
+  const auto pool = SlabPool::create();
+  const auto iteration = [&] {
+    const bool recycled = recycles(*pool, kLargeSize);
+    const bool other = recycles(*pool, 2 * kLargeSize);
+    for (std::uint64_t i = 0; i < SlabPool::kRecent - 10; ++i) pool->acquire(5000);
+    return recycled && other;
+  };
+  EXPECT_FALSE(iteration());
+  EXPECT_FALSE(iteration());
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(iteration());
+}
+
+TEST(SlabPool, LargeSizeThatComesUpNoMoreIsLetGo) {
+  const auto pool = SlabPool::create();
+  for (int batch = 0; batch < 4; ++batch) recycles(*pool, kLargeSize);
+  ASSERT_EQ(pool->idle_bytes(), kLargeSize);
+  for (std::uint64_t i = 0; i <= SlabPool::kRecent; ++i) pool->acquire(5000);
+  EXPECT_LE(pool->idle_bytes(), 8192u);
+}
+
+TEST(SlabPool, LargeSizeThatComesUpAfterALongTimeIsNotKept) {
+  const auto pool = SlabPool::create();
+  for (int batch = 0; batch < 3; ++batch) {
+    recycles(*pool, kLargeSize);
+    for (std::uint64_t i = 0; i <= SlabPool::kRecent; ++i) pool->acquire(5000);
+    EXPECT_LE(pool->idle_bytes(), 8192u);
+  }
+}
+
+TEST(SlabPool, KeepsTheNewestLargeSlabHoweverLarge) {
+  const auto pool = SlabPool::create();
+  constexpr std::size_t kHuge = SlabPool::kLargeBytes + (std::size_t{1} << 20);
+  recycles(*pool, kHuge);
+  recycles(*pool, kHuge);
+  EXPECT_TRUE(recycles(*pool, kHuge));
+  SlabReference first = pool->acquire(kHuge);
+  SlabReference second = pool->acquire_beside(kHuge);
+  first.reset();
+  second.reset();
+  EXPECT_EQ(pool->idle_bytes(), kHuge);
+}
+
+TEST(SlabPool, IdleMemoryMakesRoomForAnotherSize) {
+  const auto pool = SlabPool::create();
+  const std::size_t size = memory_limit().bytes / 8 * 5 / 4096 * 4096;
+  for (int batch = 0; batch < 2; ++batch) pool->acquire(size);
+  ASSERT_EQ(pool->idle_bytes(), size);
+  EXPECT_EQ(pool->acquire(size + 4096)->size(), size + 4096);
 }
 
 TEST(SlabPool, AskingForTooMuchThrowsAndThePoolGoesOn) {
   const auto pool = SlabPool::create();
   EXPECT_THROW(pool->acquire(std::size_t{1} << 60), MemoryError);
-  pool->acquire(100)->release();
+  EXPECT_GE(pool->acquire(100)->size(), 100u);
 }
 
 TEST(SlabPool, ThreadsNeverShareASlab) {
@@ -120,21 +190,20 @@ TEST(SlabPool, ThreadsNeverShareASlab) {
     threads.emplace_back([&, t] {
       std::mt19937 engine(static_cast<unsigned>(t));
       const auto mark = static_cast<std::byte>(t);
-      std::vector<Slab*> held;
+      std::vector<SlabReference> held;
       for (int i = 0; i < 3000; ++i) {
         held.push_back(pool->acquire(engine() % 2 == 0 ? 100 : 5000));
         std::fill_n(held.back()->data(), 100, mark);
         if (held.size() > 5) {
-          Slab* slab = held[engine() % held.size()];
-          held.erase(std::find(held.begin(), held.end(), slab));
+          std::swap(held[engine() % held.size()], held.back());
+          const SlabReference slab = std::move(held.back());
+          held.pop_back();
           if (!std::all_of(slab->data(), slab->data() + 100,
                            [mark](std::byte byte) { return byte == mark; })) {
             ++torn;
           }
-          slab->release();
         }
       }
-      for (Slab* slab : held) slab->release();
     });
   }
   for (std::thread& thread : threads) thread.join();

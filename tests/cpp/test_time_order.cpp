@@ -26,13 +26,12 @@ std::vector<RowId> in_time_order(const RowsView& view) {
 void expect_all_parts(const RowsView& view) {
   const std::vector<RowId> all = in_time_order(view);
   ASSERT_EQ(view.size(), all.size());
-  std::vector<RowId> part = {{7, 7}};
+  RowIds part = {{7, 7}};
   for (std::uint64_t start = 0; start <= all.size(); ++start) {
     for (std::uint64_t count = 0; count <= all.size() - start; ++count) {
       find_in_time_order(view, start, count, part);
       const auto first = all.begin() + static_cast<long>(start);
-      ASSERT_EQ(part, std::vector<RowId>(first, first + static_cast<long>(count)))
-          << start << ' ' << count;
+      ASSERT_EQ(part, RowIds(first, first + static_cast<long>(count))) << start << ' ' << count;
     }
   }
 }
