@@ -61,14 +61,6 @@ std::size_t Store::nbytes() const {
   return memory_.size() + (compact_ ? compact_->blocks().nbytes() : 0);
 }
 
-void Store::reserve(std::size_t count) {
-  if (!compact_) return;
-  // A row that is overwritten gives its blocks back first: more than all places never need.
-  const ControlBlock& control = lanes_.control();
-  const std::uint64_t places = control.num_lanes * control.lane_slots;
-  compact_->reserve(std::min<std::uint64_t>(count, places), memory_.size());
-}
-
 void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
   if (compact_) {
     append_compact(lanes, source, count);
