@@ -178,8 +178,7 @@ def test_large_observations_of_the_device_are_stored_whole() -> None:
 @pytest.mark.cuda(emulated=True)
 @pytest.mark.parametrize("storage", PLACES)
 def test_from_env_sets_the_rows_aside_where_they_belong(storage: Any) -> None:
-    import gymnasium
-
+    gymnasium = pytest.importorskip("gymnasium")
     env = gymnasium.make("CartPole-v1")
     buffer = ReplayBuffer.from_env(env, 50, "cuda", storage=storage)
     assert buffer.storage == storage
