@@ -557,16 +557,22 @@ const char* Buffer::storage() const {
 
 void Buffer::adopt_seed() {
   const DrawSeed::WorkerSeed worker = worker_seed();
+  gather_lock_.wait();  // a draw that is under way is counted when its batch is there
   seed_->settle(worker);
-  if (seed_->version() == seed_version_) return;
-  storage_->set_seed(seed_->value());
-  seed_version_ = seed_->version();
+  tell_seed();
 }
 
 void Buffer::seed(std::uint64_t value) {
   const DrawSeed::WorkerSeed worker = worker_seed();
+  gather_lock_.wait();
   seed_->set(value, worker);
-  adopt_seed();
+  tell_seed();
+}
+
+void Buffer::tell_seed() {
+  if (seed_->version() == seed_version_) return;
+  storage_->set_seed(seed_->value());
+  seed_version_ = seed_->version();
 }
 
 py::tuple Buffer::state() {
