@@ -103,6 +103,14 @@ test-py-asan: build/asan/installed.stamp ## Run ASAN_TESTS with the extension un
 	  build/asan/bin/python -m pytest -p no:cacheprovider -m "not slow and not undisturbed" \
 	  $(ASAN_TESTS)
 
+# A few thousand of these run with every test of Python.
+DAMAGED_PICKLES ?= 200000
+
+.PHONY: fuzz-pickles
+fuzz-pickles: ## Load DAMAGED_PICKLES damaged pickles under AddressSanitizer and UBSan
+	@VELORA_DAMAGED_PICKLES=$(DAMAGED_PICKLES) $(MAKE) test-py-asan \
+	  ASAN_TESTS="tests/test_damaged_pickles.py --timeout=36000 -s"
+
 # Where `make bench` makes a folder for this machine; benchmarks/results is for what is to be kept.
 RESULTS ?= build/benchmarks/results
 

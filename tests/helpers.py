@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import io
+import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -191,3 +193,23 @@ class Meddler:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return torch.zeros(3).__dlpack_device__()
+
+
+def save_and_load(buffer: AnyBuffer) -> Any:
+    file = io.BytesIO()
+    torch.save(buffer, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    **{
+        f"protocol {protocol}": lambda buffer, protocol=protocol: pickle.loads(
+            pickle.dumps(buffer, protocol=protocol)
+        )
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)
+    },
+    "torch": save_and_load,
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+}

@@ -13,8 +13,10 @@ import random
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ from damage import Unpickler, damage_bytes, damage_value, nodes
 from helpers import PolicyExperience, stack, stamped
 
 import velora
+from velora import _core
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
 from velora.buffer.type_names import MemberName, TypeName
 
@@ -191,12 +194,16 @@ def try_state(kind: type[Any], state: Any) -> Outcome:
 
 
 def try_bytes(data: bytes) -> Outcome:
+    return try_load(lambda: Unpickler(io.BytesIO(data), ALLOWED).load())
+
+
+def try_load(load: Callable[[], Any]) -> Outcome:
     try:
-        buffer = Unpickler(io.BytesIO(data), ALLOWED).load()
+        buffer = load()
     except ERRORS:
         return Outcome.ERROR
     except Exception as error:
-        # The unpickler's own, of bytes that are no pickle.
+        # The unpickler's own, or torch's, of bytes that are no pickle.
         frames = traceback.extract_tb(error.__traceback__)
         assert not any(frame.filename.startswith(PACKAGE) for frame in frames)
         return Outcome.ERROR
@@ -221,6 +228,26 @@ class BytesPickler(pickle._Pickler):
         if isinstance(value, (ReplayBuffer, RolloutBuffer)):
             return value.__reduce_ex__(4)
         return NotImplemented
+
+
+class TorchUnpickler(Unpickler):
+    """As `torch.load` makes one."""
+
+    def __init__(self, file: Any, **options: Any) -> None:
+        names = {("torch._utils", "_rebuild_tensor_v2"), ("collections", "OrderedDict")}
+        super().__init__(file, ALLOWED | names | {("torch", "ByteStorage")}, **options)
+
+
+def damaged_file(saved: bytes, rng: random.Random) -> bytes:
+    """What `torch.save` wrote, with damage in one of its files that no checksum tells of."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(saved)) as files, zipfile.ZipFile(out, "w") as damaged:
+        names = [name for name in files.namelist() if "/data" in name]
+        chosen = rng.choice(names)
+        for name in files.namelist():
+            data = files.read(name)
+            damaged.writestr(name, damage_bytes(data, rng) if name == chosen else data)
+    return out.getvalue()
 
 
 @pytest.fixture(autouse=True)
@@ -254,6 +281,28 @@ def test_load_bytes_that_were_damaged_is_an_error_or_a_buffer_that_works(part: i
     for _ in range(NUMBER // 3 // PARTS):
         seen[try_bytes(damage_bytes(rng.choice(files), rng))] += 1
     tell("bytes", seen)
+
+
+def test_load_files_of_torch_that_were_damaged_is_an_error_or_a_buffer_that_works() -> None:
+    rng = random.Random(8)
+    files = []
+    for kind, state in states():
+        buffer = kind.__new__(kind)
+        buffer.__setstate__(state)
+        file = io.BytesIO()
+        torch.save(buffer, file)
+        files.append(file.getvalue())
+    torch_pickle: Any = SimpleNamespace(Unpickler=TorchUnpickler, __name__="")
+
+    def load(data: bytes) -> Any:
+        return torch.load(io.BytesIO(data), pickle_module=torch_pickle, weights_only=False)
+
+    assert {try_load(lambda data=data: load(data)) for data in files} == {Outcome.BUFFER}
+    seen = dict.fromkeys(Outcome, 0)
+    for _ in range(NUMBER // 30):
+        data = damaged_file(rng.choice(files), rng)
+        seen[try_load(lambda data=data: load(data))] += 1
+    tell("files of torch", seen)
 
 
 def tell(what: str, seen: dict[Outcome, int]) -> None:
@@ -297,3 +346,39 @@ def test_load_names_of_types_that_are_no_names_is_refused() -> None:
         with pytest.raises(ValueError, match="expected a member of an enum"):
             MemberName(TypeName("m", "q", members), "A", "").find()
     assert MemberName(TypeName("m", "q", pairs[0]), "A", "int").find() == 1
+
+
+TREES = {"state": {"a": 0, "b": (1, 2)}, "action": 3, "reward": 4, "next_state": (5, 6, 7)}
+
+
+@pytest.mark.parametrize("number", [-1, 3, 8, 2**40, 2**80, 1.0, None, "1", [1]])
+def test_construct_core_with_numbers_of_fields_that_are_not_is_refused(number: Any) -> None:
+    fields = [_core.Field(f"f{i}", "extra", "float32", [1]) for i in range(8)]
+    options: Any = {
+        "fields": fields,
+        "lane_capacity": 3,
+        "num_lanes": 1,
+        "seed": _core.DrawSeed(0),
+        "n_step": 1,
+        "gamma": None,
+        "overwrite": True,
+        "compact": False,
+        "frame_stack": 1,
+        "check_type": None,
+        "read_batch": None,
+        "batch_type": BatchExperience,
+        "batch_names": ["states", "actions", "rewards", "next_states", "dones", "truncations"],
+    }
+    assert len(_core.Buffer(trees=TREES, **options)) == 0
+    with pytest.raises(ValueError, match="expected numbers of fields, each of 8 once"):
+        _core.Buffer(trees=TREES | {"state": {"a": 0, "b": (1, number)}}, **options)
+    with pytest.raises(ValueError, match="got none for field 7"):
+        _core.Buffer(trees=TREES | {"next_state": (5, 6)}, **options)
+
+
+def test_draw_sequences_with_first_fields_that_are_none_is_refused() -> None:
+    buffer = ReplayBuffer(4)
+    buffer.push(stamped(1))
+    core: Any = buffer._core
+    with pytest.raises(ValueError, match="first_fields: expected numbers of fields, less than 4"):
+        core.sample_sequences(1, 1, 0, "pad", [4])

@@ -142,6 +142,7 @@ class Buffer {
     if (seed_->version() != seed_version_ || !seed_->is_settled()) adopt_seed();
   }
   void adopt_seed();
+  void tell_seed();
   Plan plan_batch() const;
   auto draw_rows(std::size_t count);
   Plan plan_sequences(const std::vector<std::size_t>& first_fields) const;

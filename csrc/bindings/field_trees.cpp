@@ -47,7 +47,7 @@ void mark_fields(py::handle nest, const std::string& name, std::vector<bool>& se
 
 }  // namespace
 
-const py::dict& check_trees(const py::dict& trees, std::size_t num_fields) {
+py::dict check_trees(const py::dict& trees, std::size_t num_fields) {
   std::vector<bool> seen(num_fields);
   for (const auto& [key, nest] : trees) mark_fields(nest, py::cast<std::string>(key), seen);
   for (std::size_t field = 0; field < num_fields; ++field) {

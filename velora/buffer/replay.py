@@ -56,7 +56,8 @@ class ReplayBuffer(Buffer):
             a CUDA device "cuda" where the rows take at most three quarters of its free memory, and
             else "pinned".
         seed: Seed of the draws, 0 to 2**64 - 1. None takes one from torch's global generator, so
-            that `torch.manual_seed` makes a run repeatable.
+            that `torch.manual_seed` makes a run repeatable. A copy of the buffer in another process
+            draws by another seed.
 
     Raises:
         TypeError: If `gamma` is not a number, or another number not a whole one.
@@ -129,8 +130,9 @@ class ReplayBuffer(Buffer):
             ValueError: If it is out of range. The draws are then as before.
         """
         number = _check_seed(seed)
-        self._seed.set(number)
-        if self._core is not None:
+        if self._core is None:
+            self._seed.set(number)
+        else:
             self._core.seed(number)
 
     @property

@@ -21,18 +21,19 @@ from velora.buffer.schema import Leaf, Schema
 from velora.buffer.type_names import MemberName, TypeName, experience_type, named_tuple_type
 
 VERSION = 1
-_PARTS: dict[str, Any] = {
-    "version": int,
-    "options": dict,
-    "seed": int,
-    "draws": int,
+# The parts of a state, and the types that they may have.
+_PARTS: dict[str, tuple[type, ...]] = {
+    "version": (int,),
+    "options": (dict,),
+    "seed": (int,),
+    "draws": (int,),
     "copy": (int, type(None)),
     "worker": (int, type(None)),
     "schema": (dict, type(None)),
-    "lanes": bytes,
-    "rows": object,
-    "blocks": object,
-    "attributes": dict,
+    "lanes": (bytes,),
+    "rows": (bytes, bytearray, memoryview, torch.Tensor),
+    "blocks": (bytes, bytearray, memoryview, torch.Tensor),
+    "attributes": (dict,),
 }
 # From here on pickles have bytes as such. torch.save writes an older protocol, and only tensors
 # beside it, without a copy.
@@ -95,9 +96,10 @@ def check_state(state: Any) -> dict[str, Any]:
         )
     if state.keys() != _PARTS.keys():
         raise ValueError(f"state: expected {', '.join(_PARTS)}, got {', '.join(map(str, state))}")
-    for name, kind in _PARTS.items():
-        if not isinstance(state[name], kind) or isinstance(state[name], bool):
-            raise ValueError(f"{name}: expected {kind}, got {type(state[name]).__name__}")
+    for name, kinds in _PARTS.items():
+        if not isinstance(state[name], kinds) or isinstance(state[name], bool):
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise ValueError(f"{name}: expected {expected}, got {type(state[name]).__name__}")
     for name in ("seed", "draws", "copy", "worker"):
         number = state[name]
         if number is not None and not 0 <= number < 2**64:
@@ -127,12 +129,12 @@ def draw_seed(state: dict[str, Any]) -> _core.DrawSeed:
 
 def _bytes_of(name: str, part: Any) -> Any:
     """What has the bytes of a part."""
-    if isinstance(part, (bytes, bytearray, memoryview)):
+    if not isinstance(part, torch.Tensor):
         return part
-    if not isinstance(part, torch.Tensor) or part.dtype != torch.uint8 or part.ndim != 1:
-        got = type(part).__name__
-        raise ValueError(f"{name}: expected bytes or a uint8 tensor (nbytes,), got {got}")
-    return part.detach().cpu().contiguous().numpy()
+    if part.dtype != torch.uint8 or part.ndim != 1 or not part.is_contiguous():
+        got = f"{part.dtype} of shape {tuple(part.shape)} and strides {part.stride()}"
+        raise ValueError(f"{name}: expected a contiguous uint8 tensor (nbytes,), got {got}")
+    return part.detach().cpu().numpy()
 
 
 def plain_schema(schema: Schema) -> dict[str, Any]:
