@@ -91,11 +91,12 @@ class RowReader {
   void visit(const Node& node, PyObject* value);
   void prepare_leaf(PyObject* value, const Field& field, Leaf& leaf);
   void look_at(const Field& field, Leaf& leaf);
-  template <typename ValueOf>
+  template <bool kStacked, typename ValueOf>
   bool peek(const ValueOf& value_of);
+  template <bool kStacked>
   bool peek_leaf(PyObject* value, const Field& field, Leaf& leaf);
-  bool fits(const ArrayView& view, const Field& field);
-  Misfit find_rows(const ArrayView& view, const Field& field, Leaf& leaf);
+  bool rows_fit(const Field& field, const ArrayView& view);
+  Misfit convert(const ArrayView& view, const Field& field, Leaf& leaf);
   void check_shape(const ArrayView& view, const Field& field, const Leaf& leaf);
   void point_at_rows();
 
