@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "bindings/borrowed_array.h"
 #include "bindings/known_type.h"
-#include "bindings/tensor_view.h"
 #include "core/device_store.h"
 #include "core/row_layout.h"
 #include "core/row_source.h"
