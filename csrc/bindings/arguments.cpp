@@ -1,6 +1,6 @@
 #include "bindings/arguments.h"
 
-#include "bindings/tensor_view.h"
+#include "bindings/borrowed_array.h"
 #include "core/array_view.h"
 #include "core/errors.h"
 

@@ -2,7 +2,6 @@
 
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -22,12 +21,13 @@ class AttributeValues {
   AttributeValues(const AttributeValues&) = delete;
   AttributeValues& operator=(const AttributeValues&) = delete;
 
-  /// Makes room for so many, at most kMax. Precondition: there are none.
-  void resize(std::size_t size) {
-    std::fill_n(values_, size, nullptr);
-    size_ = size;
-  }
   /// Steals a reference, or null for an attribute that is not there.
+  void add(PyObject* value) { values_[size_++] = value; }
+  /// Adds so many that are not there. Precondition: there are at most kMax then.
+  void add_missing(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) add(nullptr);
+  }
+  /// Steals a reference. Precondition: the i-th is not there.
   void set(std::size_t i, PyObject* value) { values_[i] = value; }
   PyObject* operator[](std::size_t i) const { return values_[i]; }
 
@@ -45,7 +45,9 @@ class KnownType {
   /// The names of the attributes that will be looked up, interned.
   explicit KnownType(std::vector<pybind11::object> names) : names_(std::move(names)) {}
 
-  bool is(PyTypeObject* type) const { return reinterpret_cast<PyObject*>(type) == type_.ptr(); }
+  bool is(const PyTypeObject* type) const {
+    return reinterpret_cast<const PyObject*>(type) == type_.ptr();
+  }
   /// Can run code, which can learn another type.
   void learn(PyTypeObject* type);
   /// Holds all attributes of an object in `values`, null for one that is not there. Returns false
@@ -56,10 +58,13 @@ class KnownType {
   /// descriptor. So slots come first: their offsets are used before anything else can run.
   bool read(PyObject* object, AttributeValues& values) {
     if (is(Py_TYPE(object)) && Py_TYPE(object)->tp_version_tag != version_) learn(Py_TYPE(object));
-    if (!is(Py_TYPE(object)) || !plain_ || Py_TYPE(object)->tp_version_tag != version_) {
-      return false;
+    const PyTypeObject* type = Py_TYPE(object);
+    if (!is(type) || !plain_ || type->tp_version_tag != version_) return false;
+    if (slots_.empty()) {
+      for (const pybind11::object& name : names_) values.add(look_up(object, name.ptr()));
+      return true;
     }
-    values.resize(names_.size());
+    values.add_missing(names_.size());
     const std::uint32_t in_slots = read_slots(object, values);
     for (std::size_t i = 0; i < names_.size(); ++i) {
       if ((in_slots >> i & 1) == 0) values.set(i, look_up(object, names_[i].ptr()));

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/borrowed_array.h"
 #include "bindings/buffer.h"
 #include "bindings/byte_tensor.h"
 #include "bindings/cuda_library.h"

@@ -128,60 +128,62 @@ void RowReader::prepare_row(PyObject* source) {
 bool RowReader::peek_row(const AttributeValues& values) {
   stacked_ = false;
   count_ = 1;
-  return peek([&](std::size_t i) { return values[i]; });
+  return peek<false>([&](std::size_t i) { return values[i]; });
 }
 
 bool RowReader::peek_rows(std::span<PyObject* const> columns) {
   stacked_ = true;
   count_ = 0;  // the first array says how many
-  return device_ == nullptr && peek([&](std::size_t i) { return columns[i]; });
+  return device_ == nullptr && peek<true>([&](std::size_t i) { return columns[i]; });
 }
 
 /// `value_of(i)` is the value of names()[i].
-template <typename ValueOf>
+template <bool kStacked, typename ValueOf>
 bool RowReader::peek(const ValueOf& value_of) {
   num_on_device_ = 0;
   part_rows_ = kAllRows;
   for (std::size_t i = 0; i < trees_.size(); ++i) {
     if (trees_[i].kind != Node::Kind::kLeaf) return false;
     const std::size_t field = trees_[i].field;
-    if (!peek_leaf(value_of(i), layout_.fields()[field], leaves_[field])) return false;
+    if (!peek_leaf<kStacked>(value_of(i), layout_.fields()[field], leaves_[field])) return false;
   }
-  if (!peek_leaf(value_of(trees_.size()), kFlag, done_)) return false;
+  if (!peek_leaf<kStacked>(value_of(trees_.size()), kFlag, done_)) return false;
   PyObject* truncated = value_of(trees_.size() + 1);
-  if (stacked_ && (truncated == nullptr || truncated == Py_None)) {
+  if (kStacked && (truncated == nullptr || truncated == Py_None)) {
     truncated_.rows = nullptr;
-    truncated_.in_parts = false;
-  } else if (!peek_leaf(truncated, kFlag, truncated_)) {
+  } else if (!peek_leaf<kStacked>(truncated, kFlag, truncated_)) {
     return false;
   }
   point_at_rows();
   return true;
 }
 
+template <bool kStacked>
 bool RowReader::peek_leaf(PyObject* value, const Field& field, Leaf& leaf) {
   ArrayView& view = leaf.peeked;
-  return value != nullptr && velora::peek(value, &leaf.number, &view) && fits(view, field) &&
-         find_rows(view, field, leaf) == Misfit::kNone;
+  if (value == nullptr || !velora::peek(value, &leaf.number, &view)) return false;
+  if (kStacked ? !rows_fit(field, view)
+               : !row_fits(field, view.shape, static_cast<std::size_t>(view.ndim))) {
+    return false;
+  }
+  if (view.dtype == field.dtype && view.is_contiguous()) {
+    leaf.rows = view.data;
+    return true;
+  }
+  return convert(view, field, leaf) == Misfit::kNone;
 }
 
-/// Of stacked rows, the first array says how many there are.
-bool RowReader::fits(const ArrayView& view, const Field& field) {
+/// The first array says how many there are.
+bool RowReader::rows_fit(const Field& field, const ArrayView& view) {
   const auto ndim = static_cast<std::size_t>(view.ndim);
-  if (!stacked_) return row_fits(field, view.shape, ndim);
   if (ndim == 0 || !row_fits(field, view.shape + 1, ndim - 1)) return false;
   const auto rows = static_cast<std::size_t>(view.shape[0]);
   if (count_ == 0) count_ = rows;
   return rows > 0 && rows == count_;
 }
 
-/// The rows are the array's own bytes, or what they are converted to, now or part by part.
-Misfit RowReader::find_rows(const ArrayView& view, const Field& field, Leaf& leaf) {
-  leaf.in_parts = false;
-  if (view.dtype == field.dtype && view.is_contiguous()) {
-    leaf.rows = view.data;
-    return Misfit::kNone;
-  }
+/// Now, or part by part.
+Misfit RowReader::convert(const ArrayView& view, const Field& field, Leaf& leaf) {
   const std::size_t most = std::max<std::size_t>(1, kPartBytes / field.nbytes);
   if (count_ > most) {
     leaf.in_parts = true;
@@ -203,14 +205,14 @@ void RowReader::each_leaf(const F& f) {
   f(truncated_, kFlag);
 }
 
-/// Makes room for `rows` converted rows, so that convert() needs none.
+/// Makes room for `rows` converted rows, so that convert_part() needs none.
 void RowReader::reserve_parts(std::size_t rows) {
   each_leaf([&](Leaf& leaf, const Field& field) {
     if (leaf.in_parts) leaf.converted.resize(rows * field.nbytes);
   });
 }
 
-RowSource RowReader::convert(std::size_t first, std::size_t count) {
+RowSource RowReader::convert_part(std::size_t first, std::size_t count) {
   const auto rows_of = [&](Leaf& leaf, const Field& field) -> const std::byte* {
     if (!leaf.in_parts) return leaf.rows == nullptr ? nullptr : leaf.rows + first * field.nbytes;
     ArrayView part = leaf.unconverted;
@@ -317,7 +319,11 @@ void RowReader::look_at(const Field& field, Leaf& leaf) {
   }
   const ArrayView& view = leaf.array.look(path.c_str());
   check_shape(view, field, leaf);
-  const Misfit misfit = find_rows(view, field, leaf);
+  if (view.dtype == field.dtype && view.is_contiguous()) {
+    leaf.rows = view.data;
+    return;
+  }
+  const Misfit misfit = convert(view, field, leaf);
   if (misfit != Misfit::kNone) {
     throw ValueError(path + ": expected a value that " + name_of(field.dtype) + " holds, got " +
                      describe(leaf.value.ptr()) + " (" + reason(misfit) +
@@ -328,7 +334,7 @@ void RowReader::look_at(const Field& field, Leaf& leaf) {
 MixedSource RowReader::mixed_source() {
   if (in_parts()) {
     reserve_parts(count_);
-    source_ = convert(0, count_);
+    source_ = convert_part(0, count_);
   }
   for (std::size_t f = 0; f < leaves_.size(); ++f) {
     on_device_[f] = static_cast<bool>(leaves_[f].on_device);
@@ -340,17 +346,17 @@ MixedSource RowReader::mixed_source() {
 }
 
 void RowReader::check_shape(const ArrayView& view, const Field& field, const Leaf& leaf) {
-  if (fits(view, field)) return;
-  const auto refuse = [&](const std::string& expected) {
-    throw ValueError(name(leaf.label) + ": expected " + expected + ", got " +
-                     describe(leaf.value.ptr()));
-  };
-  if (!stacked_) refuse("shape " + shape_of(field));
   const auto ndim = static_cast<std::size_t>(view.ndim);
-  if (ndim == 0 || !row_fits(field, view.shape + 1, ndim - 1)) {
-    refuse("rows of shape " + shape_of(field));
+  if (stacked_ ? rows_fit(field, view) : row_fits(field, view.shape, ndim)) return;
+  std::string expected = "shape " + shape_of(field);
+  if (stacked_) {
+    const bool one_fits = ndim > 0 && row_fits(field, view.shape + 1, ndim - 1);
+    expected = !one_fits     ? "rows of " + expected
+               : count_ == 0 ? "at least 1 row"
+                             : std::to_string(count_) + " rows";
   }
-  refuse(count_ == 0 ? "at least 1 row" : std::to_string(count_) + " rows");
+  throw ValueError(name(leaf.label) + ": expected " + expected + ", got " +
+                   describe(leaf.value.ptr()));
 }
 
 void RowReader::release() {
@@ -358,6 +364,7 @@ void RowReader::release() {
     leaf.value = py::object();
     leaf.array.reset();
     leaf.on_device = py::object();
+    leaf.in_parts = false;
     if (leaf.converted.capacity() > kPartBytes) std::vector<std::byte>().swap(leaf.converted);
   });
 }

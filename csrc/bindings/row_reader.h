@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "bindings/borrowed_array.h"
 #include "bindings/known_type.h"
-#include "bindings/tensor_view.h"
 #include "core/device_store.h"
 #include "core/row_layout.h"
 #include "core/row_source.h"
@@ -63,7 +63,7 @@ class RowReader {
   void each_part(const F& f) {
     for (std::size_t first = 0; first < count_; first += part_rows_) {
       const std::size_t count = std::min(part_rows_, count_ - first);
-      f(first, convert(first, count), count);
+      f(first, convert_part(first, count), count);
     }
   }
   /// Whether some of it is on the device still.
@@ -111,16 +111,17 @@ class RowReader {
   void visit(const Node& node, PyObject* value);
   void prepare_leaf(PyObject* value, const Field& field, Leaf& leaf);
   void look_at(const Field& field, Leaf& leaf);
-  template <typename ValueOf>
+  template <bool kStacked, typename ValueOf>
   bool peek(const ValueOf& value_of);
+  template <bool kStacked>
   bool peek_leaf(PyObject* value, const Field& field, Leaf& leaf);
-  bool fits(const ArrayView& view, const Field& field);
-  Misfit find_rows(const ArrayView& view, const Field& field, Leaf& leaf);
+  bool rows_fit(const Field& field, const ArrayView& view);
+  Misfit convert(const ArrayView& view, const Field& field, Leaf& leaf);
   void check_shape(const ArrayView& view, const Field& field, const Leaf& leaf);
   template <typename F>
   void each_leaf(const F& f);
   void reserve_parts(std::size_t rows);
-  RowSource convert(std::size_t first, std::size_t count);
+  RowSource convert_part(std::size_t first, std::size_t count);
   void point_at_rows();
 
   const RowLayout& layout_;

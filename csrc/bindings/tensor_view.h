@@ -11,7 +11,7 @@
 #include "bindings/torch_device.h"
 #include "core/array_view.h"
 
-// The one place that turns Python's arrays into memory and shape. It needs the GIL throughout.
+// Memory and shape of Python's arrays. It needs the GIL throughout.
 
 namespace velora {
 
@@ -29,58 +29,44 @@ union NumberMemory {
 /// BorrowedArray.
 bool peek(PyObject* value, NumberMemory* memory, ArrayView* view);
 
-/// A Python value as an array: a tensor (through torch's DLPack exchange table), anything with the
-/// buffer protocol, __dlpack__ or __array__, or a plain number.
-///
-/// There are two steps. prepare() runs all code that reading takes, and look() runs none: memory
-/// that is looked at stays as it is until other code runs. So a caller prepares all values of a
-/// call, and whatever else may run code, before the first look.
-class BorrowedArray {
- public:
-  BorrowedArray() = default;
-  ~BorrowedArray() { reset(); }
-  BorrowedArray(const BorrowedArray&) = delete;
-  BorrowedArray& operator=(const BorrowedArray&) = delete;
-  BorrowedArray(BorrowedArray&& other) = delete;
-
-  /// Holds `value`, or the array that it is turned into: a tensor on another device is copied to
-  /// the host. `field` names it in errors. Throws ValueError for what cannot be read as an array in
-  /// this process's memory.
-  void prepare(PyObject* value, const char* field);
-  /// Shows what was prepared as it is now. Runs no code. Throws ValueError where other code made
-  /// something of it meanwhile that is no array, or is one that is to be prepared again.
-  const ArrayView& look(const char* field);
-  void reset();
-
- private:
-  enum class Form : std::uint8_t { kSettled, kTensor, kNdarray };
-
-  bool prepare_buffer(const char* field);
-  void prepare_tensor(const char* field);
-  void convert(const char* field, const std::string& why);
-  void look_at_tensor(const char* field);
-
-  ArrayView view_;
-  pybind11::object held_;
-  Form form_ = Form::kSettled;  // whose view_ is good as long as it is held
-  Py_buffer buffer_{};
-  bool has_buffer_ = false;
-  NumberMemory number_{};
-};
-
 /// The memory of a contiguous tensor with just this dtype and shape, on the host or, where it is
 /// not null, on `device`, to be written to. Null for anything else, and for subclasses of
 /// torch.Tensor. Runs no other code.
 std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape,
                            const TorchDevice* device);
 
-/// The same two steps for a tensor on a device whose numbers nobody has to look at. The first
-/// returns what is to be held: `value`, or a tensor of torch's making where that has another dtype
-/// or layout; null where `value` is none there, or only the host can tell whether its numbers fit.
-pybind11::object prepare_on_device(PyObject* value, DType dtype, const TorchDevice& device);
-/// Shows it as it is now. Runs no code. Throws ValueError where it is no such tensor any more.
-ArrayView look_on_device(PyObject* tensor, DType dtype, const TorchDevice& device,
-                         const char* field);
+// The parts of that, for BorrowedArray. Each view is as peek() says, and shows nothing where this
+// returns false.
+
+/// torch.Tensor and torch.nn.Parameter, or also their subclasses.
+bool is_plain_tensor(PyObject* value);
+bool is_tensor(PyObject* value);
+/// A subclass that intercepts operations (a fake, functional or distributed tensor) need not have
+/// the memory that it shows. Can run code.
+bool intercepts_operations(PyObject* value);
+/// The DLPack view of a tensor in one call. Where torch refuses it, that is the Python error.
+bool borrow_dense(PyObject* tensor, DLTensor* out);
+/// A tensor of a dtype that there is and few enough dimensions; or also in host memory.
+bool view_of_tensor(const DLTensor& tensor, ArrayView* view);
+bool view_on_host(const DLTensor& tensor, ArrayView* view);
+/// The imaginary part of a conjugate is a view that only says that it is negated, and DLPack does
+/// not pass that on. Asking takes longer than the rest of a borrow, so a caller asks only where the
+/// view can be one: every second number of a complex tensor, or a single one.
+bool may_be_negated(const ArrayView& view);
+
+/// Just numpy.ndarray; or all arrays and scalars of numpy, and their subclasses.
+bool is_ndarray(PyObject* value);
+bool is_of_numpy(PyObject* value);
+/// An ndarray in native byte order.
+bool view_of_ndarray(PyObject* value, ArrayView* view);
+/// A number of Python, of 64 bits at most, or of numpy.
+bool view_of_number(PyObject* value, NumberMemory* memory, ArrayView* view);
+
+/// Whether the type of a value has an attribute. Can run code.
+bool type_has(PyObject* value, const char* name);
+/// An object that knows more of its numbers than an array does, such as labels and which are
+/// missing, and makes an array of them when it is asked: pandas and its like.
+bool is_labelled(PyObject* value);
 
 /// Looks up the types of arrays that are read without asking them. Once, before anything else.
 void load_array_types();
