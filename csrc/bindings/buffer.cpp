@@ -509,6 +509,13 @@ BatchTarget Buffer::target_of(const Plan& plan, BatchMemory memory, std::uint32_
   return target;
 }
 
+std::uint64_t Buffer::count_pushed() const {
+  const RowsView view = storage_->view();
+  std::uint64_t rows = 0;
+  for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) rows += view.end(lane);
+  return rows;
+}
+
 const char* Buffer::storage() const {
   if (options_.place == StoragePlace::kHost) return "cpu";
   return options_.place == StoragePlace::kDevice ? "cuda" : "pinned";

@@ -100,6 +100,8 @@ class Buffer {
                                     const std::string& boundary,
                                     const std::vector<std::size_t>& first_fields);
   void clear();
+  /// How many rows were ever stored in all lanes, also those that are gone. O(lanes).
+  std::uint64_t count_pushed() const;
   /// Whether all lanes hold as many rows.
   bool is_even() const { return storage_->view().is_even(); }
 

@@ -115,6 +115,7 @@ PYBIND11_MODULE(_core, m) {
       .def("name_batch", &velora::Buffer::name_batch, py::arg("tensors"))
       .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))
       .def("clear", &velora::Buffer::clear)
+      .def("count_pushed", &velora::Buffer::count_pushed)
       .def("is_even", &velora::Buffer::is_even)
       .def("state", &velora::Buffer::state)
       .def("restore", &velora::Buffer::restore, py::arg("lanes"), py::arg("draws"), py::arg("rows"),

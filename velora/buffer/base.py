@@ -217,8 +217,9 @@ class Buffer(Sequence[Any]):
             ValueError: If there is no such environment. The buffer is then as before.
         """
         lanes = lane_array(lanes)
-        if self._core is not None:
-            self._core.end_episodes(lanes)
+        core = self._first_core()
+        if core is not None:
+            core.end_episodes(lanes)
 
     def __len__(self) -> int:
         return 0 if self._core is None else len(self._core)
@@ -269,6 +270,19 @@ class Buffer(Sequence[Any]):
             core = self._build(self._schema)
             core.restore(*saved)
             self._adopt(self._schema, core)
+
+    def _count_pushed(self) -> int:
+        """How many experiences were ever stored, also those that are gone.
+
+        It tells after an interrupt whether a call stored its rows.
+        """
+        core = self._first_core()
+        return 0 if core is None else core.count_pushed()
+
+    def _first_core(self) -> _core.Buffer | None:
+        """The core with the rows; `_core` is not it yet if an interrupt stopped `_adopt`."""
+        first = self.__dict__.get("_first")
+        return None if first is None else first[1]
 
     def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
         """Makes the first rows those of this buffer, unless others were first.

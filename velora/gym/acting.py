@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from velora.buffer import tree
-from velora.gym.vector_step import as_numpy, copied
+from velora.gym.nests import as_numpy, copied
 
 Policy: TypeAlias = Callable[[Any], Any] | Literal["random"] | None
 
@@ -28,10 +28,11 @@ def act(policy: Policy, observation: Any, space: gym.Space[Any]) -> tuple[Any, d
         The action and the extras, in memory of their own.
 
     Raises:
-        TypeError: If `policy` is something else.
+        TypeError: If `policy` is something else, or gives a list where `space` is a Tuple or Dict.
+        ValueError: If a part of the action or of the extras is no array.
     """
     if policy is None or (isinstance(policy, str) and policy == "random"):
-        return copied(space.sample()), {}
+        return copied(space.sample(), "action"), {}
     if not callable(policy):
         raise TypeError(
             f"policy: expected a callable, None or 'random', got {type(policy).__name__}"
@@ -41,7 +42,8 @@ def act(policy: Policy, observation: Any, space: gym.Space[Any]) -> tuple[Any, d
     extras: dict[str, Any] = {}
     if _has_extras(answer, space):
         answer, extras = answer
-    return copied(answer), copied(extras)
+    _check_form(answer, space, "action")
+    return copied(answer, "action"), copied(extras, "extras")
 
 
 def for_env(actions: Any, observations: Any) -> Any:
@@ -62,3 +64,16 @@ def _has_extras(answer: Any, space: gym.Space[Any]) -> bool:
         return False
     # An action may be a pair of which the second is a dict. With extras its place is the first.
     return not isinstance(space, gym.spaces.Tuple) or isinstance(answer[0], tuple)
+
+
+def _check_form(action: Any, space: Any, name: str) -> None:
+    """Raises TypeError for a list, which counts as one array, where the space has several."""
+    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple) and isinstance(action, list):
+        kind = "a dict" if isinstance(space, gym.spaces.Dict) else "a tuple"
+        raise TypeError(f"{name}: expected {kind}, as the action space says, got list")
+    if isinstance(space, gym.spaces.Dict) and isinstance(action, dict):
+        for key in action.keys() & space.spaces.keys():
+            _check_form(action[key], space.spaces[key], f"{name}[{key!r}]")
+    if isinstance(space, gym.spaces.Tuple) and isinstance(action, tuple):
+        for i, (part, child) in enumerate(zip(action, space.spaces, strict=False)):
+            _check_form(part, child, f"{name}[{i}]")

@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from velora.buffer import ReplayBuffer, RolloutBuffer, tree
+from velora.buffer import ReplayBuffer, RolloutBuffer
 from velora.buffer.checks import check_int
 from velora.gym.acting import Policy, act, for_env
+from velora.gym.nests import copied
 from velora.gym.progress import progress_bar
-from velora.gym.single import VectorOfOne, only_row, stacked
+from velora.gym.single import SingleAdapter
 from velora.gym.statistics import CollectStatistics, Scores
-from velora.gym.vector_step import (
-    Transitions,
-    assign,
-    autoreset_mode,
-    copied,
-    flags,
-    transitions,
-)
+from velora.gym.vector import VectorAdapter
+from velora.gym.vector_step import Transitions, transitions
 
 AnyEnv = gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]
+Mask = NDArray[np.bool_]
+
+
+class _State(NamedTuple):
+    """Where a collection stands between two steps. Replaced as a whole, never changed."""
+
+    observations: Any  # for the next actions, (N, ...); None: to be reset first
+    ended: Mask  # where the newest step ended an episode, (N,)
+    is_first: Mask  # where the observations begin an episode, (N,)
+    scores: Scores
+    pushed: int = 0  # rows that the buffer was ever given, as far as this collection knows
+    seed: int | None = None  # of the next reset
+    is_cut: bool = False  # whether a call to the environments was not finished
+
+    def lost(self, *, is_cut: bool) -> _State:
+        """With environments to be reset before the next step."""
+        none = np.zeros_like(self.ended)
+        return self._replace(observations=None, ended=none, is_first=~none, is_cut=is_cut)
+
+
+@dataclass
+class _Step:
+    """A step of the environments that is not in the buffer yet."""
+
+    state: _State  # the one before
+    actions: Any
+    extras: dict[str, Any]
+    wanted: Mask  # whose rows are to be stored, (N,)
+    scored: Mask  # whose steps count, (N,)
+    results: list[Any] = field(default_factory=list)  # of `env.step`, once it has returned
+    outcome: tuple[Transitions, _State] | None = None  # the rows to store, and the state after it
+    pushed: int | None = None  # rows that the buffer had been given before these
 
 
 class Collector:
@@ -35,8 +65,14 @@ class Collector:
     a step, and no last observation is lost to one.
 
     A collector carries its episodes on from call to call. So it should be all that writes to its
-    buffer: rows from elsewhere would come between the steps of an episode. To change the policy
-    set `collector.policy`; before another collector takes over, end with `truncate=True`.
+    buffer: rows from elsewhere would come between the steps of an episode, which is cut off there.
+    To change the policy set `collector.policy`; before another collector takes over, end with
+    `truncate=True`. The first `collect` truncates what the buffer holds already, as an episode that
+    was loaded with it: the environment's new episodes do not continue that.
+
+    An error or Ctrl-C at any point leaves buffer and collector in order. A step that the
+    environment had returned is stored, once, by then or by the next `collect`. One that it had not
+    returned is not: the episodes under way are truncated and new ones begin.
 
     Args:
         env: An environment, or a vector environment of N. It is reset at the first `collect`.
@@ -63,38 +99,40 @@ class Collector:
         seed: int | None = None,
     ) -> None:
         self.policy = policy
-        self._is_single = isinstance(env, gym.Env)
-        self._env: Any
+        self._env: SingleAdapter | VectorAdapter
         if isinstance(env, gym.Env):
-            self._env, self._mode = VectorOfOne(env), AutoresetMode.DISABLED
+            self._env = SingleAdapter(env)
         elif isinstance(env, gym.vector.VectorEnv):
-            self._env, self._mode = env, autoreset_mode(env)
+            self._env = VectorAdapter(env)
         else:
             raise TypeError(f"env: expected a Gymnasium Env or VectorEnv, got {type(env).__name__}")
         _check_lanes(buffer, self._env.num_envs)
         self._buffer = buffer
         self._is_even = isinstance(buffer, RolloutBuffer)
-        self._seed = seed
         if seed is not None:
             self._env.action_space.seed(seed)
-        self._observations: Any = None  # None: to be reset
-        self._unstored: Transitions | None = None
-        self._ended = np.zeros(self.num_envs, np.bool_)
-        self._is_first = np.ones(self.num_envs, np.bool_)
-        self._scores = Scores(self.num_envs)
+        none, scores = np.zeros(self.num_envs, np.bool_), Scores.of(self.num_envs)
+        # An interrupt can come between any two bytecodes. What is true before and after it is in
+        # these two, each assigned at once.
+        self._state = _State(None, none, ~none, scores, seed=seed)
+        self._step: _Step | None = None
 
     @property
     def num_envs(self) -> int:
         """How many environments there are, N."""
-        return int(self._env.num_envs)
+        return self._env.num_envs
 
     @property
-    def is_first(self) -> NDArray[np.bool_]:
+    def is_first(self) -> Mask:
         """Where the observation that the policy sees begins an episode, `(N,)`.
 
         For policies with a memory, which has to be emptied there.
         """
-        return np.array(self._is_first)
+        return self._state.is_first.copy()
+
+    def __repr__(self) -> str:
+        policy = getattr(self.policy, "__qualname__", None) or repr(self.policy or "random")
+        return f"Collector(env={self._env.env}, policy={policy}, buffer={self._buffer!r})"
 
     def collect(self, steps: int, *, truncate: bool = False) -> CollectStatistics:
         """Goes on by some steps of the environment.
@@ -116,103 +154,179 @@ class Collector:
             What came of this call, and of calls before it that raised.
 
         Raises:
-            TypeError: If `steps` is not an int.
-            ValueError: If `steps` is less than 1, or the buffer refuses a row: what the policy
-                gives has another shape than before, say.
+            TypeError: If `steps` is not an int, or the environment gives a reward or a flag that
+                is no number.
+            ValueError: If `steps` is less than 1, the environment or the policy gives something of
+                another form than theirs is, or the buffer refuses a row.
             BufferError: If a `RolloutBuffer` is full.
+            RuntimeError: If processes of the environment do not answer after an interrupt.
         """
         check_int("steps", steps, least=1)
-        if self._unstored is not None:
-            self._store(self._unstored)
-        left = np.full(self.num_envs, steps)
-        while left.any():
-            rows = self._advance()
-            self._scores.add(rows)
-            if self._is_even:
-                rows = rows.only(left > 0)
-                left[rows.lanes] -= 1
-            else:
-                left -= 1
-            self._store(rows)
-            if not left.all():  # Those that have their steps wait: their episodes go on unseen.
-                waiting = np.flatnonzero(left == 0)
-                if truncate or len(waiting) < self.num_envs:
-                    self._buffer.end_episodes(waiting)
-        if truncate:
-            self._observations = None
-        return self._scores.take()
+        return self._collect(steps, is_exact=self._is_even, truncate=truncate)
 
-    def _advance(self) -> Transitions:
-        """Takes one step and gives what there is to store, in memory of its own."""
-        if self._observations is None:
-            self._reset()
-        if self._mode is AutoresetMode.DISABLED and self._ended.any():
-            following, self._observations = self._observations, None
-            self._observations = self._reset_where(self._ended, following)
-            self._ended = np.zeros(self.num_envs, np.bool_)
-        observations = self._observations
-        seen = copied(observations)  # the policy may work in place, and these will be stored
-        seen = only_row(seen) if self._is_single else seen
-        actions, extras = act(self.policy, seen, self._env.action_space)
-        if self._is_single:
-            actions, extras = stacked(actions), {name: stacked(x) for name, x in extras.items()}
-        # A step that fails half way leaves environments somewhere else: they begin anew then.
-        self._observations = None
-        *results, infos = self._env.step(for_env(actions, observations))
-        self._scores.count_step()
-        following, *others = copied(tuple(results))
+    def _collect(
+        self,
+        steps: int,
+        *,
+        is_exact: bool,
+        truncate: bool,
+        only_stored: bool = False,
+        show: Callable[[int], None] | None = None,
+    ) -> CollectStatistics:
+        """As `collect`.
+
+        Args:
+            steps: How many there are.
+            is_exact: Whether they are rows of each environment, or else calls of `env.step`.
+            truncate: Whether to cut all episodes off at the end.
+            only_stored: Whether an environment that waits for others has no episodes to report.
+            show: Is told how many steps are done.
+        """
+        left = np.full(self.num_envs, steps)
+        everywhere = np.ones(self.num_envs, np.bool_)
+        try:
+            self._resume()
+            while left.any():
+                wanted = left > 0
+                rows = self._advance(wanted, wanted if only_stored else everywhere)
+                left[rows.lanes if is_exact else everywhere] -= 1
+                if show is not None:
+                    show(steps - int(left.max()))
+            if truncate:
+                self._state = self._state.lost(is_cut=False)
+                self._buffer.end_episodes()
+        except BaseException:
+            # What is wrong with a step was said where it came up, or will be at the next call.
+            with suppress(Exception):
+                self._resume()
+            if self._state.observations is None:
+                self._buffer.end_episodes()
+            raise
+        statistics = self._state.scores.statistics()
+        self._state = self._state._replace(scores=self._state.scores.reported())
+        return statistics
+
+    def _resume(self) -> None:
+        """Completes what an interrupt left: a step is stored, or begins new episodes."""
+        step = self._step
+        if step is not None and step.results:
+            self._complete(step)
+        elif step is not None:
+            self._lose(is_cut=True)
+        elif self._state.observations is not None:
+            pushed = self._buffer._count_pushed()
+            if pushed != self._state.pushed:  # Rows from elsewhere do not belong to the episodes.
+                self._buffer.end_episodes()
+                self._state = self._state._replace(pushed=pushed)
+
+    def _advance(self, wanted: Mask, scored: Mask) -> Transitions:
+        """Takes one step and stores the rows of the environments in a mask."""
+        state = self._ready()
+        if not wanted.all():  # The episodes of these go on unseen.
+            self._buffer.end_episodes(np.flatnonzero(~wanted))
+        env = self._env
+        # In memory of its own: the policy may work in place, and observations will be stored.
+        seen = env.seen(copied(state.observations, "observations"))
+        action, extras = act(self.policy, seen, env.action_space)
+        actions = env.batched(action)
+        extras = {name: env.batched(part) for name, part in extras.items()}
+        given = env.given(for_env(actions, state.observations))
+        step = _Step(state, actions, extras, wanted, scored)
+        self._step = step
+        # In one call of C, without a bytecode between the return of `env.step` and the list that
+        # holds its results: an interrupt loses no step that was returned.
+        step.results.extend(map(env.step, (given,)))
+        if not step.results:  # a StopIteration, which ends the loop as if it were that of `map`
+            raise RuntimeError("env.step: expected 5 results, got StopIteration")
+        return self._complete(step)
+
+    def _ready(self) -> _State:
+        """Resets what has to be before the next step."""
+        state, env = self._state, self._env
+        if state.observations is None:
+            self._buffer.end_episodes()  # Nothing goes on with what was stored before.
+            self._state = state._replace(is_cut=True)
+            observations, ended = env.begin(state.seed, is_cut=state.is_cut)
+            state = _State(
+                observations,
+                ended,
+                is_first=np.ones(self.num_envs, np.bool_),
+                scores=state.scores.started_over(),
+                pushed=self._buffer._count_pushed(),
+            )  # without the seed: again it would repeat the same episodes
+            self._state = state
+        if env.mode is AutoresetMode.DISABLED and state.ended.any():
+            self._state = state.lost(is_cut=True)
+            observations = env.restart(state.ended, state.observations)
+            state = state._replace(observations=observations, ended=np.zeros_like(state.ended))
+            self._state = state
+        return state
+
+    def _complete(self, step: _Step) -> Transitions:
+        """Sorts out, stores and counts a step that has results, or begins new episodes.
+
+        Done again after an interrupt it goes on where it was.
+        """
+        try:
+            return self._store(step)
+        except BufferError:  # It is full: the rows wait for the next call.
+            raise
+        except Exception:
+            # Of the rows, or of a signal's handler? Rows that are wrong raise again.
+            try:
+                self._store(step)
+            except Exception:
+                self._lose(is_cut=False)
+            raise
+
+    def _lose(self, *, is_cut: bool) -> None:
+        """Gives the step up: what follows is not what followed it."""
+        self._state = self._state.lost(is_cut=is_cut)
+        self._step = None
+        self._buffer.end_episodes()
+
+    def _store(self, step: _Step) -> Transitions:
+        if step.outcome is None:
+            step.outcome = self._sort_out(step)
+        rows, after = step.outcome
+        pushed = self._buffer._count_pushed()
+        if step.pushed is None:
+            step.pushed = pushed
+        if pushed == step.pushed and len(rows) > 0:
+            lanes = None if len(rows) == self.num_envs else rows.lanes
+            self._buffer.extend(rows.batch, lanes=lanes)
+        elif pushed != step.pushed + len(rows):
+            # Rows from elsewhere: these here may be among them or not.
+            self._lose(is_cut=False)
+            return rows
+        self._state = after._replace(pushed=step.pushed + len(rows))
+        self._step = None
+        return rows
+
+    def _sort_out(self, step: _Step) -> tuple[Transitions, _State]:
+        """The rows to store of a step, in memory of their own, and the state after it."""
+        before, mode = step.state, self._env.mode
+        following, rewards, terminations, truncations, infos = self._env.results(step.results[0])
+        following = copied(following, "observations")
+        rewards = copied(rewards, "rewards")
+        ends = copied(terminations, "terminations"), copied(truncations, "truncations")
         rows = transitions(
-            observations,
-            actions,
-            (following, *others, infos),
-            mode=self._mode,
-            ended=self._ended,
-            extras=extras,
+            before.observations,
+            step.actions,
+            (following, rewards, *ends, infos),
+            mode=mode,
+            ended=before.ended,
+            extras=step.extras,
         )
         over = np.zeros(self.num_envs, np.bool_)
         over[rows.lanes] = rows.ended
-        self._is_first = self._ended if self._mode is AutoresetMode.NEXT_STEP else over
-        self._ended = over
-        self._observations = following
-        return rows
-
-    def _store(self, rows: Transitions) -> None:
-        """Puts rows into the buffer. What finds no room there waits for the next call."""
-        self._unstored = rows
-        if len(rows) > 0:
-            lanes = None if len(rows) == self.num_envs else rows.lanes
-            try:
-                self._buffer.extend(rows.batch, lanes=lanes)
-            except BufferError:
-                raise
-            except Exception:
-                # They will never fit. What follows is not what followed them: begin anew.
-                self._unstored = self._observations = None
-                raise
-        self._unstored = None
-        self._scores.count_stored(len(rows))
-
-    def _reset(self) -> None:
-        self._buffer.end_episodes()  # Nothing goes on with what was stored before.
-        self._ended = np.zeros(self.num_envs, np.bool_)
-        if self._mode is AutoresetMode.NEXT_STEP and _resets_twice(self._env):
-            # A step tells which environments will: after it, those that have just ended.
-            observations, _ = self._env.reset()
-            actions = for_env(copied(self._env.action_space.sample()), observations)
-            _, _, terminations, truncations, _ = self._env.step(actions)
-            self._ended = flags(terminations) | flags(truncations)
-        observations, _ = self._env.reset(seed=self._seed)
-        self._seed = None  # Once: the same seed again would repeat the same episodes.
-        self._observations = copied(observations)
-        self._is_first = np.ones(self.num_envs, np.bool_)
-        self._scores.start_over()
-
-    def _reset_where(self, over: NDArray[np.bool_], following: Any) -> Any:
-        """The observations to go on from, where some environments have to be reset first."""
-        observations, _ = self._env.reset(options={"reset_mask": over.copy()})
-        following = copied(following)  # The rows to be stored keep what followed the last steps.
-        assign(following, over, tree.map_leaves(lambda leaf: leaf[over], observations))
-        return following
+        stored = rows.only(step.wanted)
+        return stored, before._replace(
+            observations=following,
+            ended=over,
+            is_first=before.ended if mode is AutoresetMode.NEXT_STEP else over,
+            scores=before.scores.after_step(rows.only(step.scored), len(stored)),
+        )
 
 
 def collect(
@@ -247,36 +361,22 @@ def collect(
         What came of it.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument is of the wrong type, or a reward or a flag is no number.
         ValueError: If `steps` is less than 1, `buffer.num_envs` is not the environment's, a
-            vector environment does not say how it resets, or the buffer refuses a row.
+            vector environment does not say how it resets, or as in `Collector.collect`.
         BufferError: If a `RolloutBuffer` has less room.
         ImportError: If there is to be a bar and rich is not installed.
     """
     check_int("steps", steps, least=1)
     collector = Collector(env, policy, buffer, seed=seed)
-    left = np.full(collector.num_envs, steps)
     with progress_bar(steps, shown=progress) as show:
         try:
-            while left.any():
-                rows = collector._advance().only(left > 0)
-                collector._scores.add(rows)
-                left[rows.lanes] -= 1
-                collector._store(rows)
-                show(steps - int(left.max()))
-        finally:
+            return collector._collect(
+                steps, is_exact=True, truncate=True, only_stored=True, show=show
+            )
+        except BaseException:
             buffer.end_episodes()
-    return collector._scores.take()
-
-
-def _resets_twice(env: gym.vector.VectorEnv[Any, Any, Any]) -> bool:
-    """Whether `env.reset` leaves alone that an episode had ended.
-
-    The first step after it is then one more reset. So it is with Gymnasium, at least up to 1.4, of
-    processes that share no memory.
-    """
-    base = env.unwrapped
-    return isinstance(base, gym.vector.AsyncVectorEnv) and not base.shared_memory
+            raise
 
 
 def _check_lanes(buffer: Any, num_envs: int) -> None:

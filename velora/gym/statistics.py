@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from velora.gym.vector_step import Transitions, as_numpy
+from velora.gym.nests import as_numpy
+from velora.gym.vector_step import Transitions
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,8 @@ class CollectStatistics:
     """What came of collecting.
 
     Attributes:
-        steps: How often `env.step` was called.
+        steps: How many calls of `env.step` there were, without those that raised or gave rows that
+            the buffer refused.
         transitions: How many rows were stored.
         episode_returns: The sum of rewards of each episode that ended, in the order of their ends;
             with what earlier calls collected of it, without episodes that were only cut off.
@@ -32,43 +36,52 @@ class CollectStatistics:
         return len(self.episode_returns)
 
 
-class Scores:
-    """Sums up the episodes under way in N environments."""
+class Scores(NamedTuple):
+    """Sums of the episodes under way in N environments, and those that ended since the last report.
 
-    def __init__(self, num_envs: int) -> None:
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, np.int64)
-        self._steps = 0
-        self._transitions = 0
-        self._ended: list[tuple[float, int]] = []
+    Never changed: a step makes others of them, so that it counts when these replace the old ones,
+    and once.
+    """
 
-    def count_step(self) -> None:
-        """Counts a call of `env.step`."""
-        self._steps += 1
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    steps: int = 0
+    transitions: int = 0
+    # The episodes that one step ended, after those that ended before: (earlier, [(return, length)])
+    ended: tuple[Any, list[tuple[float, int]]] | None = None
 
-    def count_stored(self, transitions: int) -> None:
-        """Counts what has gone into the buffer."""
-        self._transitions += transitions
+    @classmethod
+    def of(cls, num_envs: int) -> Scores:
+        """Nothing yet."""
+        return cls(np.zeros(num_envs), np.zeros(num_envs, np.int64))
 
-    def add(self, rows: Transitions) -> None:
-        """Counts steps of episodes."""
-        self._returns[rows.lanes] += as_numpy(rows.batch.rewards).reshape(-1)
-        self._lengths[rows.lanes] += 1
-        if not rows.ended.any():
-            return
-        over = rows.lanes[rows.ended]
-        self._ended += zip(self._returns[over].tolist(), self._lengths[over].tolist(), strict=True)
-        self._returns[over] = 0.0
-        self._lengths[over] = 0
+    def after_step(self, rows: Transitions, stored: int) -> Scores:
+        """With one more call of `env.step`: the steps of episodes, and how many rows to store."""
+        returns, lengths, ended = self.returns.copy(), self.lengths.copy(), self.ended
+        returns[rows.lanes] += as_numpy(rows.batch.rewards).reshape(-1)
+        lengths[rows.lanes] += 1
+        if rows.ended.any():
+            over = rows.lanes[rows.ended]
+            ended = (ended, list(zip(returns[over].tolist(), lengths[over].tolist(), strict=True)))
+            returns[over] = 0.0
+            lengths[over] = 0
+        return Scores(returns, lengths, self.steps + 1, self.transitions + stored, ended)
 
-    def start_over(self) -> None:
-        """Forgets the episodes under way."""
-        self._returns[:] = 0.0
-        self._lengths[:] = 0
+    def started_over(self) -> Scores:
+        """Without the episodes under way."""
+        none = Scores.of(len(self.returns))
+        return self._replace(returns=none.returns, lengths=none.lengths)
 
-    def take(self) -> CollectStatistics:
-        """What has been counted since the last time."""
-        returns, lengths = zip(*self._ended, strict=True) if self._ended else ((), ())
-        statistics = CollectStatistics(self._steps, self._transitions, returns, lengths)
-        self._steps, self._transitions, self._ended = 0, 0, []
-        return statistics
+    def reported(self) -> Scores:
+        """With the episodes under way alone."""
+        return Scores(self.returns, self.lengths)
+
+    def statistics(self) -> CollectStatistics:
+        """What was counted since the last report."""
+        steps, episodes = self.ended, []
+        while steps is not None:
+            steps, last = steps
+            episodes += reversed(last)
+        episodes.reverse()
+        returns, lengths = zip(*episodes, strict=True) if episodes else ((), ())
+        return CollectStatistics(self.steps, self.transitions, returns, lengths)

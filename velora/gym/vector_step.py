@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from velora.buffer import BatchExperience, tree
+from velora.gym.nests import as_array, flags, replaced, stacked_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ def transitions(
     ended: NDArray[np.bool_] | None,
     extras: Mapping[str, Any] | None = None,
 ) -> Transitions:
-    """Sorts out what a step of a vector environment of N environments was.
+    """Sorts out what one step of a vector environment of N environments was.
 
     Every row is a step that an environment really took, with the state that really followed, in
     all three autoreset modes:
@@ -85,19 +86,30 @@ def transitions(
         extras: More fields to store, by name, `(N, ...)` or nests.
 
     Returns:
-        The rows to store. They share memory with the arguments where that is possible.
+        The rows to store. They share memory with the arguments where that is possible. A final
+        observation of another dtype than the others makes `next_states` one that holds both.
 
     Raises:
-        ValueError: If there is no such mode, or it is SAME_STEP and the final observation of an
-            episode is missing.
+        TypeError: If rewards or flags are no numbers.
+        ValueError: If there is no such mode; `step` has not five results, or rewards and flags not
+            one for each environment; or the mode is SAME_STEP and the final observation of an
+            episode is missing or has another form than the others.
     """
     mode = AutoresetMode(mode)
-    next_states, rewards, terminations, truncations, infos = step
-    over = flags(terminations) | flags(truncations)
+    next_states, rewards, terminations, truncations, infos = check_results(step)
+    over = flags(terminations)
+    for name, column in [
+        ("terminations", terminations),
+        ("truncations", truncations),
+        ("rewards", rewards),
+    ]:
+        _check_column(name, column, len(over))
+    over = over | flags(truncations)
     if mode is AutoresetMode.SAME_STEP and over.any():
-        next_states = copied(next_states)
-        for lane in np.flatnonzero(over):
-            assign(next_states, int(lane), _final_observation(infos, int(lane)))
+        lanes = np.flatnonzero(over)
+        final = _final_observations(infos, lanes)
+        next_states = tree.map_leaves(as_array, next_states)
+        next_states = replaced(next_states, lanes, final, "infos['final_obs']")
     states, actions, next_states = tree.map_leaves(as_array, (observations, actions, next_states))
     batch = BatchExperience(states, actions, rewards, next_states, terminations, truncations)
     if extras:
@@ -128,52 +140,69 @@ def autoreset_mode(env: gym.vector.VectorEnv[Any, Any, Any]) -> AutoresetMode:
         ) from None
 
 
-def _final_observation(infos: Any, lane: int) -> Any:
-    """What followed the last step of the episode that has just ended in `lane`."""
+def check_results(step: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """The five results of `env.step`.
+
+    Raises:
+        ValueError: If it gave something else.
+    """
+    if isinstance(step, tuple | list) and len(step) == 5:
+        return tuple(step)  # type: ignore[return-value]
+    hint = ""
+    if isinstance(step, tuple | list) and len(step) == 4:
+        hint = (
+            "; four are those of the old Gym interface, whose `done` does not tell an end from a "
+            "time limit: give terminated and truncated, or wrap the environment (shimmy does it)"
+        )
+    raise ValueError(
+        "env.step: expected 5 results (observation, reward, terminated, truncated, info), got "
+        f"{_number_of(step)}{hint}"
+    )
+
+
+def check_reset(result: Any) -> Any:
+    """The observation among the two results of `env.reset`.
+
+    Raises:
+        ValueError: If it gave something else, such as the observation alone.
+    """
+    if isinstance(result, tuple | list) and len(result) == 2:
+        return result[0]
+    raise ValueError(
+        f"env.reset: expected 2 results (observation, info), got {_number_of(result)}"
+    )
+
+
+def _number_of(results: Any) -> str:
+    return str(len(results)) if isinstance(results, tuple | list) else type(results).__name__
+
+
+def _check_column(name: str, values: Any, count: int) -> None:
+    array = as_array(values)
+    if not isinstance(array, torch.Tensor) and array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected numbers, got {array.dtype} of shape {array.shape}")
+    if tuple(array.shape) not in ((count,), (count, 1)):
+        raise ValueError(
+            f"{name}: expected one for each of {count} environments, got shape "
+            f"{tuple(array.shape)}"
+        )
+
+
+def _final_observations(infos: Any, lanes: NDArray[np.int64]) -> Any:
+    """What followed the last steps of the episodes that have just ended, `(K, ...)`."""
     final = infos.get("final_obs") if isinstance(infos, Mapping) else None
     present = True if final is None else infos.get("_final_obs", True)
-    if final is None or not (present if isinstance(present, bool) else present[lane]):
-        raise ValueError(
-            f"infos['final_obs']: expected the last observation of environment {lane}, whose "
-            "episode has ended, got none"
-        )
-    # Gymnasium has an array of objects; others have arrays (N, ...), or a nest of them.
-    return tree.map_leaves(lambda leaf: leaf[lane], final)
+    for lane in lanes:
+        if final is None or not (present if isinstance(present, bool) else present[lane]):
+            raise ValueError(
+                f"infos['final_obs']: expected the last observation of environment {lane}, whose "
+                "episode has ended, got none"
+            )
+    return tree.map_leaves(lambda leaf: final_rows(leaf, lanes), final)
 
 
-def assign(nest: Any, index: Any, values: Any) -> None:
-    """Does `leaf[index] = value` in a nest of arrays, from a nest of the same form."""
-    if isinstance(nest, dict):
-        for key, child in nest.items():
-            assign(child, index, values[key])
-    elif isinstance(nest, tuple):
-        for child, value in zip(nest, values, strict=True):
-            assign(child, index, value)
-    elif isinstance(nest, torch.Tensor):
-        nest[index] = torch.as_tensor(values, device=nest.device)
-    else:
-        nest[index] = values
-
-
-def copied(nest: Any) -> Any:
-    """The same nest of arrays, in memory of its own."""
-    return tree.map_leaves(_copied_array, nest)
-
-
-def _copied_array(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else np.array(leaf)
-
-
-def as_array(leaf: Any) -> Any:
-    """A tensor as it is, anything else as a numpy array."""
-    return leaf if isinstance(leaf, torch.Tensor) else np.asarray(leaf)
-
-
-def flags(values: Any) -> NDArray[np.bool_]:
-    """Flags from any device as a mask `(K,)`."""
-    return as_numpy(values).astype(np.bool_, copy=False).reshape(-1)
-
-
-def as_numpy(leaf: Any) -> NDArray[Any]:
-    """A tensor or array as a numpy array."""
-    return leaf.detach().cpu().numpy() if isinstance(leaf, torch.Tensor) else np.asarray(leaf)
+def final_rows(leaf: Any, lanes: NDArray[np.int64]) -> Any:
+    """Rows of `infos["final_obs"]`: Gymnasium has an array of objects, others arrays `(N, ...)`."""
+    if isinstance(leaf, torch.Tensor) or (isinstance(leaf, np.ndarray) and leaf.dtype != object):
+        return leaf[lanes]
+    return stacked_rows([leaf[lane] for lane in lanes], "infos['final_obs']")

@@ -1,0 +1,168 @@
+"""Nests of arrays and tensors as environments and policies give them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from velora.buffer import tree
+
+
+def as_array(leaf: Any) -> Any:
+    """A tensor as it is, anything else as a numpy array."""
+    return leaf if isinstance(leaf, torch.Tensor) else np.asarray(leaf)
+
+
+def as_numpy(leaf: Any) -> NDArray[Any]:
+    """A tensor or array as a numpy array; numpy has no bfloat16, which becomes float32."""
+    if not isinstance(leaf, torch.Tensor):
+        return np.asarray(leaf)
+    leaf = leaf.detach().cpu()
+    return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
+
+
+def flags(values: Any) -> NDArray[np.bool_]:
+    """Flags from any device as a mask `(K,)`."""
+    return as_numpy(values).astype(np.bool_, copy=False).reshape(-1)
+
+
+def copied(nest: Any, name: str) -> Any:
+    """The same nest of arrays, in memory of its own.
+
+    Args:
+        nest: Arrays, tensors, numbers, and dicts and tuples of these.
+        name: For errors.
+
+    Raises:
+        ValueError: If a leaf is something else.
+    """
+    return tree.map_named_leaves(_copied_array, nest, name)
+
+
+def _copied_array(name: str, leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return leaf.detach().clone()
+    try:
+        array = np.array(leaf)
+        is_array = array.dtype != object
+    except (TypeError, ValueError):  # a list of lists of different lengths, say
+        is_array = False
+    if not is_array:
+        raise ValueError(
+            f"{name}: expected an array, a tensor or a number, got {type(leaf).__name__}"
+        )
+    return array
+
+
+def replaced(nest: Any, index: Any, rows: Any, name: str) -> Any:
+    """A copy of a nest of arrays with other rows at an index, in dtypes that hold both.
+
+    Args:
+        nest: Arrays `(N, ...)`, or a nest of them. It stays as it is.
+        index: Which of the N rows to replace: a mask `(N,)` or K positions.
+        rows: A nest of the same form with the K rows, `(K, ...)`.
+        name: What the nest is, for errors.
+
+    Raises:
+        ValueError: If the rows have another form or shape, or no dtype holds the values of both.
+    """
+    if isinstance(nest, dict):
+        if not isinstance(rows, dict) or rows.keys() != nest.keys():
+            raise ValueError(f"{name}: expected a dict with {_keys(nest)}, got {_keys(rows)}")
+        return {
+            key: replaced(child, index, rows[key], f"{name}[{key!r}]")
+            for key, child in nest.items()
+        }
+    if isinstance(nest, tuple):
+        if not isinstance(rows, tuple) or len(rows) != len(nest):
+            raise ValueError(f"{name}: expected a tuple of {len(nest)}, got {_keys(rows)}")
+        return tree.rebuild_tuple(
+            nest,
+            [
+                replaced(child, index, rows[i], f"{name}[{i}]")
+                for i, child in enumerate(nest)
+            ],
+        )
+    if isinstance(nest, torch.Tensor):
+        rows = torch.as_tensor(rows, device=nest.device)
+    else:
+        rows = as_numpy(rows)
+    expected = tuple(nest[index].shape)
+    if tuple(rows.shape) != expected:
+        raise ValueError(f"{name}: expected shape {expected}, got {tuple(rows.shape)}")
+    merged, rows = _promoted(nest, rows, name)
+    merged[index] = rows
+    return merged
+
+
+def stacked_rows(nests: Sequence[Any], name: str) -> Any:
+    """Nests of arrays `(...)`, all of one form, as one nest of arrays `(K, ...)`.
+
+    Raises:
+        ValueError: If they have different forms or shapes.
+    """
+    first = nests[0]
+    if isinstance(first, dict):
+        for nest in nests:
+            if not isinstance(nest, dict) or nest.keys() != first.keys():
+                raise ValueError(f"{name}: expected a dict with {_keys(first)}, got {_keys(nest)}")
+        return {key: stacked_rows([x[key] for x in nests], f"{name}[{key!r}]") for key in first}
+    if isinstance(first, tuple):
+        for nest in nests:
+            if not isinstance(nest, tuple) or len(nest) != len(first):
+                raise ValueError(f"{name}: expected a tuple of {len(first)}, got {_keys(nest)}")
+        parts = zip(*nests, strict=True)
+        return tree.rebuild_tuple(
+            first, [stacked_rows(part, f"{name}[{i}]") for i, part in enumerate(parts)]
+        )
+    arrays = [as_array(nest) for nest in nests]
+    shape = tuple(arrays[0].shape)
+    for array in arrays:
+        if tuple(array.shape) != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {tuple(array.shape)}")
+    if isinstance(first, torch.Tensor):
+        return torch.stack([torch.as_tensor(array, device=first.device) for array in arrays])
+    return np.stack([as_numpy(array) for array in arrays])
+
+
+def _promoted(left: Any, right: Any, name: str) -> tuple[Any, Any]:
+    """A copy of the left and the right array, in a dtype that holds the values of both."""
+    if left.dtype == right.dtype:
+        return _cast(left, left.dtype), right
+    if isinstance(left, torch.Tensor):
+        dtypes = [torch.promote_types(left.dtype, right.dtype), torch.float64]
+    else:
+        dtypes = [np.result_type(left.dtype, right.dtype)]
+    for dtype in dtypes:
+        pair = _cast(left, dtype), _cast(right, dtype)
+        if all(map(_same_values, pair, (left, right))):
+            return pair
+    raise ValueError(
+        f"{name}: expected values that one dtype holds, got {left.dtype} and {right.dtype}, of "
+        "which it would round some"
+    )
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    return array.to(dtype, copy=True) if isinstance(array, torch.Tensor) else array.astype(dtype)
+
+
+def _same_values(cast: Any, array: Any) -> bool:
+    # To a dtype of the same kind that is as wide nothing gets lost, and NaN is equal to nothing.
+    if isinstance(array, torch.Tensor):
+        if array.dtype.is_floating_point or not cast.dtype.is_floating_point:
+            return True
+    elif array.dtype.kind not in "iu" or cast.dtype.kind != "f":
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool((_cast(cast, array.dtype) == array).all())
+
+
+def _keys(nest: Any) -> str:
+    if isinstance(nest, dict):
+        return f"keys {sorted(nest, key=str)}"
+    return f"a tuple of {len(nest)}" if isinstance(nest, tuple) else type(nest).__name__

@@ -1,0 +1,71 @@
+"""Environments in processes of their own, after a call to them was interrupted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from contextlib import suppress
+from typing import Any
+
+from gymnasium.error import NoAsyncCallError
+from gymnasium.vector import AsyncVectorEnv
+
+# The longest that a process may take for the call under way, in seconds.
+LONGEST_CALL = 60.0
+
+# A call that every sub-environment answers with True, which no step and no reset does.
+_QUESTION = ("_call", ("has_wrapper_attr", ("action_space",), {}))
+
+
+def settle(env: AsyncVectorEnv) -> None:
+    """Receives what processes still answer to a call that was interrupted, and drops it.
+
+    Some of the answers may have been received already, or some of the calls not have been sent. So
+    each process is asked one more thing: what comes before the answer to that, is dropped.
+
+    Raises:
+        RuntimeError: If a process does not answer. Ctrl-C in a terminal, for one, reaches all
+            processes and ends them. The environment is closed then, as after an interrupt here.
+    """
+    index = 0
+    try:
+        for index, pipe in enumerate(env.parent_pipes):
+            pipe.send(_QUESTION)
+        end = time.monotonic() + LONGEST_CALL
+        for index, pipe in enumerate(env.parent_pipes):
+            _receive_answer(pipe, end)
+        _forget_calls(env)
+    except Exception as error:
+        _close(env)
+        raise RuntimeError(
+            f"env: expected an answer from the process of sub-environment {index}, got none after "
+            "an interrupt or an error; the environment is closed now: make a new one"
+        ) from error
+    except BaseException:
+        _close(env)  # Who was asked and has not been heard is not known any more.
+        raise
+
+
+def _receive_answer(pipe: Any, end: float) -> None:
+    while pipe.poll(max(end - time.monotonic(), 0.0)):
+        answer, is_well = pipe.recv()
+        if not is_well:
+            raise RuntimeError("the process has ended")
+        if answer is True:
+            return
+    raise TimeoutError(f"no answer in {LONGEST_CALL} s")
+
+
+def _forget_calls(env: AsyncVectorEnv) -> None:
+    """Lets the environment know that no call is under way; nothing is left to be received."""
+    for wait in (env.step_wait, env.reset_wait, env.call_wait):
+        with suppress(NoAsyncCallError, multiprocessing.TimeoutError):
+            wait(timeout=0)
+
+
+def _close(env: AsyncVectorEnv) -> None:
+    for pipe in env.parent_pipes:
+        if pipe is not None:
+            pipe.close()
+    _forget_calls(env)  # `close` would wait for answers
+    env.close(terminate=True)
