@@ -222,7 +222,10 @@ class Buffer(Sequence[Any]):
             core.end_episodes(lanes)
 
     def __len__(self) -> int:
-        return 0 if self._core is None else len(self._core)
+        core = self._core
+        if core is None:
+            core = self._first_core()
+        return 0 if core is None else len(core)
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -280,9 +283,10 @@ class Buffer(Sequence[Any]):
         return 0 if core is None else core.count_pushed()
 
     def _first_core(self) -> _core.Buffer | None:
-        """The core with the rows; `_core` is not it yet if an interrupt stopped `_adopt`."""
-        first = self.__dict__.get("_first")
-        return None if first is None else first[1]
+        """The core with the rows, also where an interrupt stopped `_adopt`."""
+        if self._core is None and "_first" in self.__dict__:
+            self._adopt(*self.__dict__["_first"])
+        return self._core
 
     def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
         """Makes the first rows those of this buffer, unless others were first.

@@ -68,12 +68,12 @@ def _has_extras(answer: Any, space: gym.Space[Any]) -> bool:
 
 def _check_form(action: Any, space: Any, name: str) -> None:
     """Raises TypeError for a list, which counts as one array, where the space has several."""
-    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple) and isinstance(action, list):
+    if isinstance(action, list) and isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
         kind = "a dict" if isinstance(space, gym.spaces.Dict) else "a tuple"
         raise TypeError(f"{name}: expected {kind}, as the action space says, got list")
-    if isinstance(space, gym.spaces.Dict) and isinstance(action, dict):
+    if isinstance(action, dict) and isinstance(space, gym.spaces.Dict):
         for key in action.keys() & space.spaces.keys():
             _check_form(action[key], space.spaces[key], f"{name}[{key!r}]")
-    if isinstance(space, gym.spaces.Tuple) and isinstance(action, tuple):
+    if isinstance(action, tuple) and isinstance(space, gym.spaces.Tuple):
         for i, (part, child) in enumerate(zip(action, space.spaces, strict=False)):
             _check_form(part, child, f"{name}[{i}]")

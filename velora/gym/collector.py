@@ -51,10 +51,9 @@ class _Step:
     actions: Any
     extras: dict[str, Any]
     wanted: Mask  # whose rows are to be stored, (N,)
-    scored: Mask  # whose steps count, (N,)
+    only_stored: bool  # whether these steps alone count
     results: list[Any] = field(default_factory=list)  # of `env.step`, once it has returned
     outcome: tuple[Transitions, _State] | None = None  # the rows to store, and the state after it
-    pushed: int | None = None  # rows that the buffer had been given before these
 
 
 class Collector:
@@ -128,7 +127,7 @@ class Collector:
 
         For policies with a memory, which has to be emptied there.
         """
-        return self._state.is_first.copy()
+        return np.array(self._state.is_first)
 
     def __repr__(self) -> str:
         policy = getattr(self.policy, "__qualname__", None) or repr(self.policy or "random")
@@ -187,8 +186,7 @@ class Collector:
         try:
             self._resume()
             while left.any():
-                wanted = left > 0
-                rows = self._advance(wanted, wanted if only_stored else everywhere)
+                rows = self._advance(left > 0, only_stored)
                 left[rows.lanes if is_exact else everywhere] -= 1
                 if show is not None:
                     show(steps - int(left.max()))
@@ -219,7 +217,7 @@ class Collector:
                 self._buffer.end_episodes()
                 self._state = self._state._replace(pushed=pushed)
 
-    def _advance(self, wanted: Mask, scored: Mask) -> Transitions:
+    def _advance(self, wanted: Mask, only_stored: bool) -> Transitions:
         """Takes one step and stores the rows of the environments in a mask."""
         state = self._ready()
         if not wanted.all():  # The episodes of these go on unseen.
@@ -231,7 +229,7 @@ class Collector:
         actions = env.batched(action)
         extras = {name: env.batched(part) for name, part in extras.items()}
         given = env.given(for_env(actions, state.observations))
-        step = _Step(state, actions, extras, wanted, scored)
+        step = _Step(state, actions, extras, wanted, only_stored)
         self._step = step
         # In one call of C, without a bytecode between the return of `env.step` and the list that
         # holds its results: an interrupt loses no step that was returned.
@@ -246,7 +244,7 @@ class Collector:
         if state.observations is None:
             self._buffer.end_episodes()  # Nothing goes on with what was stored before.
             self._state = state._replace(is_cut=True)
-            observations, ended = env.begin(state.seed, is_cut=state.is_cut)
+            observations, ended = env.begin(state.seed, state.is_cut)
             state = _State(
                 observations,
                 ended,
@@ -289,17 +287,15 @@ class Collector:
         if step.outcome is None:
             step.outcome = self._sort_out(step)
         rows, after = step.outcome
-        pushed = self._buffer._count_pushed()
-        if step.pushed is None:
-            step.pushed = pushed
-        if pushed == step.pushed and len(rows) > 0:
-            lanes = None if len(rows) == self.num_envs else rows.lanes
-            self._buffer.extend(rows.batch, lanes=lanes)
-        elif pushed != step.pushed + len(rows):
-            # Rows from elsewhere: these here may be among them or not.
+        missing = after.pushed - self._buffer._count_pushed()
+        if missing not in (0, len(rows)):
+            # Rows came from elsewhere: these here may be among them or not.
             self._lose(is_cut=False)
             return rows
-        self._state = after._replace(pushed=step.pushed + len(rows))
+        if missing > 0:
+            lanes = None if len(rows) == self.num_envs else rows.lanes
+            self._buffer.extend(rows.batch, lanes=lanes)
+        self._state = after
         self._step = None
         return rows
 
@@ -321,11 +317,12 @@ class Collector:
         over = np.zeros(self.num_envs, np.bool_)
         over[rows.lanes] = rows.ended
         stored = rows.only(step.wanted)
-        return stored, before._replace(
-            observations=following,
+        return stored, _State(
+            following,
             ended=over,
             is_first=before.ended if mode is AutoresetMode.NEXT_STEP else over,
-            scores=before.scores.after_step(rows.only(step.scored), len(stored)),
+            scores=before.scores.after_step(stored if step.only_stored else rows, len(stored)),
+            pushed=self._buffer._count_pushed() + len(stored),
         )
 
 

@@ -22,7 +22,8 @@ def as_numpy(leaf: Any) -> NDArray[Any]:
     if not isinstance(leaf, torch.Tensor):
         return np.asarray(leaf)
     leaf = leaf.detach().cpu()
-    return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
+    array: NDArray[Any] = (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
+    return array
 
 
 def flags(values: Any) -> NDArray[np.bool_]:
@@ -44,6 +45,8 @@ def copied(nest: Any, name: str) -> Any:
 
 
 def _copied_array(name: str, leaf: Any) -> Any:
+    if type(leaf) is np.ndarray and leaf.dtype != object:
+        return leaf.copy()
     if isinstance(leaf, torch.Tensor):
         return leaf.detach().clone()
     try:
@@ -82,10 +85,7 @@ def replaced(nest: Any, index: Any, rows: Any, name: str) -> Any:
             raise ValueError(f"{name}: expected a tuple of {len(nest)}, got {_keys(rows)}")
         return tree.rebuild_tuple(
             nest,
-            [
-                replaced(child, index, rows[i], f"{name}[{i}]")
-                for i, child in enumerate(nest)
-            ],
+            [replaced(child, index, rows[i], f"{name}[{i}]") for i, child in enumerate(nest)],
         )
     if isinstance(nest, torch.Tensor):
         rows = torch.as_tensor(rows, device=nest.device)
@@ -133,6 +133,7 @@ def _promoted(left: Any, right: Any, name: str) -> tuple[Any, Any]:
     """A copy of the left and the right array, in a dtype that holds the values of both."""
     if left.dtype == right.dtype:
         return _cast(left, left.dtype), right
+    dtypes: list[Any]
     if isinstance(left, torch.Tensor):
         dtypes = [torch.promote_types(left.dtype, right.dtype), torch.float64]
     else:

@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv
 LONGEST_CALL = 60.0
 
 # A call that every sub-environment answers with True, which no step and no reset does.
-_QUESTION = ("_call", ("has_wrapper_attr", ("action_space",), {}))
+_QUESTION: Any = ("_call", ("has_wrapper_attr", ("action_space",), {}))
 
 
 def settle(env: AsyncVectorEnv) -> None:
@@ -27,19 +27,18 @@ def settle(env: AsyncVectorEnv) -> None:
         RuntimeError: If a process does not answer. Ctrl-C in a terminal, for one, reaches all
             processes and ends them. The environment is closed then, as after an interrupt here.
     """
-    index = 0
     try:
-        for index, pipe in enumerate(env.parent_pipes):
+        for pipe in env.parent_pipes:
             pipe.send(_QUESTION)
         end = time.monotonic() + LONGEST_CALL
-        for index, pipe in enumerate(env.parent_pipes):
+        for pipe in env.parent_pipes:
             _receive_answer(pipe, end)
         _forget_calls(env)
     except Exception as error:
         _close(env)
         raise RuntimeError(
-            f"env: expected an answer from the process of sub-environment {index}, got none after "
-            "an interrupt or an error; the environment is closed now: make a new one"
+            "env: expected an answer from the process of each sub-environment, got none from one "
+            f"after an interrupt or an error ({error!r}); env is closed now: make a new one"
         ) from error
     except BaseException:
         _close(env)  # Who was asked and has not been heard is not known any more.

@@ -34,11 +34,11 @@ class SingleAdapter:
         """The environment's own `step`."""
         return self.env.step
 
-    def begin(self, seed: int | None, *, is_cut: bool) -> tuple[Any, NDArray[np.bool_]]:
+    def begin(self, seed: int | None, _is_cut: bool) -> tuple[Any, NDArray[np.bool_]]:
         """Starts an episode. Gives its observation, `(1, ...)`, and that none has ended."""
         return self._reset(seed=seed), np.zeros(1, np.bool_)
 
-    def restart(self, over: NDArray[np.bool_], following: Any) -> Any:
+    def restart(self, _over: NDArray[np.bool_], _following: Any) -> Any:
         """Starts the next episode. Gives its observation, `(1, ...)`."""
         return self._reset()
 

@@ -78,7 +78,8 @@ class Scores(NamedTuple):
 
     def statistics(self) -> CollectStatistics:
         """What was counted since the last report."""
-        steps, episodes = self.ended, []
+        episodes: list[tuple[float, int]] = []
+        steps = self.ended
         while steps is not None:
             steps, last = steps
             episodes += reversed(last)

@@ -42,7 +42,7 @@ class VectorAdapter:
         """The environment's own `step`."""
         return self.env.step
 
-    def begin(self, seed: int | None, *, is_cut: bool) -> tuple[Any, NDArray[np.bool_]]:
+    def begin(self, seed: int | None, is_cut: bool) -> tuple[Any, NDArray[np.bool_]]:
         """Starts an episode everywhere.
 
         Args:
@@ -55,12 +55,12 @@ class VectorAdapter:
         Raises:
             RuntimeError: If the call before this one left processes that do not answer.
         """
-        base = self.env.unwrapped
-        if isinstance(base, AsyncVectorEnv) and is_cut and not base.closed:
+        base: Any = self.env.unwrapped
+        if is_cut and isinstance(base, AsyncVectorEnv) and not base.closed:
             settle(base)
         try:
             return self._begin(seed)
-        except AlreadyPendingCallError:  # of somebody else, who was interrupted
+        except AlreadyPendingCallError:  # A call of somebody else's was not finished.
             settle(base)
             return self._begin(seed)
 

@@ -97,14 +97,11 @@ def transitions(
     """
     mode = AutoresetMode(mode)
     next_states, rewards, terminations, truncations, infos = check_results(step)
-    over = flags(terminations)
-    for name, column in [
-        ("terminations", terminations),
-        ("truncations", truncations),
-        ("rewards", rewards),
-    ]:
-        _check_column(name, column, len(over))
-    over = over | flags(truncations)
+    terminated, truncated = flags(terminations), flags(truncations)
+    _check_column("terminations", terminations, len(terminated))
+    _check_column("truncations", truncations, len(terminated))
+    _check_column("rewards", rewards, len(terminated))
+    over = terminated | truncated
     if mode is AutoresetMode.SAME_STEP and over.any():
         lanes = np.flatnonzero(over)
         final = _final_observations(infos, lanes)
@@ -147,7 +144,7 @@ def check_results(step: Any) -> tuple[Any, Any, Any, Any, Any]:
         ValueError: If it gave something else.
     """
     if isinstance(step, tuple | list) and len(step) == 5:
-        return tuple(step)  # type: ignore[return-value]
+        return step  # type: ignore[return-value]
     hint = ""
     if isinstance(step, tuple | list) and len(step) == 4:
         hint = (
@@ -168,9 +165,7 @@ def check_reset(result: Any) -> Any:
     """
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0]
-    raise ValueError(
-        f"env.reset: expected 2 results (observation, info), got {_number_of(result)}"
-    )
+    raise ValueError(f"env.reset: expected 2 results (observation, info), got {_number_of(result)}")
 
 
 def _number_of(results: Any) -> str:
@@ -181,10 +176,9 @@ def _check_column(name: str, values: Any, count: int) -> None:
     array = as_array(values)
     if not isinstance(array, torch.Tensor) and array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected numbers, got {array.dtype} of shape {array.shape}")
-    if tuple(array.shape) not in ((count,), (count, 1)):
+    if array.shape != (count,) and array.shape != (count, 1):
         raise ValueError(
-            f"{name}: expected one for each of {count} environments, got shape "
-            f"{tuple(array.shape)}"
+            f"{name}: expected one for each of {count} environments, got shape {tuple(array.shape)}"
         )
 
 
