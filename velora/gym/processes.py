@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from contextlib import suppress
 from typing import Any
@@ -30,9 +31,10 @@ def settle(env: AsyncVectorEnv) -> None:
     try:
         for pipe in env.parent_pipes:
             pipe.send(_QUESTION)
+        answer = _bytes_of((True, True))  # with: nothing went wrong
         end = time.monotonic() + LONGEST_CALL
         for pipe in env.parent_pipes:
-            _receive_answer(pipe, end)
+            _receive_answer(pipe, answer, end)
         _forget_calls(env)
     except Exception as error:
         _close(env)
@@ -45,14 +47,24 @@ def settle(env: AsyncVectorEnv) -> None:
         raise
 
 
-def _receive_answer(pipe: Any, end: float) -> None:
-    while pipe.poll(max(end - time.monotonic(), 0.0)):
-        answer, is_well = pipe.recv()
-        if not is_well:
-            raise RuntimeError("the process has ended")
-        if answer is True:
-            return
-    raise TimeoutError(f"no answer in {LONGEST_CALL} s")
+def _receive_answer(pipe: Any, answer: bytes, end: float) -> None:
+    # Bytes, since the interrupt may have come when a part of a message was read.
+    newest = b""
+    while newest != answer:
+        if not pipe.poll(max(end - time.monotonic(), 0.0)):
+            raise TimeoutError(f"no answer in {LONGEST_CALL} s")
+        received = os.read(pipe.fileno(), 65536)
+        if not received:
+            raise EOFError("the process has ended")
+        newest = (newest + received)[-len(answer) :]
+
+
+def _bytes_of(message: Any) -> bytes:
+    """What a pipe transmits for a message."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    with receiver, sender:
+        sender.send(message)
+        return os.read(receiver.fileno(), 65536)
 
 
 def _forget_calls(env: AsyncVectorEnv) -> None:
