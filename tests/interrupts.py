@@ -88,11 +88,7 @@ class Interrupter:
     def _interrupt(self, frame: FrameType) -> None:
         self.raised += 1
         self.where.add((frame.f_code, frame.f_lasti))
-        caller: FrameType | None = frame
-        while caller is not None:  # A step that is interrupted does not return.
-            if caller.f_code in _STEPS:
-                caller.f_locals["self"].forget_step()
-            caller = caller.f_back
+        forget_step(frame)
         if self.second > 0:
             sys.setprofile(self._profile)
         raise self.error
@@ -100,6 +96,14 @@ class Interrupter:
 
 # The first observation of each lane is so many above that of the lane before.
 LANE = 100_000
+
+
+def forget_step(frame: FrameType | None) -> None:
+    """Removes the step that an interrupt of this frame keeps from being returned, if any."""
+    while frame is not None:
+        if frame.f_code in _STEPS:
+            frame.f_locals["self"].returned.forget()
+        frame = frame.f_back
 
 
 class Lane:
@@ -141,8 +145,9 @@ class Returned:
 
     def forget(self) -> None:
         """Removes the newest steps: they are under way, and do not return."""
-        for lane in self.newest:
-            self.lanes[lane].pop()
+        for lane, step in self.newest.items():
+            if self.lanes[lane] and self.lanes[lane][-1] is step:
+                self.lanes[lane].pop()
         self.newest = {}
 
 
@@ -170,9 +175,6 @@ class Ticks:
 
     def begin(self, lane: int) -> None:
         self.states[lane] = self.ticking[lane].reset()
-
-    def forget_step(self) -> None:
-        self.returned.forget()
 
 
 def _space(form: str) -> Any:
