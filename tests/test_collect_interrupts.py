@@ -273,8 +273,8 @@ def test_collect_with_something_that_fails_joins_no_episodes(
     owner: Any = {"policy": collector, "extend": buffer, "end_episodes": buffer}.get(what, env)
     working = getattr(owner, what)
     setattr(owner, what, Failing(working, random, after=after))
-    errors = 40
-    for _ in range(40):
+    errors = 80
+    for _ in range(80):
         with suppress(ZeroDivisionError):
             collector.collect(STEPS, truncate=random.random() < 0.5)
             errors -= 1

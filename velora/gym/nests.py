@@ -75,18 +75,20 @@ def replaced(nest: Any, index: Any, rows: Any, name: str) -> Any:
     """
     if isinstance(nest, dict):
         if not isinstance(rows, dict) or rows.keys() != nest.keys():
-            raise ValueError(f"{name}: expected a dict with {_keys(nest)}, got {_keys(rows)}")
+            raise ValueError(f"{name}: expected {_form(nest)}, got {_form(rows)}")
         return {
             key: replaced(child, index, rows[key], f"{name}[{key!r}]")
             for key, child in nest.items()
         }
     if isinstance(nest, tuple):
         if not isinstance(rows, tuple) or len(rows) != len(nest):
-            raise ValueError(f"{name}: expected a tuple of {len(nest)}, got {_keys(rows)}")
+            raise ValueError(f"{name}: expected {_form(nest)}, got {_form(rows)}")
         return tree.rebuild_tuple(
             nest,
             [replaced(child, index, rows[i], f"{name}[{i}]") for i, child in enumerate(nest)],
         )
+    if isinstance(rows, dict | tuple):
+        raise ValueError(f"{name}: expected an array, got {_form(rows)}")
     if isinstance(nest, torch.Tensor):
         rows = torch.as_tensor(rows, device=nest.device)
     else:
@@ -109,12 +111,12 @@ def stacked_rows(nests: Sequence[Any], name: str) -> Any:
     if isinstance(first, dict):
         for nest in nests:
             if not isinstance(nest, dict) or nest.keys() != first.keys():
-                raise ValueError(f"{name}: expected a dict with {_keys(first)}, got {_keys(nest)}")
+                raise ValueError(f"{name}: expected {_form(first)}, got {_form(nest)}")
         return {key: stacked_rows([x[key] for x in nests], f"{name}[{key!r}]") for key in first}
     if isinstance(first, tuple):
         for nest in nests:
             if not isinstance(nest, tuple) or len(nest) != len(first):
-                raise ValueError(f"{name}: expected a tuple of {len(first)}, got {_keys(nest)}")
+                raise ValueError(f"{name}: expected {_form(first)}, got {_form(nest)}")
         parts = zip(*nests, strict=True)
         return tree.rebuild_tuple(
             first, [stacked_rows(part, f"{name}[{i}]") for i, part in enumerate(parts)]
@@ -144,7 +146,7 @@ def _promoted(left: Any, right: Any, name: str) -> tuple[Any, Any]:
             return pair
     raise ValueError(
         f"{name}: expected values that one dtype holds, got {left.dtype} and {right.dtype}, of "
-        "which it would round some"
+        "which some would be rounded"
     )
 
 
@@ -163,7 +165,7 @@ def _same_values(cast: Any, array: Any) -> bool:
         return bool((_cast(cast, array.dtype) == array).all())
 
 
-def _keys(nest: Any) -> str:
+def _form(nest: Any) -> str:
     if isinstance(nest, dict):
-        return f"keys {sorted(nest, key=str)}"
+        return f"a dict with keys {sorted(nest, key=str)}"
     return f"a tuple of {len(nest)}" if isinstance(nest, tuple) else type(nest).__name__
