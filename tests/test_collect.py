@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from counting import (
     vector_env,
 )
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics, TransformAction
 from helpers import map_nest
 
 from velora.buffer import BatchExperience, ReplayBuffer, RolloutBuffer
@@ -249,6 +251,20 @@ def test_collect_reports_whole_episodes_that_began_in_an_earlier_call() -> None:
     assert collector.collect(2) == CollectStatistics(2, 2, (returns_of(4),), (4,))
     collector.collect(1, truncate=True)
     assert collector.collect(4) == CollectStatistics(4, 4, (returns_of(4),), (4,))
+
+
+@pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
+def test_collect_from_env_that_records_statistics_reports_whole_episodes(
+    mode: AutoresetMode, kind: Any
+) -> None:
+    lengths = [4, 3, 6]
+    with vector_env(kind, [(length, TERMINATED) for length in lengths], mode) as env:
+        recorder = RecordEpisodeStatistics(env)
+        statistics = collect(TransformAction(recorder, lambda x: x), policy, Recorder(3), 12)  # type: ignore[arg-type]
+    assert Counter(recorder.length_queue) >= Counter(statistics.episode_lengths)
+    assert set(recorder.length_queue) == set(lengths)
+    assert Counter(recorder.return_queue) >= Counter(statistics.episode_returns)
 
 
 def test_collect_with_progress_shows_a_bar_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:

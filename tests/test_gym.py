@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import NumpyToTorch, RecordEpisodeStatistics, TimeLimit
 from gymnasium.wrappers.vector import NumpyToTorch as VectorNumpyToTorch
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorRecordEpisodeStatistics
@@ -97,6 +98,34 @@ def test_wrap_env_that_has_one_wrapper_doubles_neither(kind: Any, below: Any) ->
 def test_wrap_env_with_wrappers_further_down_doubles_neither() -> None:
     env = TimeLimit(NumpyToTorch(TimeLimit(RecordEpisodeStatistics(CountingEnv()), 9)), 9)
     assert add_core_env_wrappers(env) is env
+
+
+def recording(key: str = "episode") -> Any:
+    return RecordEpisodeStatistics(CountingEnv(), stats_key=key)
+
+
+@pytest.mark.parametrize("kind", [gym.vector.SyncVectorEnv, gym.vector.AsyncVectorEnv])
+@pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda mode: mode.value)
+def test_wrap_vector_env_whose_members_record_reports_each_episode(mode: Any, kind: Any) -> None:
+    env = add_core_env_wrappers(kind([recording] * 2, autoreset_mode=mode))
+    env.reset()
+    for _ in range(4):
+        *_, infos = env.step(np.zeros((2, 1), np.float32))
+    assert np.asarray(infos["episode"]["r"]).tolist() == [4.0, 4.0]
+    assert np.asarray(infos["episode"]["l"]).tolist() == [4, 4]
+    assert np.asarray(infos["_episode"]).tolist() == [True, True]
+    env.close()
+
+
+def test_wrap_vector_env_whose_members_record_under_another_name_adds_statistics() -> None:
+    env = gym.vector.SyncVectorEnv([lambda: recording("mine")] * 2)
+    assert counts(add_core_env_wrappers(env)) == [1, 1]
+
+
+def test_wrap_vector_env_of_which_some_members_record_is_refused() -> None:
+    env = gym.vector.SyncVectorEnv([CountingEnv, recording, CountingEnv])
+    with pytest.raises(ValueError, match=r"^env: expected all of its members or none.* 1 of 3$"):
+        add_core_env_wrappers(env)
 
 
 def run_episode(env: Any) -> tuple[list[Any], dict[str, Any]]:

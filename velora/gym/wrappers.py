@@ -22,7 +22,8 @@ def add_core_env_wrappers(
 ) -> Any:
     """Adds episode statistics and torch conversion, each only where it is missing.
 
-    `info["episode"]` then holds return, length and time of each finished episode. Observations are
+    `info["episode"]` then holds return, length and time of each finished episode. A vector
+    environment whose members record that themselves reports theirs. Observations are
     tensors on `device`, and actions may be. A vector environment's rewards and flags are tensors
     too; a single one's stay Python numbers. The `info["final_obs"]` of a vector environment that
     resets within a step is one tensor `(N, ...)`, or a nest of them.
@@ -36,8 +37,8 @@ def add_core_env_wrappers(
 
     Raises:
         TypeError: If `env` is not a Gymnasium environment.
-        ValueError: If torch does not know the device, or `env` converts to tensors on another
-            one already.
+        ValueError: If torch does not know the device, `env` converts to tensors on another one
+            already, or some members of a vector environment record statistics and others do not.
         RuntimeError: If this machine has no such device.
     """
     statistics: Any
@@ -58,7 +59,7 @@ def add_core_env_wrappers(
             )
     # The statistics are counted in numpy: below the conversion, where they can be put there.
     wrapped: Any = env
-    if _find(env, statistics) is None:
+    if _find(env, statistics) is None and not _members_record(env):
         wrapped = statistics(wrapped)
     if converter is None:
         if isinstance(env, gym.vector.VectorEnv) and _resets_at_once(env):
@@ -70,6 +71,21 @@ def add_core_env_wrappers(
 def _resets_at_once(env: gym.vector.VectorEnv[Any, Any, Any]) -> bool:
     declares = "autoreset_mode" in env.metadata
     return declares and autoreset_mode(env) is AutoresetMode.SAME_STEP
+
+
+def _members_record(env: Any) -> bool:
+    """Whether the members of a vector environment report episodes in its infos by themselves."""
+    base = env.unwrapped
+    kinds = gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv
+    if not isinstance(base, kinds) or _resets_at_once(env):
+        return False  # What members report in the mode SAME_STEP is in `infos["final_info"]`.
+    recording = base.call("has_wrapper_attr", "_stats_key")
+    if any(recording) and not all(recording):
+        raise ValueError(
+            "env: expected all of its members or none to record episode statistics, got "
+            f"{sum(recording)} of {len(recording)}"
+        )
+    return all(recording) and "episode" in base.get_attr("_stats_key")
 
 
 def _find(env: Any, kind: type[Any]) -> Any:
