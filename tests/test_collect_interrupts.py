@@ -285,3 +285,28 @@ def test_collect_with_something_that_fails_joins_no_episodes(
         # is refused for what it is.
         assert_right(got, returned, may_skip=(what, after) in [("extend", False), ("step", True)])
     assert errors >= 5
+
+
+@pytest.mark.cuda(emulated=True)
+@pytest.mark.parametrize("kind", KINDS, ids=name_of)
+def test_collect_into_device_buffer_interrupted_after_extend_stores_rows_once(
+    kind: AutoresetMode | None,
+) -> None:
+    random = Random(8)
+    env = make_env(kind, random)
+    buffer = ReplayBuffer(300, "cuda", num_envs=env.num_envs)
+    collector = Collector(env, policy, buffer)
+    working = buffer.extend
+
+    def extend(*args: Any, **options: Any) -> None:
+        working(*args, **options)
+        if random.random() < 0.5:
+            raise KeyboardInterrupt
+
+    for _ in range(10):
+        buffer.extend = extend  # type: ignore[method-assign]
+        with suppress(KeyboardInterrupt):
+            collector.collect(3)
+        buffer.extend = working  # type: ignore[method-assign]
+    collector.collect(STEPS)
+    check(buffer, env)

@@ -175,3 +175,14 @@ def test_policy_may_be_exchanged_between_calls() -> None:
     collector.collect(1)
     assert [x.action.tolist() for x in buffer] == [[0], [0], [1]]
     assert [x.state.tolist() for x in buffer] == [[0, 0], [1, 1], [2, 2]]
+
+
+@pytest.mark.parametrize("is_single", [True, False])
+def test_collect_with_policy_of_bfloat16_gives_numpy_env_float32(is_single: bool) -> None:
+    envs = [CountingEnv(), CountingEnv()]
+    env: Any = envs[0] if is_single else SyncVectorEnv([lambda: envs[0], lambda: envs[1]])
+    buffer = ReplayBuffer(20, num_envs=1 if is_single else 2)
+    collect(env, lambda x: torch.from_numpy(x)[..., :1].bfloat16() * 1.5, buffer, 6)
+    assert [action.tolist() for action in envs[0].actions] == [[0], [1.5], [3], [4.5], [0], [1.5]]
+    assert envs[0].actions[0].dtype == np.float32
+    assert buffer.sample(6).actions.dtype == torch.bfloat16
