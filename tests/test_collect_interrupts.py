@@ -133,9 +133,12 @@ def test_collect_interrupted_at_each_place_stores_each_returned_step_once(
         with interrupter.armed(k, KeyboardInterrupt if k % 2 else AlarmError):
             collector.collect(4)
         # At once, not at the next call alone.
-        assert sum(map(len, stored(buffer))) == sum(map(len, env.returned.lanes))
+        rows = stored(buffer)
+        assert sum(map(len, rows)) == sum(map(len, env.returned.lanes))
         collector.collect(2)
         check(buffer, env)
+        for before, after in zip(rows, stored(buffer), strict=True):
+            assert after[: len(before)] == before
     assert interrupter.raised == len(places) == len(interrupter.where) > 500
 
 

@@ -197,7 +197,7 @@ class Collector:
             # What is wrong with a step was said where it came up, or will be at the next call.
             with suppress(Exception):
                 self._resume()
-            if self._state.observations is None:
+            if self._state.observations is None:  # Nothing goes on with what is stored.
                 self._buffer.end_episodes()
             raise
         statistics = self._state.scores.statistics()
@@ -281,7 +281,6 @@ class Collector:
         """Gives the step up: what follows is not what followed it."""
         self._state = self._state.lost(is_cut=is_cut)
         self._step = None
-        self._buffer.end_episodes()
 
     def _store(self, step: _Step) -> Transitions:
         if step.outcome is None:
