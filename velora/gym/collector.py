@@ -182,12 +182,14 @@ class Collector:
             show: Is told how many steps are done.
         """
         left = np.full(self.num_envs, steps)
-        everywhere = np.ones(self.num_envs, np.bool_)
         try:
             self._resume()
             while left.any():
                 rows = self._advance(left > 0, only_stored)
-                left[rows.lanes if is_exact else everywhere] -= 1
+                if is_exact:
+                    left[rows.lanes] -= 1
+                else:
+                    left -= 1
                 if show is not None:
                     show(steps - int(left.max()))
             if truncate:

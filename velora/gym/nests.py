@@ -41,12 +41,12 @@ def copied(nest: Any, name: str) -> Any:
     Raises:
         ValueError: If a leaf is something else.
     """
+    if type(nest) is np.ndarray and nest.dtype != object:  # as nearly always
+        return nest.copy()
     return tree.map_named_leaves(_copied_array, nest, name)
 
 
 def _copied_array(name: str, leaf: Any) -> Any:
-    if type(leaf) is np.ndarray and leaf.dtype != object:
-        return leaf.copy()
     if isinstance(leaf, torch.Tensor):
         return leaf.detach().clone()
     try:

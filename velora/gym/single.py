@@ -92,10 +92,10 @@ def only_row(nest: Any) -> Any:
 
 
 def _check_dimensions(action: Any, space: Any, name: str) -> None:
-    if isinstance(space, gym.spaces.Dict) and isinstance(action, dict):
+    if isinstance(action, dict) and isinstance(space, gym.spaces.Dict):
         for key in action.keys() & space.spaces.keys():
             _check_dimensions(action[key], space.spaces[key], f"{name}[{key!r}]")
-    elif isinstance(space, gym.spaces.Tuple) and isinstance(action, tuple):
+    elif isinstance(action, tuple) and isinstance(space, gym.spaces.Tuple):
         for i, (part, child) in enumerate(zip(action, space.spaces, strict=False)):
             _check_dimensions(part, child, f"{name}[{i}]")
     elif space.shape and action.ndim > len(space.shape):
@@ -107,6 +107,8 @@ def _check_dimensions(action: Any, space: Any, name: str) -> None:
 
 
 def _one_number(name: str, value: Any) -> NDArray[Any]:
+    if isinstance(value, float | bool):  # as nearly always
+        return np.array([value])
     try:
         array = as_numpy(value)
     except ValueError:  # a list of lists of different lengths, say
