@@ -13,10 +13,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from torch.autograd import grad_mode
 
 import velora
 
 _ROOT = str(Path(velora.__file__).parent)
+# What has an effect beyond a call.
+_GRAD_MODE = grad_mode.__file__
 
 
 class AlarmError(Exception):
@@ -60,7 +63,7 @@ class Interrupter:
 
     def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
         name = frame.f_code.co_filename
-        if not name.startswith(_ROOT) and name != __file__:
+        if not name.startswith(_ROOT) and name not in (__file__, _GRAD_MODE):
             return None
         if frame.f_code in _UNTRACED:
             return None

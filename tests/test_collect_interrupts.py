@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode
 from interrupts import (
     LANE,
@@ -132,6 +133,7 @@ def test_collect_interrupted_at_each_place_stores_each_returned_step_once(
         env, buffer, collector = begin()
         with interrupter.armed(k, KeyboardInterrupt if k % 2 else AlarmError):
             collector.collect(4)
+        assert torch.is_grad_enabled()
         # At once, not at the next call alone.
         rows = stored(buffer)
         assert sum(map(len, rows)) == sum(map(len, env.returned.lanes))
@@ -239,6 +241,7 @@ def test_collect_interrupted_by_signals_stores_each_returned_step_once(
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    assert torch.is_grad_enabled()
     collector.collect(STEPS)
     check(buffer, env)
     assert len(buffer) > 100

@@ -37,8 +37,13 @@ def act(policy: Policy, observation: Any, space: gym.Space[Any]) -> tuple[Any, d
         raise TypeError(
             f"policy: expected a callable, None or 'random', got {type(policy).__name__}"
         )
-    with torch.no_grad():
-        answer = policy(observation)
+    has_gradients = torch.is_grad_enabled()
+    try:
+        with torch.no_grad():
+            answer = policy(observation)
+    except BaseException:
+        torch.set_grad_enabled(has_gradients)  # An interrupt of no_grad itself leaves them off.
+        raise
     extras: dict[str, Any] = {}
     if _has_extras(answer, space):
         answer, extras = answer
