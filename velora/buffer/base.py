@@ -45,6 +45,15 @@ _OWN = frozenset(
     }
 )
 
+# Values of options that `repr` leaves out.
+_USUAL: dict[str, tuple[Any, ...]] = {
+    "num_envs": (1,),
+    "n_step": (1,),
+    "gamma": (0.99,),
+    "frame_stack": (1,),
+    "compact": (False, "auto"),
+}
+
 
 class Buffer(Sequence[Any]):
     """A sequence of experiences in the native core, oldest first.
@@ -307,20 +316,12 @@ class Buffer(Sequence[Any]):
 
     def _describe(self) -> list[str]:
         """The parts of `repr`."""
-        placed = [f"capacity={self.capacity}", f"device={str(self._device)!r}"]
-        chosen = [
-            f"{name}={value!r}"
-            for name, (value, usual) in self._options().items()
-            if value != usual
-        ]
-        held = [f"len={len(self)}"] + [f"nbytes={self.nbytes}"] * (self.nbytes > 0)
-        return placed + chosen + held
-
-    def _options(self) -> dict[str, tuple[Any, Any]]:
-        """Option -> its value and the one that goes without saying."""
-        usual = "cpu" if self._device.type == "cpu" else "auto"
-        storage = usual if self._storage == "auto" else self._storage
-        return {"num_envs": (self._num_envs, 1), "storage": (storage, usual)}
+        options = self._options(self._core)
+        parts = [f"{name}={options.pop(name)!r}" for name in ("capacity", "device")]
+        is_on_host = self._device.type == "cpu"
+        usual = _USUAL | {"storage": ("auto", "cpu") if is_on_host else ("auto",)}
+        parts += [f"{name}={x!r}" for name, x in options.items() if x not in usual[name]]
+        return parts + [f"len={len(self)}"] + [f"nbytes={self.nbytes}"] * (self.nbytes > 0)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return copyreg.__newobj__, (type(self),), for_protocol(self.__getstate__(), protocol)  # type: ignore[attr-defined]

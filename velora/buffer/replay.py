@@ -189,14 +189,6 @@ class ReplayBuffer(Buffer):
             raise ValueError(f"out: expected None for a buffer on {self._device}, got a batch")
         return self._deliver(self._core.sample(batch_size, out=out))
 
-    def _options(self) -> dict[str, tuple[Any, Any]]:
-        return super()._options() | {
-            "n_step": (self.n_step, 1),
-            "gamma": (self.gamma, 0.99),
-            "frame_stack": (self.frame_stack, 1),
-            "compact": (self.compact is True, False),
-        }
-
     def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
         is_first = super()._adopt(schema, core)
         if not self._comes_by_copy:
