@@ -356,8 +356,10 @@ class Buffer(Sequence[Any]):
     @classmethod
     def _is_ours(cls, name: str) -> bool:
         """Whether velora's classes use this name for an attribute, not those derived from them."""
-        ours = next(kind for kind in cls.__mro__ if kind.__module__.startswith("velora."))
-        return name in _OWN or hasattr(ours, name)
+        if name in _OWN:
+            return True
+        ours = [kind for kind in cls.__mro__ if kind.__module__.startswith("velora.")]
+        return hasattr(ours[0], name)
 
     def _options(self, core: _core.Buffer | None) -> dict[str, Any]:  # noqa: ARG002
         """What the constructor takes to make one like this, whose native half is `core`."""
