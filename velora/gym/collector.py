@@ -96,7 +96,7 @@ class Collector:
         """
         return np.array(self._is_first)
 
-    def collect(self, steps: int, *, truncate: bool = False) -> CollectStatistics:
+    def collect(self, steps: int | float, *, truncate: bool = False) -> CollectStatistics:
         """Goes on by some steps of the environment.
 
         Should a `RolloutBuffer` be full, then the rows that found no room are stored first at the
@@ -116,7 +116,7 @@ class Collector:
             What came of this call, and of calls before it that raised.
 
         Raises:
-            TypeError: If `steps` is not an int.
+            TypeError: If `steps` is not a whole number.
             ValueError: If `steps` is less than 1, or the buffer refuses a row: what the policy
                 gives has another shape than before, say.
             BufferError: If a `RolloutBuffer` is full.
@@ -219,7 +219,7 @@ def collect(
     env: AnyEnv,
     policy: Policy,
     buffer: ReplayBuffer | RolloutBuffer,
-    steps: int,
+    steps: int | float,
     *,
     seed: int | None = None,
     progress: bool = False,
