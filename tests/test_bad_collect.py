@@ -77,9 +77,16 @@ def test_collect_less_than_a_step_is_refused(steps: int) -> None:
         Collector(CountingEnv(), policy, ReplayBuffer(3)).collect(steps)
 
 
-def test_collect_steps_that_are_no_int_are_a_type_error() -> None:
-    with pytest.raises(TypeError, match=r"^steps: expected an int, got float$"):
-        collect(CountingEnv(), policy, ReplayBuffer(3), 2.0)  # type: ignore[arg-type]
+def test_collect_steps_that_are_not_whole_are_a_type_error() -> None:
+    with pytest.raises(TypeError, match=r"^steps: expected a whole number, got float 2\.5$"):
+        collect(CountingEnv(), policy, ReplayBuffer(3), 2.5)
+
+
+def test_collect_steps_that_are_a_whole_float_are_so_many() -> None:
+    buffer = ReplayBuffer(30)
+    collect(CountingEnv(), policy, buffer, 1e1)
+    Collector(CountingEnv(), policy, buffer).collect(2.0)
+    assert len(buffer) == 12
 
 
 def test_collect_into_buffer_of_other_num_envs_names_both() -> None:

@@ -183,7 +183,12 @@ void Buffer::extend(const CallArguments& call) {
   std::vector<PyObject*> columns(reader->names().size());
   py::handle lanes = py::none();
   if (find_columns(call, columns, lanes)) return append_rows(*reader, columns, lanes);
-  // Everything else is Python's to understand.
+  read_and_extend(call, *reader, columns);
+}
+
+/// Everything but arrays by their names is Python's to understand.
+void Buffer::read_and_extend(const CallArguments& call, RowReader& reader,
+                             std::vector<PyObject*>& columns) {
   const auto arguments = py::reinterpret_steal<py::object>(
       PyObject_Vectorcall(schema_.read_batch.ptr(), call.values, call.positional, call.names));
   if (!arguments) throw py::error_already_set();
@@ -194,11 +199,11 @@ void Buffer::extend(const CallArguments& call) {
   const auto named = py::reinterpret_borrow<py::dict>(parts);
   std::vector<py::object> held(columns.size());  // whoever finds the dict can empty it
   for (std::size_t i = 0; i < columns.size(); ++i) {
-    columns[i] = PyDict_GetItemWithError(named.ptr(), reader->names()[i].ptr());
+    columns[i] = PyDict_GetItemWithError(named.ptr(), reader.names()[i].ptr());
     if (columns[i] == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
     held[i] = py::reinterpret_borrow<py::object>(columns[i]);
   }
-  append_rows(*reader, columns, batch[1]);
+  append_rows(reader, columns, batch[1]);
 }
 
 bool Buffer::find_columns(const CallArguments& call, std::vector<PyObject*>& columns,

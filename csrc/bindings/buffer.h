@@ -30,7 +30,7 @@ struct BufferOptions {
   std::shared_ptr<DrawSeed> seed;
   /// Over how many steps a sampled row looks ahead.
   std::uint32_t n_step;
-  /// What a step's next value is worth. Buffers that have it return indices and discounts.
+  /// What a step's next value is worth. Buffers that have it return discounts.
   std::optional<double> gamma;
   /// A full lane drops its oldest row; without it, it refuses new ones.
   bool overwrite;
@@ -84,8 +84,8 @@ class Buffer {
   void end_episodes(pybind11::handle lanes);
 
   std::size_t size() const { return storage_->size(); }
-  /// Draws distinct rows. Returns a batch with all fields, dones and truncations, and where gamma
-  /// is set with indices and discounts: a new one, or `out` with its tensors written again, where
+  /// Draws distinct rows. Returns a batch with all fields, dones, truncations and indices, and
+  /// where gamma is set with discounts: a new one, or `out` with its tensors written again, where
   /// that is not None. Throws ValueError when there are fewer than `batch_size`, or `out` does not
   /// fit.
   pybind11::object sample(pybind11::handle batch_size, pybind11::handle out);
@@ -190,6 +190,9 @@ class Buffer {
   /// where it is to be read by read_batch.
   bool find_columns(const CallArguments& call, std::vector<PyObject*>& columns,
                     pybind11::handle& lanes) const;
+  /// Inlined, it would make the short way of extend() longer.
+  [[gnu::noinline]] void read_and_extend(const CallArguments& call, RowReader& reader,
+                                         std::vector<PyObject*>& columns);
   void append_rows(RowReader& reader, const std::vector<PyObject*>& columns,
                    pybind11::handle lanes);
 

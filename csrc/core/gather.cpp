@@ -343,20 +343,6 @@ void gather(const RowsView& view, const CompactRows* compact, std::span<const Ro
   gather(view, compact, rows, ids.size(), target, first);
 }
 
-Column column_of(const Field& field, const RowLayout& layout, std::byte* out) {
-  const bool next = field.role == Role::kNextState;
-  Source source = next ? Source::kNext : Source::kRow;
-  if (layout.frame_stack() > 1 && (next || field.frames > 1)) {
-    source = next ? Source::kNextFrames : Source::kFrames;
-  }
-  return {.row_offset = field.offset,
-          .nbytes = field.nbytes,
-          .out = out,
-          .source = source,
-          .frames = field.frames,
-          .block_offset = field.block_offset};
-}
-
 void gather_run(const RowsView& view, const CompactRows* compact, RowId id, std::size_t count,
                 const BatchTarget& target, std::size_t first) {
   if (compact != nullptr) {

@@ -28,7 +28,19 @@ struct Column {
 };
 
 /// The column that a field of a layout is in a batch.
-Column column_of(const Field& field, const RowLayout& layout, std::byte* out);
+inline Column column_of(const Field& field, const RowLayout& layout, std::byte* out) {
+  const bool next = field.role == Role::kNextState;
+  Source source = next ? Source::kNext : Source::kRow;
+  if (layout.frame_stack() > 1 && (next || field.frames > 1)) {
+    source = next ? Source::kNextFrames : Source::kFrames;
+  }
+  return {.row_offset = field.offset,
+          .nbytes = field.nbytes,
+          .out = out,
+          .source = source,
+          .frames = field.frames,
+          .block_offset = field.block_offset};
+}
 
 /// Where the parts of a batch go. Null pointers are parts that nobody asked for.
 struct BatchTarget {

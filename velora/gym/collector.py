@@ -133,7 +133,7 @@ class Collector:
         policy = getattr(self.policy, "__qualname__", None) or repr(self.policy or "random")
         return f"Collector(env={self._env.env}, policy={policy}, buffer={self._buffer!r})"
 
-    def collect(self, steps: int, *, truncate: bool = False) -> CollectStatistics:
+    def collect(self, steps: int | float, *, truncate: bool = False) -> CollectStatistics:
         """Goes on by some steps of the environment.
 
         Should a `RolloutBuffer` be full, then the rows that found no room are stored first at the
@@ -153,8 +153,8 @@ class Collector:
             What came of this call, and of calls before it that raised.
 
         Raises:
-            TypeError: If `steps` is not an int, or the environment gives a reward or a flag that
-                is no number.
+            TypeError: If `steps` is not a whole number, or the environment gives a reward or a flag
+                that is no number.
             ValueError: If `steps` is less than 1, the environment or the policy gives something of
                 another form than theirs is, or the buffer refuses a row.
             BufferError: If a `RolloutBuffer` is full.
@@ -331,7 +331,7 @@ def collect(
     env: AnyEnv,
     policy: Policy,
     buffer: ReplayBuffer | RolloutBuffer,
-    steps: int,
+    steps: int | float,
     *,
     seed: int | None = None,
     progress: bool = False,
