@@ -108,6 +108,7 @@ void RowReader::start_reading(bool stacked) {
   code_ran_ = false;
   count_ = stacked ? 0 : 1;  // the first array says how many
   num_on_device_ = 0;
+  num_unconverted_ = 0;
 }
 
 void RowReader::read_row(PyObject* source) {
@@ -179,8 +180,11 @@ void RowReader::each_leaf(const F& f) {
 
 void RowReader::finish() {
   require_unchanged();
-  check_values();
-  plan_parts();
+  part_rows_ = count_;
+  if (num_unconverted_ > 0) {
+    check_values();
+    plan_parts();
+  }
   point_at_rows();
 }
 
@@ -196,8 +200,7 @@ void RowReader::check_values() {
 }
 
 void RowReader::plan_parts() {
-  part_rows_ = count_;
-  each_leaf([&](Leaf& leaf, const Field& field) {
+  each_leaf([&](const Leaf& leaf, const Field& field) {
     if (leaf.unconverted == nullptr) return;
     part_rows_ = std::min(part_rows_, std::max<std::size_t>(1, kPartBytes / field.nbytes));
   });
@@ -233,7 +236,7 @@ void RowReader::point_at_rows() {
 void RowReader::check_again() {
   code_ran_ = true;
   require_unchanged();
-  check_values();
+  if (num_unconverted_ > 0) check_values();
 }
 
 void RowReader::require_unchanged() const {
@@ -378,6 +381,7 @@ void RowReader::read_on_host(const std::string& path, PyObject* value, const Fie
   }
   if (stacked_ && count_ > kPartBytes / field.nbytes) {
     leaf.unconverted = &path;
+    ++num_unconverted_;
     leaf.rows = nullptr;
     return;
   }

@@ -118,6 +118,7 @@ class RowReader {
   std::vector<const std::byte*> field_rows_;  // of `source_`, or of a part
   std::unique_ptr<bool[]> on_device_;         // one for each field
   std::size_t num_on_device_ = 0;             // of fields and flags
+  std::size_t num_unconverted_ = 0;           // of the same
   RowSource source_{};
   bool stacked_ = false;
   bool code_ran_ = false;
