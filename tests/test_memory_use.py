@@ -151,7 +151,7 @@ print(resident() - before)
 @needs_proc
 def test_sample_rollout_once_leaves_nothing() -> None:
     (left,) = measure("""
-buffer = RolloutBuffer(50_000, num_envs=4)
+buffer = RolloutBuffer(200_000, num_envs=4)
 buffer.extend(**rows(200_000, 60))
 before = resident()
 buffer.sample()
@@ -226,12 +226,13 @@ print(resident() - before, buffer.nbytes)
 def test_fill_many_lanes_takes_what_their_rows_take() -> None:
     half, full, taken = measure("""
 buffer = ReplayBuffer(64 * 20_000, num_envs=64)
+steps = rows(64 * 500, 17)
 before = resident()
-for _ in range(5):
-    buffer.extend(**rows(64 * 2_000, 17))
+for _ in range(20):
+    buffer.extend(**steps)
 half = resident() - before
-for _ in range(10):
-    buffer.extend(**rows(64 * 2_000, 17))
+for _ in range(60):
+    buffer.extend(**steps)
 print(half, resident() - before, buffer.nbytes)
 """)
     assert half < 0.75 * taken + 20 * MB
@@ -251,11 +252,17 @@ def float64_columns(count: int) -> dict[str, np.ndarray]:
 
 
 def like(columns: dict[str, np.ndarray], **options: object) -> ReplayBuffer:
-    """A buffer with the dtypes that are stored."""
+    """A buffer with the dtypes that are stored, and a row in each lane."""
     count = options.pop("count", len(columns["states"]))
     buffer = ReplayBuffer(count, seed=3, **options)
-    buffer.push(Experience(*(torch.zeros(n) for n in (100, 33)), 0.0, torch.zeros(100), False))
-    buffer.clear()
+    lanes = buffer.num_envs
+    buffer.extend(
+        states=torch.zeros(lanes, 100),
+        actions=torch.zeros(lanes, 33),
+        rewards=torch.zeros(lanes),
+        next_states=torch.zeros(lanes, 100),
+        dones=torch.ones(lanes, dtype=torch.bool),
+    )
     return buffer
 
 
@@ -384,9 +391,9 @@ def test_extend_a_device_by_columns_of_both_converts_those_of_the_host() -> None
 def test_make_buffer_in_a_small_address_space_names_that_limit() -> None:
     code = """
 import resource
-resource.setrlimit(resource.RLIMIT_AS, (6 << 30, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, resource.RLIM_INFINITY))
 try:
-    buffer = ReplayBuffer(30_000_000)
+    buffer = ReplayBuffer(20_000_000)
     buffer.push(Experience(torch.zeros(20), 0.0, 0.0, torch.zeros(20), False))
 except MemoryError as error:
     print(error, file=sys.stderr)
@@ -394,7 +401,7 @@ except MemoryError as error:
     done = subprocess.run(
         [sys.executable, "-c", SETUP + code], capture_output=True, text=True, check=True
     )
-    assert "the address space of this process (ulimit -v) is limited to 6442450944" in done.stderr
+    assert "the address space of this process (ulimit -v) is limited to 3221225472" in done.stderr
     assert "this machine has" not in done.stderr
 
 

@@ -7,13 +7,14 @@
 namespace velora {
 
 /// Copies `nbytes` from in(i) to out(i) for each i < count, which may be a number or a type that
-/// knows it. Lengths up to 128 bytes, which nearly all fields have, are copied in a loop that knows
-/// the length: no loop over words, no call.
+/// knows it. `out` and `in` hold what they need by value: what they only referred to would be read
+/// again after each byte that is written. Lengths up to 128 bytes, which nearly all fields have,
+/// are copied in a loop that knows the length: no loop over words, no call.
 namespace block_copy {
 
 /// kWords words, the last of them overlapping the one before.
 template <std::size_t kWordBytes, std::size_t kWords, typename Count, typename Out, typename In>
-void words(Count count, std::size_t nbytes, const Out& out, const In& in) {
+void words(Count count, std::size_t nbytes, Out out, In in) {
   for (std::size_t i = 0; i < count; ++i) {
     std::byte* to = out(i);
     const std::byte* from = in(i);
@@ -25,14 +26,14 @@ void words(Count count, std::size_t nbytes, const Out& out, const In& in) {
 }
 
 template <typename Count, typename Out, typename In>
-void bytes(Count count, std::size_t nbytes, const Out& out, const In& in) {
+void bytes(Count count, std::size_t nbytes, Out out, In in) {
   for (std::size_t i = 0; i < count; ++i) std::memcpy(out(i), in(i), nbytes);
 }
 
 }  // namespace block_copy
 
 template <typename Count, typename Out, typename In>
-void copy_block(Count count, std::size_t nbytes, const Out& out, const In& in) {
+void copy_block(Count count, std::size_t nbytes, Out out, In in) {
   namespace copy = block_copy;
   if (nbytes < 16) {
     if (nbytes == 4) return copy::words<4, 1>(count, nbytes, out, in);
@@ -70,7 +71,7 @@ inline constexpr std::size_t kStreamBytes = 4096;
 /// follows a stream to the end of a page only, and does not know where the next field lies.
 /// `nbytes` is kStreamBytes or more.
 template <typename Count, typename Out, typename In>
-void copy_stream(Count count, std::size_t nbytes, const Out& out, const In& in) {
+void copy_stream(Count count, std::size_t nbytes, Out out, In in) {
   constexpr std::size_t kLine = 64;
   constexpr std::size_t kAhead = 2048;
   for (std::size_t i = 0; i < count; ++i) {

@@ -42,7 +42,7 @@ void prefetch(const std::byte* from, std::uint64_t nbytes) {
 }
 
 template <typename Count, typename Out, typename In>
-void copy_field(Count count, std::size_t nbytes, const Out& out, const In& in) {
+void copy_field(Count count, std::size_t nbytes, Out out, In in) {
   if (nbytes < kStreamBytes) {
     copy_block(count, nbytes, out, in);
   } else {
@@ -213,9 +213,11 @@ class Gatherer {
     const bool next = follows_ && column.source == Source::kNext;
     const std::byte* const* rows = next ? block.next : block.rows;
     std::byte* out = column.out + (place_ + block.first) * column.nbytes;
+    const std::size_t nbytes = column.nbytes;
+    const std::size_t offset = column.row_offset;
     copy_field(
-        size, column.nbytes, [&](std::size_t i) { return out + i * column.nbytes; },
-        [&](std::size_t i) { return rows[i] + column.row_offset; });
+        size, nbytes, [out, nbytes](std::size_t i) { return out + i * nbytes; },
+        [rows, offset](std::size_t i) { return rows[i] + offset; });
   }
 
   template <typename Size>
@@ -313,9 +315,11 @@ void copy_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
     const Column& column = target.columns[c];
     std::byte* out = column.out + first * column.nbytes;
     const std::byte* in = rows + column.row_offset;
+    const std::size_t nbytes = column.nbytes;
+    const std::size_t pitch = view.pitch;
     copy_field(
-        count, column.nbytes, [&](std::size_t i) { return out + i * column.nbytes; },
-        [&](std::size_t i) { return in + i * view.pitch; });
+        count, nbytes, [out, nbytes](std::size_t i) { return out + i * nbytes; },
+        [in, pitch](std::size_t i) { return in + i * pitch; });
   }
   emit_run(view, rows, id, count, target, first);
 }
