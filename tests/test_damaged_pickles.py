@@ -125,6 +125,7 @@ def use(buffer: Any) -> None:
     assert buffer.nbytes >= 0
     if len(buffer) == 0:
         return
+    rows = row_of(buffer)
     experiences = [buffer[i] for i in range(min(len(buffer), 4))]
     check(buffer.sample(len(buffer)) if isinstance(buffer, ReplayBuffer) else buffer.sample())
     if isinstance(buffer, ReplayBuffer):
@@ -140,7 +141,7 @@ def use(buffer: Any) -> None:
         buffer.empty()
     for lane in range(min(buffer.num_envs, 3)):
         buffer.push(experiences[-1], lane)
-    buffer.extend(stack_like(again), lanes=np.zeros(1, np.int64))
+    buffer.extend(rows, lanes=np.zeros(1, np.int64))
     buffer.end_episodes()
 
 
@@ -155,8 +156,8 @@ def use_replay(buffer: ReplayBuffer) -> None:
     buffer.sample(1)
 
 
-def stack_like(buffer: Any) -> BatchExperience:
-    """One of its rows, as a batch to extend one with."""
+def row_of(buffer: Any) -> BatchExperience:
+    """One of its rows, as a batch to extend it with."""
     rows = buffer.sample(1) if isinstance(buffer, ReplayBuffer) else buffer.sample()[0:1]
     return BatchExperience(
         rows.states, rows.actions, rows.rewards, rows.next_states, rows.dones, extras=rows.extras

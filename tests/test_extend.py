@@ -238,6 +238,16 @@ def test_extend_without_a_known_extra_changes_nothing() -> None:
         buffer.extend(batch_of(range(4)))
 
 
+@pytest.mark.parametrize("name", ["log prob", "class", "2nd", ""])
+def test_extend_with_extra_whose_name_no_field_can_have_is_refused(name: str) -> None:
+    buffer = ReplayBuffer(9)
+    bad = replace(batch_of(range(4)), extras={name: torch.ones(4)})
+    with pytest.raises(ValueError, match="extras: expected names that fields"):
+        buffer.extend(bad)
+    buffer.extend(batch_of(range(4)))
+    assert len(buffer) == 4
+
+
 @pytest.mark.parametrize("name", ["state", "reward", "done", "truncated"])
 def test_extend_with_extra_of_a_documented_name_is_refused(name: str) -> None:
     buffer = ReplayBuffer(5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import keyword
 import math
 from collections.abc import Callable
 from typing import Any
@@ -407,6 +408,10 @@ def _infer(
             )
             continue
         role = attribute if attribute in _STACKED else "extra"
+        if role == "extra" and (not attribute.isidentifier() or keyword.iskeyword(attribute)):
+            raise ValueError(
+                f"extras: expected names that fields of an experience can have, got {attribute!r}"
+            )
 
         def infer_leaf(name: str, leaf: Any, role: str = role) -> Leaf:
             dtype, shape, given = row_of(leaf, label(name))

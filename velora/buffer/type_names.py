@@ -78,20 +78,13 @@ def experience_type(name: TypeName, fits: Callable[[type[Any]], bool]) -> type[A
 
 @cache  # one class for each name: experiences of different classes are never equal
 def declare_experience(name: TypeName) -> type[Any]:
-    """A class of experiences with these extra fields.
-
-    Raises:
-        ValueError: If a field cannot have that name.
-    """
-    try:
-        kind = dataclasses.make_dataclass(
-            name.qualname.rpartition(".")[2] or "Experience",
-            [(field, Any) for field in name.fields],
-            bases=(Experience,),
-            eq=False,
-        )
-    except TypeError as error:
-        raise ValueError(f"extras: expected names of fields, got {name.fields}: {error}") from None
+    """A class of experiences with these extra fields."""
+    kind = dataclasses.make_dataclass(
+        name.qualname.rpartition(".")[2] or "Experience",
+        [(field, Any) for field in name.fields],
+        bases=(Experience,),
+        eq=False,
+    )
 
     def reduce_ex(self: Any, protocol: Any) -> Any:
         if type(self) is not kind:
