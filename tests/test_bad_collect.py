@@ -165,7 +165,7 @@ OLD_STEP = (np.zeros(2, np.float32), 1.0, False, {})
         ({"step": OLD_STEP[:2]}, ValueError, r"env\.step: expected 5 results .*, got 2"),
         ({"step": None}, ValueError, r"env\.step: expected 5 results .*, got NoneType"),
         ({"observation": None}, ValueError, r"observations: expected an array.*got NoneType"),
-        ({"observation": np.zeros(3)}, ValueError, r"next_state: expected rows of shape"),
+        ({"observation": np.zeros(3)}, ValueError, r"next_states: expected rows of shape"),
     ],
 )
 def test_collect_step_that_gives_something_else_is_refused_by_name(

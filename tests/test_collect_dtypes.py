@@ -149,7 +149,7 @@ def test_collect_final_observations_of_another_dtype_are_stored_with_their_value
     collect(wrap(envs(Halves)), None, buffer, 6)
     ends = [x.next_state.tolist() for x in buffer if x.done]
     assert ends == [[7.5, 0.25]] * 4
-    with pytest.raises(ValueError, match=r"^next_state: expected a value that int64 holds"):
+    with pytest.raises(ValueError, match=r"^next_states: expected a value that int64 holds"):
         collect(wrap(envs(Halves)), None, ReplayBuffer.from_env(envs(Halves), 60), 6)
 
 

@@ -9,6 +9,7 @@
 
 #include "bindings/arguments.h"
 #include "core/errors.h"
+#include "core/memory_limit.h"
 
 namespace py = pybind11;
 
@@ -186,6 +187,11 @@ bool RowReader::rows_fit(const Field& field, const ArrayView& view) {
 Misfit RowReader::convert(const ArrayView& view, const Field& field, Leaf& leaf) {
   const std::size_t most = std::max<std::size_t>(1, kPartBytes / field.nbytes);
   if (count_ > most) {
+    // A view can repeat one row without end.
+    if (count_ > memory_limit().bytes / field.nbytes) {
+      throw MemoryError(name(leaf.label) + ": " + std::to_string(count_) + " rows of " +
+                        std::to_string(field.nbytes) + " bytes do not fit into memory");
+    }
     leaf.in_parts = true;
     leaf.unconverted = view;
     leaf.rows = nullptr;
