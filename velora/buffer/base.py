@@ -261,6 +261,8 @@ class Buffer(Sequence[Any]):
         return self._schema.experience(self._core.take(place, 1), 0)
 
     def __repr__(self) -> str:
+        if "_num_envs" not in vars(self):  # errors tell of buffers that are not made yet, too
+            return object.__repr__(self)
         envs = f", num_envs={self._num_envs}" if self._num_envs > 1 else ""
         return (
             f"{type(self).__name__}(capacity={self.capacity}, device='{self._device}'{envs}, "
