@@ -338,6 +338,17 @@ def test_load_rows_that_were_damaged_for_a_device_is_an_error_or_a_buffer_that_w
     tell("rows for a device", seen)
 
 
+def test_load_value_that_is_a_buffer_which_is_not_made_yet_is_refused() -> None:
+    state = ReplayBuffer(4).__getstate__() | {"seed": ReplayBuffer.__new__(ReplayBuffer)}
+    with pytest.raises(ValueError, match="seed: expected int"):
+        ReplayBuffer.__new__(ReplayBuffer).__setstate__(state)
+    state = states()[1][1]
+    schema = {"trees": [("state", {ReplayBuffer.__new__(ReplayBuffer): 1})], "experience": None}
+    with pytest.raises(ValueError, match="state: expected a dict, a tuple or a leaf"):
+        ReplayBuffer.__new__(ReplayBuffer).__setstate__(state | {"schema": schema})
+    assert repr(ReplayBuffer.__new__(ReplayBuffer)).startswith("<velora.buffer.replay.ReplayBuffer")
+
+
 def test_load_names_of_types_that_are_no_names_is_refused() -> None:
     for name in (TypeName("m", "q", ("a", 1)), TypeName("m", 5, ()), TypeName("m", "q", ["a"])):  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="expected a type's name"):
