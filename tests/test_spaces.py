@@ -129,7 +129,7 @@ def test_schema_of_env_with_space_of_no_arrays_is_a_type_error(space: Any) -> No
 
 
 def test_schema_of_env_with_empty_space_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^state: expected at least one array"):
+    with pytest.raises(ValueError, match=r"^states: expected at least one array"):
         schema_of_env(SampleEnv(observation_space=spaces.Dict()))
 
 

@@ -111,9 +111,8 @@ py::object call_on(const py::object& function, PyObject* value, const char* fiel
 }  // namespace
 
 void BorrowedArray::reset() {
-  if (has_buffer_) PyBuffer_Release(&buffer_);
-  has_buffer_ = false;
-  form_ = Form::kSettled;
+  if (form_ == Form::kBuffer) PyBuffer_Release(&buffer_);
+  form_ = Form::kNumber;
   view_ = ArrayView();
   held_ = py::object();
 }
@@ -146,11 +145,13 @@ const ArrayView& BorrowedArray::look(const char* field) {
 /// Python error.
 bool BorrowedArray::prepare_buffer(const char* field) {
   if (PyObject_GetBuffer(held_.ptr(), &buffer_, PyBUF_STRIDES | PyBUF_FORMAT) != 0) return false;
-  has_buffer_ = true;
+  form_ = Form::kBuffer;
   // numpy gives dates as bytes without strides, though it was asked for them.
   const bool has_layout =
       buffer_.ndim == 0 || (buffer_.shape != nullptr && buffer_.strides != nullptr);
   if (!has_layout || !from_buffer_format(buffer_.format, buffer_.itemsize, &view_.dtype)) {
+    PyBuffer_Release(&buffer_);
+    form_ = Form::kNumber;
     return false;
   }
   require_few_dimensions(field, buffer_.ndim);

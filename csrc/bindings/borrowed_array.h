@@ -34,7 +34,8 @@ class BorrowedArray {
   void reset();
 
  private:
-  enum class Form : std::uint8_t { kSettled, kTensor, kNdarray };
+  /// The first two show the same memory as long as they are held.
+  enum class Form : std::uint8_t { kNumber, kBuffer, kTensor, kNdarray };
 
   bool prepare_buffer(const char* field);
   void prepare_tensor(const char* field);
@@ -43,9 +44,8 @@ class BorrowedArray {
 
   ArrayView view_;
   pybind11::object held_;
-  Form form_ = Form::kSettled;  // whose view_ is good as long as it is held
+  Form form_ = Form::kNumber;
   Py_buffer buffer_{};
-  bool has_buffer_ = false;
   NumberMemory number_{};
 };
 

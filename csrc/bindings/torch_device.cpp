@@ -44,11 +44,10 @@ class DispatchModesOff {
   }
   ~DispatchModesOff() {
     if (!guard_) return;
-    try {
-      guard_.attr("__exit__")(py::none(), py::none(), py::none());
-    } catch (py::error_already_set& error) {
-      error.discard_as_unraisable("velora");
-    }
+    PyObject* const left =
+        PyObject_CallMethod(guard_.ptr(), "__exit__", "OOO", Py_None, Py_None, Py_None);
+    if (left == nullptr) PyErr_WriteUnraisable(guard_.ptr());
+    Py_XDECREF(left);
   }
   DispatchModesOff(const DispatchModesOff&) = delete;
   DispatchModesOff& operator=(const DispatchModesOff&) = delete;
