@@ -327,11 +327,7 @@ def test_extend_in_parts_by_a_value_out_of_range_changes_nothing(name: str, row:
     buffer = like(columns)
     buffer.extend(**columns)
     columns[name][row, -1] = 1e39
-    attribute = name.removesuffix("s")
-    with (
-        unchanged(buffer),
-        pytest.raises(ValueError, match=rf"^{attribute}: .* float32 .* out of range"),
-    ):
+    with unchanged(buffer), pytest.raises(ValueError, match=rf"^{name}: .* out of range"):
         buffer.extend(**columns)
 
 
@@ -355,7 +351,7 @@ def test_extend_in_parts_that_change_while_others_are_read_changes_nothing() -> 
     buffer = like(columns)
     buffer.extend(**columns)
     meddler = Meddler(columns["next_states"], columns["states"])
-    with unchanged(buffer), pytest.raises(ValueError, match=r"^state: .* out of range"):
+    with unchanged(buffer), pytest.raises(ValueError, match=r"^states: .* out of range"):
         buffer.extend(**(columns | {"next_states": meddler}))
 
 

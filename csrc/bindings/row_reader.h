@@ -132,8 +132,8 @@ class RowReader {
   Leaf done_;
   Leaf truncated_;
   std::vector<const std::byte*> field_rows_;  // of `source_`, or of a part
-  std::unique_ptr<bool[]> on_device_;  // one for each field
-  std::size_t num_on_device_ = 0;      // of fields and flags
+  std::unique_ptr<bool[]> on_device_;         // one for each field
+  std::size_t num_on_device_ = 0;             // of fields and flags
   RowSource source_{};
   bool stacked_ = false;
   bool to_host_ = false;

@@ -46,8 +46,8 @@ class DeviceBlocks {
   std::vector<const std::byte*> renumber(std::span<std::byte> rows, std::size_t pitch) const;
   /// What checks the links of saved rows.
   const CompactRows& rules() const { return rules_; }
-  /// Makes room for so many checked blocks, in place of all, numbered from 0 on. Throws MemoryError,
-  /// and then nothing has changed.
+  /// Makes room for so many checked blocks, in place of all, numbered from 0 on. Throws
+  /// MemoryError, and then nothing has changed.
   void restart(std::size_t count);
   /// Takes over the links of a row that was restored to a place.
   void restore_links(std::uint64_t place, const std::byte* row);
