@@ -12,12 +12,13 @@ namespace velora {
 /// for what is needed again.
 template <typename T>
 struct MappedAllocator {
-  using value_type = T;
+  using value_type = T;  // NOLINT(readability-identifier-naming): what containers expect
   static constexpr std::size_t kMapped = std::size_t{1} << 20;
 
   MappedAllocator() = default;
   template <typename U>
-  MappedAllocator(const MappedAllocator<U>& /*other*/) {}  // NOLINT: what containers expect
+  // NOLINTNEXTLINE(google-explicit-constructor): containers convert it
+  MappedAllocator(const MappedAllocator<U>& /*other*/) {}
 
   T* allocate(std::size_t count) {
     if (count > static_cast<std::size_t>(-1) / 2 / sizeof(T)) throw std::bad_array_new_length();
