@@ -289,3 +289,17 @@ def test_collect_with_progress_without_rich_says_what_to_install(
     with pytest.raises(ImportError, match=r"^progress: .*pip install rich"):
         collect(CountingEnv(), policy, buffer, 20, progress=True)
     assert len(buffer) == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_collect_after_a_full_rollout_was_emptied_fills_it_again(mode: AutoresetMode) -> None:
+    buffer = RolloutBuffer(2 * 6, num_envs=2)
+    with vector_env(SyncVectorEnv, ALIKE[:2], mode) as env:
+        collector = Collector(env, policy, buffer)
+        collector.collect(6)
+        for _ in range(3):
+            with pytest.raises(BufferError):
+                collector.collect(6)
+            buffer.empty()
+            collector.collect(6)
+            assert len(buffer) == 12

@@ -140,7 +140,7 @@ class OnDevice(ReplayBuffer):
 def on_device(calls: Calls, size: int = 50, kind: type[OnDevice] = OnDevice) -> Any:
     buffer = kind(size, seed=3)
     host: ReplayBuffer = filled(ReplayBuffer, range(size), size, seed=3)
-    buffer._core = FakeCore(host, calls)  # type: ignore[assignment]
+    vars(buffer)["_first"] = host._schema, FakeCore(host, calls)
     return buffer
 
 

@@ -521,3 +521,23 @@ def test_extend_with_a_buffer_interrupted_at_any_time_copies_all_or_nothing(
         signal.signal(signal.SIGALRM, previous)
     assert (True, 30_001) in outcomes
     assert any(not completed for completed, _ in outcomes)
+
+
+def test_use_buffer_whose_first_extend_was_interrupted_sees_its_rows() -> None:
+    def interrupted(kind: type[AnyBuffer]) -> AnyBuffer:
+        buffer = filled(kind, range(3), 8)
+        for name in ("push", "extend", "sample", "_push", "_extend"):  # these come last
+            vars(buffer).pop(name, None)
+        return buffer
+
+    target = filled(ReplayBuffer, range(2), 8)
+    target.extend(interrupted(ReplayBuffer))
+    assert len(target) == 5
+    replay = interrupted(ReplayBuffer)
+    assert len(replay.sample(3)) == 3
+    replay.push(stamped(3))
+    assert len(replay) == 4
+    rollout = interrupted(RolloutBuffer)
+    assert len(rollout.sample()) == 3
+    rollout.empty()
+    assert len(rollout) == 0

@@ -78,6 +78,13 @@ std::vector<Hierarchy> hierarchies(const std::string& root) {
   return found;
 }
 
+/// The group as the mount shows it: a container sees its own group as the root, by either name.
+std::string group_below(const std::string& shown, const std::string& group) {
+  const bool is_below = shown != "/" && group.starts_with(shown) &&
+                        (group.size() == shown.size() || group[shown.size()] == '/');
+  return is_below ? group.substr(shown.size()) : group;
+}
+
 /// The number in a file; SIZE_MAX for a missing one, and for "max".
 std::size_t read_limit(const std::string& path) {
   std::ifstream file(path);
@@ -90,19 +97,16 @@ std::size_t read_limit(const std::string& path) {
 MemoryLimit memory_limit(const std::string& root) {
   MemoryLimit lowest = {.bytes = physical_memory(), .owner = "this machine"};
   for (const Hierarchy& hierarchy : hierarchies(root)) {
-    std::string group = hierarchy.group;
-    // A container sees its own group as the root, by either name.
-    if (hierarchy.shown != "/" && group.starts_with(hierarchy.shown)) {
-      group.erase(0, hierarchy.shown.size());
-    }
+    std::string group = group_below(hierarchy.shown, hierarchy.group);
     while (true) {
       const std::string path = hierarchy.mount + (group == "/" ? "" : group) + "/" + hierarchy.file;
       const std::size_t bytes = read_limit(root + path);
       if (bytes < lowest.bytes) {
         lowest = {.bytes = bytes, .owner = "this process's control group (" + path + ")"};
       }
-      if (group.empty() || group == "/") break;
-      group.erase(group.rfind('/'));
+      const std::size_t parent = group.rfind('/');
+      if (group == "/" || parent == std::string::npos) break;
+      group.erase(parent);
     }
   }
   return lowest;

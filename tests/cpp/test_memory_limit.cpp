@@ -97,6 +97,15 @@ TEST_F(MemoryLimitOf, MountThatShowsTheGroupAloneIsFollowed) {
   EXPECT_EQ(bytes(), 200000u);
 }
 
+TEST_F(MemoryLimitOf, GroupBesideTheOneThatIsShownIsNotTakenForIt) {
+  version_1("4:memory:/docker/abcdef/inner\n", "/docker/abc");
+  write("/sys/fs/cgroup/memory.limit_in_bytes", "800000");
+  write("/sys/fs/cgroup/def/inner/memory.limit_in_bytes", "100");
+  EXPECT_EQ(bytes(), 800000u);
+  version_1("4:memory:inner\n");
+  EXPECT_EQ(bytes(), 800000u);
+}
+
 TEST_F(MemoryLimitOf, OtherControllersSetNone) {
   mount("/", "cgroup cgroup rw,cpuset", "4:cpuset:/a\n");
   write("/sys/fs/cgroup/a/memory.limit_in_bytes", "100");

@@ -11,6 +11,7 @@ import torch
 from typing_extensions import Self
 
 from velora import _core
+from velora._core import Buffer as NativeBuffer
 from velora.buffer import tree
 from velora.buffer.checks import check_count, check_int
 from velora.buffer.experience import BatchExperience
@@ -40,7 +41,7 @@ _OWN = frozenset(
             "_seed",
             "_gamma",
         ),
-        *("_n_step", "_storage", "_compact", "_frame_stack", "_schema", "_core", "_first"),
+        *("_n_step", "_storage", "_compact", "_frame_stack", "_first"),
         *("_push", "_extend", "push", "extend", "sample"),
     }
 )
@@ -98,8 +99,6 @@ class Buffer(Sequence[Any]):
         self._storage = check_storage(storage, self._device)
         self._compact = compact
         self._frame_stack = frame_stack
-        self._schema: Schema | None = None
-        self._core: _core.Buffer | None = None
 
     @classmethod
     def from_env(
@@ -157,7 +156,7 @@ class Buffer(Sequence[Any]):
     @property
     def storage(self) -> Storage:
         """Where experiences are; "auto" until the first one decides it."""
-        return self._storage
+        return self._storage if self._core is None else cast("Storage", self._core.storage)
 
     @property
     def device(self) -> torch.device:
@@ -272,7 +271,7 @@ class Buffer(Sequence[Any]):
             ValueError: If there is no such environment. The buffer is then as before.
         """
         lanes = lane_array(lanes)
-        core = self._first_core()
+        core = self._core
         if core is not None:
             core.end_episodes(lanes)
         else:
@@ -280,8 +279,6 @@ class Buffer(Sequence[Any]):
 
     def __len__(self) -> int:
         core = self._core
-        if core is None:
-            core = self._first_core()
         return 0 if core is None else len(core)
 
     @overload
@@ -361,7 +358,7 @@ class Buffer(Sequence[Any]):
         ours = [kind for kind in cls.__mro__ if kind.__module__.startswith("velora.")]
         return hasattr(ours[0], name)
 
-    def _options(self, core: _core.Buffer | None) -> dict[str, Any]:  # noqa: ARG002
+    def _options(self, core: NativeBuffer | None) -> dict[str, Any]:  # noqa: ARG002
         """What the constructor takes to make one like this, whose native half is `core`."""
         return {
             "capacity": self._lane_capacity * self._num_envs,
@@ -378,31 +375,34 @@ class Buffer(Sequence[Any]):
 
         It tells after an interrupt whether a call stored its rows.
         """
-        core = self._first_core()
+        core = self._core
         return 0 if core is None else core.count_pushed()
 
-    def _first_core(self) -> _core.Buffer | None:
-        """The core with the rows, also where an interrupt stopped `_adopt`."""
-        if self._core is None and "_first" in self.__dict__:
-            self._adopt(*self.__dict__["_first"])
-        return self._core
+    @property
+    def _schema(self) -> Schema | None:
+        """What the rows hold; None before the first."""
+        first = self.__dict__.get("_first")
+        return None if first is None else first[0]
 
-    def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
+    @property
+    def _core(self) -> NativeBuffer | None:
+        """The native half; None before the first row."""
+        first = self.__dict__.get("_first")
+        return None if first is None else first[1]
+
+    def _adopt(self, schema: Schema, core: NativeBuffer) -> bool:
         """Makes the first rows those of this buffer, unless others were first.
 
         Reading an experience can run its own code, and other threads, before the schema is there.
         One atomic step decides who was first, without a lock that such code could wait for.
         """
-        first = self.__dict__.setdefault("_first", (schema, core))
-        self._schema, self._core = first
-        # What was chosen stays: a copy of this buffer has rows of the same form.
-        self._storage = cast("Storage", self._core.storage)
-        self._compact = self._core.is_compact
-        self._push = self._core.push  # type: ignore[method-assign]
-        self._extend = self._core.extend  # type: ignore[method-assign]
+        _, first = self.__dict__.setdefault("_first", (schema, core))
+        # An interrupt from here on leaves methods that come here again.
+        self._push = first.push  # type: ignore[method-assign]
+        self._extend = first.extend  # type: ignore[method-assign]
         self._put_native("push", Buffer.push, self._push)
         self._put_native("extend", Buffer.extend, self._extend)
-        return self._core is core
+        return first is core
 
     def _put_native(self, name: str, method: Callable[..., Any], native: Any) -> None:
         """Puts a native method in the place of `method`, whose frame costs as much as a push.
@@ -412,7 +412,7 @@ class Buffer(Sequence[Any]):
         if getattr(type(self), name) is method and name not in self.__dict__:
             self.__dict__[name] = native
 
-    def _build(self, schema: Schema, first: Iterable[Any] = ()) -> _core.Buffer:
+    def _build(self, schema: Schema, first: Iterable[Any] = ()) -> NativeBuffer:
         """A native buffer; `first` are the values of the first experience, where there is one."""
         compact = self._is_compact(schema, first)
         storage = self._storage

@@ -55,8 +55,8 @@ class TypeName:
         Raises:
             ValueError: If it is not made of strings.
         """
-        texts = (self.module, self.qualname, *self.fields)
-        if type(self.fields) is not tuple or not all(type(text) is str for text in texts):
+        fields = self.fields if type(self.fields) is tuple else (None,)
+        if not all(type(text) is str for text in (self.module, self.qualname, *fields)):
             raise ValueError(f"{name}: expected a type's name and those of its fields, got {self}")
         return self
 

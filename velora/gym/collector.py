@@ -137,7 +137,8 @@ class Collector:
         """Goes on by some steps of the environment.
 
         Should a `RolloutBuffer` be full, then the rows that found no room are stored first at the
-        next call. Rows that a buffer refuses for what they are, are lost, and new episodes begin.
+        next call, and count among its `steps`. Rows that a buffer refuses for what they are, are
+        lost, and new episodes begin.
 
         Args:
             steps: How many steps each of the N environments takes: calls of `env.step`. (Other
@@ -183,7 +184,9 @@ class Collector:
         """
         left = np.full(self.num_envs, steps)
         try:
-            self._resume()
+            waiting = self._resume()
+            if is_exact and waiting is not None:  # They have the room of rows of this call.
+                left[waiting.lanes] -= 1
             while left.any():
                 rows = self._advance(left > 0, only_stored)
                 if is_exact:
@@ -206,18 +209,23 @@ class Collector:
         self._state = self._state._replace(scores=self._state.scores.reported())
         return statistics
 
-    def _resume(self) -> None:
-        """Completes what an interrupt left: a step is stored, or begins new episodes."""
+    def _resume(self) -> Transitions | None:
+        """Completes what an interrupt left: a step is stored, or begins new episodes.
+
+        Returns:
+            The rows that waited for it.
+        """
         step = self._step
         if step is not None and step.results:
-            self._complete(step)
-        elif step is not None:
+            return self._complete(step)
+        if step is not None:
             self._lose(is_cut=True)
         elif self._state.observations is not None:
             pushed = self._buffer._count_pushed()
             if pushed != self._state.pushed:  # Rows from elsewhere do not belong to the episodes.
                 self._buffer.end_episodes()
                 self._state = self._state._replace(pushed=pushed)
+        return None
 
     def _advance(self, wanted: Mask, only_stored: bool) -> Transitions:
         """Takes one step and stores the rows of the environments in a mask."""
