@@ -102,8 +102,8 @@ TEST_F(MemoryLimitOf, GroupBesideTheOneThatIsShownIsNotTakenForIt) {
   write("/sys/fs/cgroup/memory.limit_in_bytes", "800000");
   write("/sys/fs/cgroup/def/inner/memory.limit_in_bytes", "100");
   EXPECT_EQ(bytes(), 800000u);
-  version_1("4:memory:inner\n");
-  EXPECT_EQ(bytes(), 800000u);
+  version_1("4:memory:no path\n");
+  EXPECT_EQ(memory_limit(root).owner, "this machine");
 }
 
 TEST_F(MemoryLimitOf, OtherControllersSetNone) {
