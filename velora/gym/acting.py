@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias
 
 import gymnasium as gym
@@ -73,12 +73,19 @@ def _has_extras(answer: Any, space: gym.Space[Any]) -> bool:
 
 def _check_form(action: Any, space: Any, name: str) -> None:
     """Raises TypeError for a list, which counts as one array, where the space has several."""
-    if isinstance(action, list) and isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
-        kind = "a dict" if isinstance(space, gym.spaces.Dict) else "a tuple"
-        raise TypeError(f"{name}: expected {kind}, as the action space says, got list")
+    for part, child, path in beside_space(action, space, name):
+        if isinstance(part, list) and isinstance(child, gym.spaces.Dict | gym.spaces.Tuple):
+            kind = "a dict" if isinstance(child, gym.spaces.Dict) else "a tuple"
+            raise TypeError(f"{path}: expected {kind}, as the action space says, got list")
+
+
+def beside_space(action: Any, space: Any, name: str) -> Iterator[tuple[Any, Any, str]]:
+    """Each part of an action with its space and its name, as far as their nests agree."""
     if isinstance(action, dict) and isinstance(space, gym.spaces.Dict):
         for key in action.keys() & space.spaces.keys():
-            _check_form(action[key], space.spaces[key], f"{name}[{key!r}]")
-    if isinstance(action, tuple) and isinstance(space, gym.spaces.Tuple):
+            yield from beside_space(action[key], space.spaces[key], f"{name}[{key!r}]")
+    elif isinstance(action, tuple) and isinstance(space, gym.spaces.Tuple):
         for i, (part, child) in enumerate(zip(action, space.spaces, strict=False)):
-            _check_form(part, child, f"{name}[{i}]")
+            yield from beside_space(part, child, f"{name}[{i}]")
+    else:
+        yield action, space, name

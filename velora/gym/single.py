@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from velora.buffer import tree
+from velora.gym.acting import beside_space
 from velora.gym.nests import as_array, as_numpy, copied
 from velora.gym.vector_step import check_reset, check_results
 
@@ -92,18 +93,13 @@ def only_row(nest: Any) -> Any:
 
 
 def _check_dimensions(action: Any, space: Any, name: str) -> None:
-    if isinstance(action, dict) and isinstance(space, gym.spaces.Dict):
-        for key in action.keys() & space.spaces.keys():
-            _check_dimensions(action[key], space.spaces[key], f"{name}[{key!r}]")
-    elif isinstance(action, tuple) and isinstance(space, gym.spaces.Tuple):
-        for i, (part, child) in enumerate(zip(action, space.spaces, strict=False)):
-            _check_dimensions(part, child, f"{name}[{i}]")
-    elif space.shape and action.ndim > len(space.shape):
-        # Many an environment would broadcast it and observe something of another shape.
-        raise ValueError(
-            f"{name}: expected shape {space.shape}, as the action space has, got "
-            f"{tuple(action.shape)}; the policy of a single environment gives one action"
-        )
+    for part, child, path in beside_space(action, space, name):
+        if child.shape and part.ndim > len(child.shape):
+            # Many an environment would broadcast it and observe something of another shape.
+            raise ValueError(
+                f"{path}: expected shape {child.shape}, as the action space has, got "
+                f"{tuple(part.shape)}; the policy of a single environment gives one action"
+            )
 
 
 def _one_number(name: str, value: Any) -> NDArray[Any]:
