@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import gymnasium as gym
@@ -53,12 +53,14 @@ def act(policy: Policy, observation: Any, space: gym.Space[Any]) -> tuple[Any, d
 
 def for_env(actions: Any, observations: Any) -> Any:
     """Actions as the environment's own observations are: tensors on their device, or numpy."""
-    example = next((x for x in tree.leaves(observations) if isinstance(x, torch.Tensor)), None)
-    if example is None:
+    tensors = [x for x in tree.leaves(observations) if isinstance(x, torch.Tensor)]
+    if not tensors:
         return tree.map_leaves(as_numpy, actions)
     return tree.map_leaves(
         lambda leaf: (
-            torch.as_tensor(leaf, device=example.device) if isinstance(leaf, np.ndarray) else leaf
+            torch.as_tensor(leaf, device=tensors[0].device)
+            if isinstance(leaf, np.ndarray)
+            else leaf
         ),
         actions,
     )
@@ -79,13 +81,21 @@ def _check_form(action: Any, space: Any, name: str) -> None:
             raise TypeError(f"{path}: expected {kind}, as the action space says, got list")
 
 
-def beside_space(action: Any, space: Any, name: str) -> Iterator[tuple[Any, Any, str]]:
-    """Each part of an action with its space and its name, as far as their nests agree."""
+def beside_space(action: Any, space: Any, name: str) -> list[tuple[Any, Any, str]]:
+    """Each part of an action with its space and its name, as far as their nests agree.
+
+    A list and no generator: an interrupted generator runs again when it is collected.
+    """
     if isinstance(action, dict) and isinstance(space, gym.spaces.Dict):
-        for key in action.keys() & space.spaces.keys():
-            yield from beside_space(action[key], space.spaces[key], f"{name}[{key!r}]")
+        pairs = [
+            (action[key], space.spaces[key], f"{name}[{key!r}]")
+            for key in action.keys() & space.spaces.keys()
+        ]
     elif isinstance(action, tuple) and isinstance(space, gym.spaces.Tuple):
-        for i, (part, child) in enumerate(zip(action, space.spaces, strict=False)):
-            yield from beside_space(part, child, f"{name}[{i}]")
+        pairs = [
+            (part, child, f"{name}[{i}]")
+            for i, (part, child) in enumerate(zip(action, space.spaces, strict=False))
+        ]
     else:
-        yield action, space, name
+        return [(action, space, name)]
+    return [found for pair in pairs for found in beside_space(*pair)]
