@@ -149,7 +149,7 @@ lint: .venv/dev.stamp tidy ## Check style, names and usual mistakes in Python an
 	@$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
 
 tidy: .venv/dev.stamp build/installed.stamp
-	@printf '%s\n' $(wildcard csrc/core/*.cpp csrc/bindings/*.cpp) | xargs -P $$(nproc) -n 1 \
+	@printf '%s\n' $(shell find csrc/core csrc/bindings -name "*.cpp") | xargs -P $$(nproc) -n 1 \
 	  $(BIN)/clang-tidy --quiet -p $$(dirname build/cp3*/compile_commands.json) \
 	  --extra-arg=-Wno-error
 

@@ -33,6 +33,14 @@ TORCH = re.compile(r"<(?:torch|ATen|c10|caffe2)/.*>")
 
 ALLOWED = {"core": (STD, SYSTEM, CORE), "cuda": (STD, CORE, CUDA, CUDA_RUNTIME)}
 
+# The rooms of the core, from the ground up: each includes itself and those before it. Headers that
+# stand in csrc/core itself are above all of them.
+ROOMS = (
+    *("values", "memory", "threads", "random", "rows", "samplers", "batch", "host", "kernels"),
+    *("returns", "device"),
+)
+ROOM = re.compile(r'"core/(\w+)/\w+\.h"')
+
 
 def sources(folder: str) -> list[Path]:
     return sorted(path for path in (CSRC / folder).rglob("*") if path.suffix in SOURCE_SUFFIXES)
@@ -47,6 +55,18 @@ def forbidden_includes(text: str, folder: str) -> list[str]:
         include
         for include in includes(text)
         if not any(allowed.fullmatch(include) for allowed in ALLOWED[folder])
+    ]
+
+
+def higher_includes(text: str, room: str) -> list[str]:
+    """The includes of a file in a room of the core that are of no room, or of a higher one."""
+    here = ROOMS.index(room)
+    allowed = ROOMS[: here + 1]
+    return [
+        include
+        for include in includes(text)
+        if include.startswith('"core/')
+        and not ((found := ROOM.fullmatch(include)) and found[1] in allowed)
     ]
 
 
@@ -99,6 +119,20 @@ def test_cpp_layer_includes_only_the_layers_below_it(folder: str) -> None:
         if (forbidden := forbidden_includes(path.read_text(encoding="utf-8"), folder))
     }
     assert not found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_of_the_core_includes_no_higher_one(room: str) -> None:
+    found = {
+        str(path.relative_to(ROOT)): higher
+        for path in sources(f"core/{room}")
+        if (higher := higher_includes(path.read_text(encoding="utf-8"), room))
+    }
+    assert not found
+
+
+def test_rooms_are_all_the_folders_of_the_core() -> None:
+    assert {path.parent.name for path in sources("core")} - {"core"} == set(ROOMS)
 
 
 def test_core_and_bindings_have_sources() -> None:
@@ -158,17 +192,29 @@ def test_forbidden_include_is_found(folder: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "line", ['#include "core/device/store.h"', '#include "core/storage.h"', '#include "core/x/y.h"']
+)
+def test_higher_include_is_found(line: str) -> None:
+    assert len(higher_includes(line, "host")) == 1
+
+
+@pytest.mark.parametrize("line", ['#include "core/host/gather.h"', '#include "core/rows/lanes.h"'])
+def test_include_of_the_same_or_a_lower_room_passes(line: str) -> None:
+    assert higher_includes(line, "host") == []
+
+
+@pytest.mark.parametrize(
     ("folder", "line"),
     [
         ("core", "#include <vector>"),
         ("core", "#include <sys/mman.h>"),
         ("core", "#include <unistd.h>"),
         ("core", "#include <emmintrin.h>"),
-        ("core", '#include "core/macros.h"'),
+        ("core", '#include "core/values/macros.h"'),
         ("core", "// #include <Python.h>"),
         ("cuda", "#include <cuda_runtime.h>"),
         ("cuda", "#include <cub/block/block_scan.cuh>"),
-        ("cuda", '#include "core/returns.h"'),
+        ("cuda", '#include "core/returns/gae.h"'),
         ("cuda", '#include "cuda/launch.cuh"'),
         ("cuda", '#include "cuda/launch.h"'),
     ],

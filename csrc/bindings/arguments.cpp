@@ -1,8 +1,8 @@
 #include "bindings/arguments.h"
 
 #include "bindings/borrowed_array.h"
-#include "core/array_view.h"
-#include "core/errors.h"
+#include "core/values/array_view.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "core/sampler.h"
+#include "core/host/batch_reader.h"
 
 // Arguments of Python calls as numbers. What is of the wrong kind is a TypeError (as a Python
 // error), what is out of range a ValueError that names it. Reading one can run code.

@@ -4,7 +4,7 @@
 
 #include "bindings/arguments.h"
 #include "bindings/tensor_view.h"
-#include "core/errors.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

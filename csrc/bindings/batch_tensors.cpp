@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "bindings/exchange_api.h"
-#include "core/array_view.h"
-#include "core/errors.h"
-#include "core/round_up.h"
+#include "core/values/array_view.h"
+#include "core/values/errors.h"
+#include "core/values/round_up.h"
 
 namespace py = pybind11;
 

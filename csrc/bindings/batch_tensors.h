@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "bindings/torch_device.h"
-#include "core/dtype.h"
-#include "core/slab.h"
+#include "core/memory/slab.h"
+#include "core/values/dtype.h"
 
 namespace velora {
 

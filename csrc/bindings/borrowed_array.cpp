@@ -5,7 +5,7 @@
 
 #include "bindings/exchange_api.h"
 #include "bindings/python_errors.h"
-#include "core/errors.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

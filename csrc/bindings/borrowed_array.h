@@ -6,7 +6,7 @@
 #include <string>
 
 #include "bindings/tensor_view.h"
-#include "core/array_view.h"
+#include "core/values/array_view.h"
 
 namespace velora {
 

@@ -9,7 +9,7 @@
 #include "bindings/arguments.h"
 #include "bindings/field_trees.h"
 #include "bindings/torch_threads.h"
-#include "core/errors.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

@@ -16,10 +16,10 @@
 #include "bindings/known_type.h"
 #include "bindings/row_reader.h"
 #include "bindings/row_storage.h"
-#include "core/copy_ring.h"
-#include "core/draw_seed.h"
-#include "core/gather.h"
-#include "core/slab.h"
+#include "core/device/copy_ring.h"
+#include "core/host/gather.h"
+#include "core/memory/slab.h"
+#include "core/random/draw_seed.h"
 
 namespace velora {
 

@@ -7,8 +7,8 @@
 
 #include "bindings/arguments.h"
 #include "bindings/buffer.h"
-#include "core/errors.h"
-#include "core/step_reader.h"
+#include "core/host/step_reader.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

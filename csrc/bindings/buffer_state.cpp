@@ -7,7 +7,7 @@
 
 #include "bindings/buffer.h"
 #include "bindings/worker_seed.h"
-#include "core/errors.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

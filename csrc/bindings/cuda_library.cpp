@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <string>
 
-#include "core/errors.h"
+#include "core/values/errors.h"
 
 namespace velora {
 namespace {

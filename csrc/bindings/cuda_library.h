@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "core/device_runtime.h"
+#include "core/device/runtime.h"
 
 namespace velora {
 

@@ -3,7 +3,7 @@
 #include <ATen/dlpack.h>
 #include <pybind11/pybind11.h>
 
-#include "core/dtype.h"
+#include "core/values/dtype.h"
 
 namespace velora {
 

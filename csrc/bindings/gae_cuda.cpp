@@ -5,9 +5,9 @@
 
 #include "bindings/cuda_library.h"
 #include "bindings/exchange_api.h"
-#include "core/dtype.h"
-#include "core/errors.h"
-#include "core/gae_scan.h"
+#include "core/returns/gae_scan.h"
+#include "core/values/dtype.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

@@ -6,7 +6,7 @@
 #include <exception>
 #include <thread>
 
-#include "core/worker_pool.h"
+#include "core/threads/worker_pool.h"
 
 namespace velora {
 namespace {

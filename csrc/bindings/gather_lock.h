@@ -7,8 +7,8 @@
 #include <memory>
 #include <mutex>
 
-#include "core/fork_count.h"
-#include "core/parts.h"
+#include "core/threads/fork_count.h"
+#include "core/threads/parts.h"
 
 namespace velora {
 

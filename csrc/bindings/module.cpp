@@ -19,8 +19,8 @@
 #include "bindings/tensor_view.h"
 #include "bindings/torch_device.h"
 #include "bindings/worker_seed.h"
-#include "core/draw_seed.h"
-#include "core/errors.h"
+#include "core/random/draw_seed.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

@@ -12,8 +12,8 @@
 #include <tuple>
 #include <utility>
 
-#include "core/errors.h"
-#include "core/returns.h"
+#include "core/returns/gae.h"
+#include "core/values/errors.h"
 
 namespace velora {
 namespace {

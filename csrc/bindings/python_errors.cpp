@@ -5,7 +5,7 @@
 #include <exception>
 #include <new>
 
-#include "core/errors.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

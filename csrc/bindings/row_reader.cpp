@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "bindings/arguments.h"
-#include "core/errors.h"
-#include "core/memory_limit.h"
+#include "core/memory/memory_limit.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

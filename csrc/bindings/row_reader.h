@@ -12,9 +12,9 @@
 
 #include "bindings/borrowed_array.h"
 #include "bindings/known_type.h"
-#include "core/device_store.h"
-#include "core/row_layout.h"
-#include "core/row_source.h"
+#include "core/device/store.h"
+#include "core/rows/row_layout.h"
+#include "core/rows/row_source.h"
 
 namespace velora {
 

@@ -3,9 +3,9 @@
 #include <stdexcept>
 #include <utility>
 
-#include "core/device_store.h"
-#include "core/errors.h"
-#include "core/store.h"
+#include "core/device/store.h"
+#include "core/host/store.h"
+#include "core/values/errors.h"
 
 namespace velora {
 namespace {

@@ -6,15 +6,15 @@
 #include <span>
 
 #include "bindings/torch_device.h"
-#include "core/device_store.h"
-#include "core/gather.h"
-#include "core/lanes.h"
-#include "core/parts.h"
-#include "core/row_layout.h"
-#include "core/row_source.h"
-#include "core/sampler.h"
-#include "core/saved_rows.h"
-#include "core/store.h"
+#include "core/device/store.h"
+#include "core/host/batch_reader.h"
+#include "core/host/gather.h"
+#include "core/host/saved_rows.h"
+#include "core/host/store.h"
+#include "core/rows/lanes.h"
+#include "core/rows/row_layout.h"
+#include "core/rows/row_source.h"
+#include "core/threads/parts.h"
 
 namespace velora {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "bindings/torch_device.h"
-#include "core/array_view.h"
+#include "core/values/array_view.h"
 
 // Memory and shape of Python's arrays. It needs the GIL throughout.
 

@@ -7,7 +7,7 @@
 
 #include "bindings/cuda_library.h"
 #include "bindings/exchange_api.h"
-#include "core/errors.h"
+#include "core/values/errors.h"
 
 namespace py = pybind11;
 

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#include "core/device_runtime.h"
+#include "core/device/runtime.h"
 
 namespace velora {
 

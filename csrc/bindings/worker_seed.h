@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/draw_seed.h"
+#include "core/random/draw_seed.h"
 
 namespace velora {
 

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "core/gae_tile.h"
+#include "core/returns/gae_tile.h"
 
 namespace velora::cuda {
 

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/device_runtime.h"
+#include "core/device/runtime.h"
 
 namespace velora::cuda {
 

@@ -12,8 +12,8 @@
 #include <mutex>
 #include <string>
 
-#include "core/device_runtime.h"
-#include "core/errors.h"
+#include "core/device/runtime.h"
+#include "core/values/errors.h"
 #include "cuda/cooperative_grid.h"
 #include "cuda/gae.cuh"
 #include "cuda/kernels.cuh"

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "core/gather.h"
-#include "core/row_layout.h"
-#include "core/row_source.h"
+#include "core/host/gather.h"
+#include "core/rows/row_layout.h"
+#include "core/rows/row_source.h"
 
 namespace velora::testing {
 

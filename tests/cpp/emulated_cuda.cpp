@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "core/device_runtime.h"
+#include "core/device/runtime.h"
 #include "emulated_runtime.h"
 
 extern "C" __attribute__((visibility("default"))) velora::DeviceRuntime* velora_cuda_runtime(

@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "core/gae_tile.h"
+#include "core/returns/gae_tile.h"
 
 namespace velora::testing {
 

@@ -18,8 +18,8 @@
 #include <utility>
 #include <vector>
 
-#include "core/device_runtime.h"
-#include "core/errors.h"
+#include "core/device/runtime.h"
+#include "core/values/errors.h"
 #include "emulated_gae.h"
 #include "emulated_group.h"
 

@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/gather.h"
-#include "core/row_layout.h"
-#include "core/row_source.h"
-#include "core/rows_view.h"
-#include "core/sampler.h"
+#include "core/host/batch_reader.h"
+#include "core/host/gather.h"
+#include "core/rows/row_layout.h"
+#include "core/rows/row_source.h"
+#include "core/rows/rows_view.h"
 
 namespace velora::testing {
 

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/lanes.h"
-#include "core/row_layout.h"
-#include "core/rows_view.h"
+#include "core/rows/lanes.h"
+#include "core/rows/row_layout.h"
+#include "core/rows/rows_view.h"
 
 namespace velora::testing {
 

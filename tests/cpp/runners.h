@@ -2,8 +2,8 @@
 
 #include <cstddef>
 
-#include "core/parts.h"
-#include "core/worker_pool.h"
+#include "core/threads/parts.h"
+#include "core/threads/worker_pool.h"
 
 namespace velora::testing {
 

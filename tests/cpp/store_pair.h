@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/device_store.h"
-#include "core/sampler.h"
-#include "core/store.h"
+#include "core/device/store.h"
+#include "core/host/batch_reader.h"
+#include "core/host/store.h"
 #include "emulated_runtime.h"
 
 namespace velora::testing {

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/row_layout.h"
-#include "core/row_source.h"
+#include "core/rows/row_layout.h"
+#include "core/rows/row_source.h"
 
 namespace velora::testing {
 

@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "core/array_view.h"
+#include "core/values/array_view.h"
 
 namespace velora {
 namespace {

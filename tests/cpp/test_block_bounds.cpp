@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/device_store.h"
-#include "core/errors.h"
-#include "core/sampler.h"
-#include "core/store.h"
+#include "core/device/store.h"
+#include "core/host/batch_reader.h"
+#include "core/host/store.h"
+#include "core/values/errors.h"
 #include "emulated_runtime.h"
 #include "store_pair.h"
 

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "core/block_copy.h"
+#include "core/memory/block_copy.h"
 
 namespace velora {
 namespace {

@@ -7,8 +7,8 @@
 #include <set>
 #include <vector>
 
-#include "core/block_store.h"
-#include "core/errors.h"
+#include "core/memory/block_store.h"
+#include "core/values/errors.h"
 
 namespace velora {
 namespace {

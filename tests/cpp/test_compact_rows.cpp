@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/errors.h"
-#include "core/sampler.h"
-#include "core/store.h"
+#include "core/host/batch_reader.h"
+#include "core/host/store.h"
+#include "core/values/errors.h"
 #include "history.h"
 #include "streams.h"
 

@@ -5,8 +5,8 @@
 #include <random>
 #include <vector>
 
-#include "core/count_tree.h"
-#include "core/rows_view.h"
+#include "core/rows/count_tree.h"
+#include "core/rows/rows_view.h"
 
 namespace velora {
 namespace {

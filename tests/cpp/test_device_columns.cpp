@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <random>
 
-#include "core/errors.h"
+#include "core/values/errors.h"
 #include "store_pair.h"
 
 namespace velora {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "core/errors.h"
+#include "core/values/errors.h"
 #include "store_pair.h"
 
 namespace velora {

@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "core/errors.h"
+#include "core/values/errors.h"
 #include "store_pair.h"
 
 namespace velora {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/device_store.h"
-#include "core/errors.h"
+#include "core/device/store.h"
+#include "core/values/errors.h"
 #include "emulated_runtime.h"
 #include "store_pair.h"
 

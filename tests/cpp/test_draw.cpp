@@ -10,9 +10,9 @@
 #include <random>
 #include <vector>
 
-#include "core/device_sample.h"
-#include "core/draw.h"
-#include "core/errors.h"
+#include "core/kernels/sample.h"
+#include "core/random/distinct_draw.h"
+#include "core/values/errors.h"
 #include "emulated_group.h"
 
 namespace velora {

@@ -7,8 +7,8 @@
 #include <thread>
 #include <vector>
 
-#include "core/draw_seed.h"
-#include "core/mix.h"
+#include "core/random/draw_seed.h"
+#include "core/values/mix.h"
 
 namespace velora {
 namespace {

@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "core/gae_scan.h"
-#include "core/returns.h"
+#include "core/returns/gae.h"
+#include "core/returns/gae_scan.h"
 #include "emulated_gae.h"
 #include "emulated_runtime.h"
 

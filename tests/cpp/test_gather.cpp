@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "core/gather.h"
+#include "core/host/gather.h"
 
 namespace velora {
 namespace {

@@ -5,8 +5,8 @@
 #include <random>
 #include <vector>
 
-#include "core/errors.h"
-#include "core/lanes.h"
+#include "core/rows/lanes.h"
+#include "core/values/errors.h"
 #include "lanes_of.h"
 
 namespace velora {

@@ -8,9 +8,9 @@
 #include <string>
 #include <utility>
 
-#include "core/errors.h"
-#include "core/memory.h"
-#include "core/memory_limit.h"
+#include "core/memory/memory.h"
+#include "core/memory/memory_limit.h"
+#include "core/values/errors.h"
 
 namespace velora {
 namespace {

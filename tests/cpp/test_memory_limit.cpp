@@ -6,7 +6,7 @@
 #include <fstream>
 #include <string>
 
-#include "core/memory_limit.h"
+#include "core/memory/memory_limit.h"
 
 namespace velora {
 namespace {

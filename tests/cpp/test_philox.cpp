@@ -5,7 +5,7 @@
 #include <limits>
 #include <set>
 
-#include "core/philox.h"
+#include "core/random/philox.h"
 
 namespace velora {
 namespace {

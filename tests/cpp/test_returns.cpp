@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "core/returns.h"
+#include "core/returns/gae.h"
 
 namespace velora {
 namespace {

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "core/errors.h"
-#include "core/row_layout.h"
+#include "core/rows/row_layout.h"
+#include "core/values/errors.h"
 
 namespace velora {
 namespace {

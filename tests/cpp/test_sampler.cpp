@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/draw.h"
-#include "core/errors.h"
-#include "core/sampler.h"
-#include "core/store.h"
-#include "core/time_order.h"
+#include "core/host/batch_reader.h"
+#include "core/host/store.h"
+#include "core/random/distinct_draw.h"
+#include "core/samplers/time_order.h"
+#include "core/values/errors.h"
 #include "history.h"
 #include "runners.h"
 #include "streams.h"

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/errors.h"
-#include "core/saved_rows.h"
-#include "core/store.h"
+#include "core/host/saved_rows.h"
+#include "core/host/store.h"
+#include "core/values/errors.h"
 #include "lanes_of.h"
 
 namespace velora {

@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "core/errors.h"
-#include "core/memory_limit.h"
-#include "core/slab.h"
+#include "core/memory/memory_limit.h"
+#include "core/memory/slab.h"
+#include "core/values/errors.h"
 
 namespace velora {
 namespace {

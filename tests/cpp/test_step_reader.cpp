@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/step_reader.h"
-#include "core/store.h"
+#include "core/host/step_reader.h"
+#include "core/host/store.h"
 #include "history.h"
 #include "streams.h"
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/errors.h"
-#include "core/store.h"
+#include "core/host/store.h"
+#include "core/values/errors.h"
 #include "history.h"
 
 namespace velora {

@@ -4,7 +4,7 @@
 #include <random>
 #include <vector>
 
-#include "core/time_order.h"
+#include "core/samplers/time_order.h"
 #include "lanes_of.h"
 
 namespace velora {

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/windows.h"
+#include "core/samplers/windows.h"
 #include "lanes_of.h"
 
 namespace velora {

@@ -13,8 +13,8 @@
 #include <thread>
 #include <vector>
 
-#include "core/parts.h"
-#include "core/worker_pool.h"
+#include "core/threads/parts.h"
+#include "core/threads/worker_pool.h"
 #include "runners.h"
 
 namespace {

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "core/batch/target.h"
+#include "core/rows/rows_view.h"
+#include "core/values/macros.h"
+
+namespace velora {
+
+/// What n steps from a row on come to.
+struct Lookahead {
+  RowId last;       // the last of these steps, whose next state is the one to bootstrap from
+  double reward;    // sum of gamma**i * reward over the steps
+  double discount;  // gamma**k for k steps
+};
+
+/// Walks from a live row as far as its episode goes on, at most n_step rows.
+VELORA_HD inline Lookahead look_ahead(const RowsView& view, RowId id, const BatchTarget& target) {
+  Lookahead ahead = {.last = id, .reward = 0.0, .discount = 1.0};
+  for (std::uint32_t k = 1;; ++k) {
+    float reward = 0.0f;
+    std::memcpy(&reward, view.row(ahead.last) + target.reward_offset, sizeof(reward));
+    ahead.reward += ahead.discount * static_cast<double>(reward);
+    ahead.discount *= target.gamma;
+    if (k == target.n_step || !view.continues(ahead.last)) return ahead;
+    ++ahead.last.serial;
+  }
+}
+
+/// Writes what the rows say about time into place `i` of the batch: the step from row `id` on,
+/// which begins with the flags `flags` and ends with the flags `last_flags` and a future that is
+/// worth `discount`.
+VELORA_HD inline void emit_step(const BatchTarget& target, std::uint64_t i, RowId id,
+                                std::uint8_t flags, std::uint8_t last_flags, double discount) {
+  const bool done = (last_flags & kDone) != 0;
+  if (target.dones != nullptr) target.dones[i] = done ? 1.0f : 0.0f;
+  if (target.truncations != nullptr) {
+    target.truncations[i] = (last_flags & kTruncated) != 0 ? 1.0f : 0.0f;
+  }
+  if (target.discounts != nullptr) target.discounts[i] = done ? 0.0f : static_cast<float>(discount);
+  if (target.is_first != nullptr) target.is_first[i] = (flags & kFirst) != 0 ? 1.0f : 0.0f;
+  if (target.indices != nullptr) target.indices[i] = static_cast<std::int64_t>(id.packed());
+}
+
+}  // namespace velora

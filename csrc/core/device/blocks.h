@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/device/runtime.h"
+#include "core/device/staging.h"
+#include "core/host/compact_rows.h"
+#include "core/memory/memory.h"
+#include "core/rows/compact_view.h"
+#include "core/rows/lanes.h"
+#include "core/rows/row_layout.h"
+#include "core/rows/row_source.h"
+#include "core/rows/rows_view.h"
+
+namespace velora {
+
+/// The observations of a device's compact rows, as CompactRows has those of the host's: the same
+/// links and blocks. What decides them is compared on the host, which keeps for that the links of
+/// all rows and, of each lane, the last state and next state.
+///
+/// Blocks lie in chunks of device memory, which come as they are needed and stay. Not synchronised.
+class DeviceBlocks {
+ public:
+  /// Throws MemoryError.
+  DeviceBlocks(const RowLayout& layout, const RowExtent& extent, DeviceAllocator& allocator);
+
+  CompactView view() const;
+  /// Bytes of device memory.
+  std::size_t nbytes() const;
+
+  /// Makes sure that so many rows can be written. Throws MemoryError, and then nothing has changed.
+  void reserve(std::size_t rows);
+  /// Tells the device of chunks that it does not know, as far as there is room; returns whether it
+  /// knows all.
+  bool announce(DeviceStaging& staging);
+  /// Writes the observations of source row `i` to `row`, the lane's next, which is not committed
+  /// yet, and what goes with it. Precondition: reserve() was told of it, and there is room.
+  void write(const Lanes& lanes, const RowsView& view, std::uint32_t lane, std::byte* row,
+             const RowSource& source, std::size_t i, DeviceStaging& staging);
+  void clear();
+
+  /// Numbers the blocks of copied rows from 0 on; returns where each lies on the device.
+  std::vector<const std::byte*> renumber(std::span<std::byte> rows, std::size_t pitch) const;
+  /// What checks the links of saved rows.
+  const CompactRows& rules() const { return rules_; }
+  /// Makes room for so many checked blocks, in place of all, numbered from 0 on. Throws
+  /// MemoryError, and then nothing has changed.
+  void restart(std::size_t count);
+  /// Takes over the links of a row that was restored to a place.
+  void restore_links(std::uint64_t place, const std::byte* row);
+  /// The same of what a lane's next row is compared with: `rows` are all of the lane's.
+  void restore_lane(std::uint32_t lane, std::span<const std::byte> rows, std::size_t pitch,
+                    std::span<const std::byte> blocks);
+  std::byte* at(std::uint32_t block) const {
+    return const_cast<std::byte*>(view_of(chunks_.data()).block(block));
+  }
+
+ private:
+  void reserve_blocks(std::uint64_t needed);
+  CompactView view_of(std::byte* const* chunks) const;
+  bool is_state(std::uint32_t lane, const RowSource& source, std::size_t i) const;
+  bool goes_on(std::uint32_t lane, const RowSource& source, std::size_t i) const;
+  std::uint32_t acquire();
+  void release(std::uint32_t block) {
+    if (block != Links::kNone) free_.push_back(block);
+  }
+  std::byte* last_state(std::uint32_t lane) const {
+    return last_.data() + std::size_t{2} * lane * block_bytes_;
+  }
+  std::byte* last_next(std::uint32_t lane) const { return last_state(lane) + block_bytes_; }
+
+  DeviceAllocator& allocator_;
+  CompactRows rules_;  // of what is saved; holds no blocks
+  std::vector<ObservationLeaf> leaves_;
+  std::size_t links_offset_;
+  std::size_t block_bytes_;
+  std::uint32_t frame_stack_;
+  std::uint32_t chunk_log2_;
+  std::uint64_t most_chunks_;  // that hold rules_.most_blocks(): the room in the table
+  DeviceMemory table_;         // of the chunks, on the device
+  std::vector<DeviceMemory> chunk_memory_;
+  std::vector<std::byte*> chunks_;
+  std::size_t announced_ = 0;  // chunks that the device's table has
+  std::uint64_t used_ = 0;     // blocks that were ever handed out
+  std::vector<std::uint32_t> free_;
+  std::vector<Links> links_;  // of each place
+  Memory last_;               // of each lane: state and next state, as blocks
+};
+
+}  // namespace velora

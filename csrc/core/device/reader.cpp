@@ -1,0 +1,202 @@
+// What a DeviceStore reads.
+
+#include <bit>
+#include <vector>
+
+#include "core/device/columns.h"
+#include "core/device/store.h"
+#include "core/random/distinct_draw.h"
+#include "core/samplers/time_order.h"
+
+namespace velora {
+namespace {
+
+std::size_t ids_bytes(std::size_t count) {
+  return DeviceWriteBuffer::align(count * sizeof(std::uint64_t));
+}
+
+/// Puts the names of rows into `lists`, where a launch finds them.
+const std::uint64_t* place_ids(std::span<const RowId> ids, std::byte*& lists) {
+  auto* out = reinterpret_cast<std::uint64_t*>(lists);
+  for (std::size_t i = 0; i < ids.size(); ++i) out[i] = ids[i].packed();
+  lists += ids_bytes(ids.size());
+  return out;
+}
+
+std::size_t draw_bytes(std::uint32_t count) {
+  return DeviceWriteBuffer::align(DrawSpace::nbytes(count));
+}
+
+}  // namespace
+
+std::byte* DeviceStore::begin_read(std::size_t bytes, void* stream) {
+  capturing_ = runtime_.is_capturing(stream);
+  has_lists_ = bytes > 0;
+  if (!capturing_) {
+    flush(stream);
+    std::byte* lists = has_lists_ ? take_staged(bytes, stream) : nullptr;
+    order_.begin(stream);
+    return lists;
+  }
+  flush(order_.own_stream());  // now, and not each time that the graph runs
+  std::byte* lists = nullptr;
+  if (has_lists_) {
+    captured_lists_.emplace_back(runtime_, runtime_.allocate_pinned(bytes, "columns"));
+    lists = captured_lists_.back().data();
+  }
+  order_.begin_capture(stream);
+  return lists;
+}
+
+void DeviceStore::end_read(void* stream) {
+  if (capturing_) return order_.end_capture(stream);
+  if (has_lists_) buffer_.sent(stream);
+  order_.end(stream);
+}
+
+GatherParams DeviceStore::gather_params(const BatchTarget& target, std::uint64_t count,
+                                        std::byte*& lists) {
+  GatherParams params = {};
+  params.view = device_view();
+  params.control = head_.control();
+  params.target = target;
+  params.target.columns = nullptr;
+  if (blocks_ != nullptr) params.compact = blocks_->view();
+  params.count = count;
+  std::vector<DeviceColumn> columns = device_columns(target, layout_.frame_stack());
+  place_columns(columns, lists, &params.columns);
+  return params;
+}
+
+DrawParams DeviceStore::draw_params(std::uint64_t count, bool in_memory, std::size_t more_bytes) {
+  DrawParams params = {.count = static_cast<std::uint32_t>(count),
+                       .control = head_.control(),
+                       .counters = head_.counters(),
+                       .space = nullptr};
+  if (!in_memory) return params;
+  const std::size_t bytes = draw_bytes(params.count) + more_bytes;
+  if (bytes > draw_space_bytes_) {
+    const std::size_t grown = std::bit_ceil(bytes);
+    draw_spaces_.emplace_back(allocator_, grown, "batch_size");
+    draw_space_bytes_ = grown;
+  }
+  params.space = draw_spaces_.back().data();
+  return params;
+}
+
+void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* stream) {
+  check_draw(count, size());
+  if (count == 0) return;
+  std::byte* lists = begin_read(columns_bytes(target), stream);
+  const SampleParams params = {.gather = gather_params(target, count, lists),
+                               .draw = draw_params(count, count > DrawParams::kMaxBlockDraw, 0)};
+  runtime_.launch_sample(params, stream);
+  end_read(stream);
+}
+
+void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
+                       void* stream) {
+  if (count == 0) return;
+  RowIds ids;
+  if (!view().is_even()) {
+    require_running("sample of environments with different numbers of steps", stream);
+    find_in_time_order(view(), start, count, ids);
+  }
+  std::byte* lists = begin_read(columns_bytes(target) + ids_bytes(ids.size()), stream);
+  TakeParams params = {
+      .gather = gather_params(target, count, lists), .ids = nullptr, .start = start};
+  if (!ids.empty()) params.ids = place_ids(ids, lists);
+  runtime_.launch_take(params, stream);
+  end_read(stream);
+}
+
+std::uint64_t DeviceStore::count_sequences(const SequenceSpec& spec, void* stream) {
+  return spec.boundary == SequenceBoundary::kPad ? size() : windows(spec, stream).size();
+}
+
+void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count,
+                                   const SequenceTarget& target, void* stream) {
+  check_draw(count, count_sequences(spec, stream));
+  if (count == 0) return;
+  std::vector<RowId> starts;
+  if (spec.boundary != SequenceBoundary::kPad) {
+    require_running("sample_sequences", stream);
+    settle(stream);  // the number of draws
+    const Windows& from = windows(spec, stream);
+    std::vector<std::uint64_t> drawn(count);
+    draw_distinct(lanes_.next_draw(), from.size(), drawn, scratch_);
+    for (const std::uint64_t number : drawn) starts.push_back(from.locate(view(), number));
+    if (count > kMostKept) scratch_ = {};
+  }
+  const std::uint64_t rows = count * (spec.burn_in + spec.length);
+  std::byte* lists = begin_read(
+      columns_bytes(target.steps) + columns_bytes(target.firsts) + ids_bytes(starts.size()),
+      stream);
+  const std::size_t span_bytes = count * sizeof(SequenceSpan);
+  SequenceParams params = {};
+  params.steps = gather_params(target.steps, rows, lists);
+  params.firsts = gather_params(target.firsts, count, lists);
+  params.mask = target.mask;
+  params.draw = draw_params(count, true, span_bytes);
+  params.spans = reinterpret_cast<SequenceSpan*>(params.draw.space + draw_bytes(params.draw.count));
+  if (!starts.empty()) params.ids = place_ids(starts, lists);
+  params.length = static_cast<std::uint32_t>(spec.length);
+  params.burn_in = static_cast<std::uint32_t>(spec.burn_in);
+  params.crosses = spec.boundary == SequenceBoundary::kCross;
+  runtime_.launch_sequences(params, stream);
+  end_read(stream);
+}
+
+/// Rows that are nothing but flags, in the host's memory.
+RowsView DeviceStore::flags_view() {
+  RowsView flags = view();
+  flags.rows = flags_.data();
+  flags.pitch = 1;
+  flags.flags_offset = 0;
+  return flags;
+}
+
+const Windows& DeviceStore::windows(const SequenceSpec& spec, void* stream) {
+  if (!knows_flags_) {
+    require_running("sample_sequences", stream);
+    fetch_flags(stream);
+  }
+  return windows_.find(flags_view(), spec.length, spec.boundary == SequenceBoundary::kCross);
+}
+
+void DeviceStore::fetch_flags(void* stream) {
+  constexpr std::size_t kPart = std::size_t{1} << 16;
+  const RowsView rows = view();
+  flags_.resize(extent_.num_lanes * extent_.lane_slots());
+  std::vector<RowId> ids;
+  for (std::uint32_t lane = 0; lane < rows.num_lanes; ++lane) {
+    for (std::uint64_t serial = rows.begin(lane); serial < rows.end(lane); ++serial) {
+      ids.push_back({lane, serial});
+      if (ids.size() < kPart) continue;
+      fetch_flags(ids, stream);
+      ids.clear();
+    }
+  }
+  if (!ids.empty()) fetch_flags(ids, stream);
+  knows_flags_ = true;
+}
+
+void DeviceStore::fetch_flags(std::span<const RowId> ids, void* stream) {
+  const DeviceMemory memory(allocator_, ids.size(), "flags");
+  const Column flags = {.row_offset = layout_.flags_offset(), .nbytes = 1, .out = memory.data()};
+  BatchTarget target = {};
+  target.columns = &flags;
+  target.num_columns = 1;
+  std::byte* lists = begin_read(ids_bytes(ids.size()), stream);
+  TakeParams params = {
+      .gather = gather_params(target, ids.size(), lists), .ids = nullptr, .start = 0};
+  params.ids = place_ids(ids, lists);
+  runtime_.launch_take(params, stream);
+  end_read(stream);
+  std::vector<std::byte> bytes(ids.size());
+  runtime_.copy_to_host(bytes.data(), flags.out, bytes.size(), stream);
+  runtime_.synchronize(stream);
+  for (std::size_t i = 0; i < ids.size(); ++i) flags_[flags_view().place(ids[i])] = bytes[i];
+}
+
+}  // namespace velora

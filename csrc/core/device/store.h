@@ -1,0 +1,178 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/batch/target.h"
+#include "core/device/blocks.h"
+#include "core/device/head.h"
+#include "core/device/order.h"
+#include "core/device/runtime.h"
+#include "core/device/staging.h"
+#include "core/device/write_buffer.h"
+#include "core/host/saved_rows.h"
+#include "core/memory/memory.h"
+#include "core/random/distinct_draw.h"
+#include "core/rows/lanes.h"
+#include "core/rows/row_layout.h"
+#include "core/rows/row_source.h"
+#include "core/samplers/window_index.h"
+
+namespace velora {
+
+/// Where the rows of a DeviceStore are: in the device's own memory, or in the host's, where the
+/// device reads them in place.
+enum class RowsPlace : std::uint8_t { kDevice, kPinned };
+
+/// Rows for a device to read, and the launches that draw and gather from them. The device's
+/// counterpart of a Store: the same calls give the same rows and the same draws.
+///
+/// Rows that come from the host wait in pinned memory; one launch sends them and what changed of
+/// the lanes, when something reads or the memory is full. Rows that the device has are put in place
+/// by a launch right away: only the device knows then where episodes end, and how many draws its
+/// graphs have made. settle() asks it.
+///
+/// Every operation goes to the stream that it names, after all that was queued before on this or
+/// another stream. Reads may be captured as part of a graph: each time that it runs, they wait for
+/// what was queued until then, and draw anew from what there is. From then on nothing waits in
+/// pinned memory. Where there are too few rows then, the batch is padding.
+///
+/// Compact rows have their blocks on the device; what decides them is compared on the host.
+///
+/// The host waits for the device in settle(), save(), restore() and the destructor, in
+/// sample_sequences() where it says so, and before it writes into pinned memory that the device has
+/// not read yet, half a write buffer ago. Every other operation is O(rows that the host brings).
+/// Not synchronised: callers serialise all calls. All that takes a stream throws DeviceError when
+/// the device fails, or when what cannot be captured is.
+class DeviceStore {
+ public:
+  static constexpr std::size_t kHalfBytes = std::size_t{4} << 20;
+
+  /// `half_bytes` is half of the write buffer; it holds at least one row. `device` outlives this,
+  /// and its allocator's memory is in the order of `stream`.
+  /// Throws ValueError for a capacity or lane count out of range, MemoryError when the rows do not
+  /// fit.
+  DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
+              std::uint64_t seed, const Device& device, RowsPlace place, void* stream,
+              std::size_t half_bytes = kHalfBytes);
+  ~DeviceStore();
+  DeviceStore(const DeviceStore&) = delete;
+  DeviceStore& operator=(const DeviceStore&) = delete;
+
+  const RowLayout& layout() const { return layout_; }
+  /// The number of draws is good after settle() alone.
+  Lanes& lanes() { return lanes_; }
+  /// For the host: which rows are alive and where. The rows themselves are the device's to read.
+  RowsView view();
+  /// Live rows of all lanes, and at most of one.
+  std::uint64_t size();
+  std::uint64_t fullest() const {
+    return std::min(lanes_.control().largest + pending_steps_, extent_.lane_capacity);
+  }
+  /// Bytes of the rows and of what belongs to them.
+  std::size_t nbytes() const;
+
+  /// As Store::reserve, for as many rows as half the write buffer holds.
+  void reserve(std::size_t rows, void* stream);
+  /// As Store::append. Of more rows than half the write buffer holds, some may be there when this
+  /// throws. Waits where append_columns() came before.
+  void append(const LaneOrder& order, const RowSource& source, std::size_t count, void* stream);
+  /// Appends `steps` rows of each lane, step by step: row `t * lanes.count + l` is step t of lane
+  /// l. Never waits. Precondition: rows are whole. Of more than half the write buffer holds, some
+  /// may be there when this throws.
+  void append_columns(LaneRange lanes, std::uint64_t steps, const MixedSource& source,
+                      void* stream);
+  /// As Store::end_episode. Waits where append_columns() came before.
+  void end_episode(std::uint32_t lane, void* stream);
+  void clear(void* stream);
+
+  /// Sends what the host appended since the last flush.
+  void flush(void* stream);
+
+  /// Writes `count` distinct rows to `target`, in one launch: those of the next draw, which it
+  /// counts on the device; the caller counts it in the lanes. `target` is memory that the device
+  /// writes, but its list of columns is the host's. Throws ValueError when there are fewer rows.
+  void sample(std::uint64_t count, const BatchTarget& target, void* stream);
+  /// The same with the `count` live rows from position `start` on in time order.
+  void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target, void* stream);
+
+  /// As Sampler::count_sequences. For other boundaries than kPad the host keeps account of all
+  /// rows: the first call, and the next after append_columns(), waits and looks through them.
+  std::uint64_t count_sequences(const SequenceSpec& spec, void* stream);
+  /// As Sampler::sample_sequences, in one launch. Waits as count_sequences() does, and where a
+  /// graph may have drawn.
+  void sample_sequences(const SequenceSpec& spec, std::uint64_t count, const SequenceTarget& target,
+                        void* stream);
+
+  /// Brings lanes() up to date with the device. Waits where only the device knows.
+  void settle(void* stream);
+  /// As Store::set_seed, also for graphs that were captured. May be called while one is.
+  void set_seed(std::uint64_t seed, void* stream);
+  /// As Store::save, after settle(); waits for the stream.
+  void save(std::span<std::byte> rows, const BlockMemory& block_memory, void* stream);
+  /// As Store::restore, with the number of draws.
+  void restore(const SavedRows& saved, std::uint64_t draws, void* stream);
+
+ private:
+  std::byte* take_staged(std::size_t bytes, void* stream);
+  void require_running(const char* what, void* stream);
+  /// For so many more rows or changes of the host's, if half a write buffer holds them.
+  void make_room(void* stream, std::size_t count = 1);
+  void flush_for_graphs(void* stream) noexcept;
+  void commit(std::uint32_t lane, const std::byte* row);
+  void reserve_blocks(std::size_t rows, void* stream);
+  void restore_blocks(std::span<const std::byte> blocks, const BoolFields& bools, void* stream);
+  void apply_pending();
+  void learn_episodes(void* stream);
+  void fetch_lanes(void* stream);
+  AppendParams append_params(LaneRange lanes, std::uint64_t first_step, std::uint64_t steps,
+                             const MixedSource& source, void* stream);
+
+  /// Where a launch that reads is to find its lists: `bytes` for both parts of begin_read().
+  std::byte* begin_read(std::size_t bytes, void* stream);
+  void end_read(void* stream);
+  /// The device's lane states, for launches.
+  RowsView device_view() const { return lanes_.view(rows_, layout_, head_.states()); }
+  GatherParams gather_params(const BatchTarget& target, std::uint64_t count, std::byte*& lists);
+  DrawParams draw_params(std::uint64_t count, bool in_memory, std::size_t more_bytes);
+
+  const Windows& windows(const SequenceSpec& spec, void* stream);
+  RowsView flags_view();
+  void fetch_flags(void* stream);
+  void fetch_flags(std::span<const RowId> ids, void* stream);
+
+  RowLayout layout_;
+  RowExtent extent_;
+  Memory lanes_memory_;
+  Lanes lanes_;
+  DeviceRuntime& runtime_;
+  DeviceAllocator& allocator_;
+  DeviceMemory memory_;       // of the head and, unless they are pinned, the rows
+  MemoryClaim pinned_claim_;  // pinned memory is the machine's
+  PinnedMemory pinned_rows_;
+  std::byte* rows_;
+  DeviceHead head_;
+  DeviceWriteBuffer buffer_;
+  DeviceStaging staging_;
+  std::unique_ptr<DeviceBlocks> blocks_;  // of compact rows
+  DeviceOrder order_;
+  bool capturing_ = false;                    // the read that is being queued
+  bool has_lists_ = false;                    // the same
+  std::vector<PinnedMemory> captured_lists_;  // which graphs go on reading
+  // Captured launches keep what they were given, so what was outgrown stays; sizes double.
+  std::vector<DeviceMemory> draw_spaces_;
+  std::size_t draw_space_bytes_ = 0;
+  std::uint64_t pending_steps_ = 0;  // of all lanes, that lanes_ has not been told of
+  bool knows_episodes_ = true;       // that rows belong to, as lanes_ has them
+  std::vector<std::byte> flags_;     // of each place, where windows_ need them
+  bool knows_flags_ = false;
+  WindowIndex windows_;
+  static constexpr std::uint64_t kMostKept = std::uint64_t{1} << 16;  // elements of a draw
+  DrawScratch scratch_;
+};
+
+}  // namespace velora

@@ -1,0 +1,211 @@
+#include "core/host/store.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "core/memory/block_copy.h"
+#include "core/values/round_up.h"
+
+namespace velora {
+namespace {
+
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kCacheLine = 64;
+constexpr std::size_t kPrefetchBytes = 512;
+
+std::size_t head_bytes(std::uint32_t num_lanes) {
+  return round_up(Lanes::nbytes(num_lanes), kPage);
+}
+
+/// A row's stack is read through the rows before it.
+RowExtent extent_of(const RowLayout& layout, std::uint64_t lane_capacity, std::uint32_t num_lanes) {
+  return {.lane_capacity = lane_capacity,
+          .num_lanes = num_lanes,
+          .pitch = layout.pitch(),
+          .spare_slots = layout.frame_stack() - 1};
+}
+
+// Of huge pages that are resident before there are rows to fill them.
+constexpr std::size_t kMostAhead = std::size_t{32} << 20;
+// To move it takes about a millisecond.
+constexpr std::size_t kMovedAtOnce = 4 * Memory::kHugePage;
+
+Pages pages_of(std::uint32_t num_lanes) {
+  return num_lanes * Memory::kHugePage > kMostAhead ? Pages::kSmall : Pages::kHuge;
+}
+
+Memory allocate(const RowExtent& extent) {
+  extent.check();
+  const std::size_t head = head_bytes(extent.num_lanes);
+  const std::size_t rows = extent.nbytes();
+  const std::size_t bytes = rows > SIZE_MAX - head ? SIZE_MAX : head + rows;
+  return Memory::anonymous(bytes, extent.describe().c_str(), pages_of(extent.num_lanes));
+}
+
+}  // namespace
+
+Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
+             std::uint64_t seed)
+    : layout_(std::move(layout)),
+      rows_offset_(head_bytes(num_lanes)),
+      memory_(allocate(extent_of(layout_, lane_capacity, num_lanes))),
+      small_pages_(pages_of(num_lanes) == Pages::kSmall ? 0 : memory_.size()),
+      lanes_(memory_.data(), extent_of(layout_, lane_capacity, num_lanes), seed),
+      compact_(layout_.compact()
+                   ? std::make_unique<CompactRows>(layout_, num_lanes * lanes_.control().lane_slots)
+                   : nullptr) {}
+
+std::size_t Store::nbytes() const {
+  return memory_.size() + (compact_ ? compact_->blocks().nbytes() : 0);
+}
+
+void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
+  if (compact_) {
+    append_compact(lanes, source, count);
+  } else {
+    append_whole(lanes, source, count);
+  }
+  // Some of them with each append, so that none takes long.
+  if (small_pages_ < memory_.size()) put_on_huge_pages(view().size(), kMovedAtOnce);
+}
+
+/// So many bytes at most, if there are rows enough to fill half of all.
+void Store::put_on_huge_pages(std::uint64_t rows, std::size_t most) {
+  const ControlBlock& control = lanes_.control();
+  if (2 * rows < control.lane_capacity * control.num_lanes) return;
+  const std::size_t bytes = std::min(most, memory_.size() - small_pages_);
+  memory_.use_huge_pages(small_pages_, bytes / Memory::kHugePage * Memory::kHugePage);
+  small_pages_ += bytes;
+}
+
+void Store::commit(std::uint32_t lane, std::uint8_t flags) {
+  const std::uint64_t episode = lanes_.states()[lane].episode;
+  lanes_.commit(lane, flags);
+  if (!windows_.empty()) windows_.update(view(), lane, episode);
+}
+
+void Store::append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
+  // While the fields of one block are written, the places of the next are on their way. Two rows
+  // can have one place, where a lane is short: each field is written in their order, so the newer
+  // one stays.
+  NewRows blocks[2];
+  std::uint32_t lane = lanes.before_first();
+  begin_rows(lanes, source, 0, std::min(kBlock, count), lane, blocks[0]);
+  for (std::size_t first = 0, turn = 0; first < count; first += kBlock, turn ^= 1) {
+    const std::size_t next = first + kBlock;
+    if (next < count) {
+      begin_rows(lanes, source, next, std::min(kBlock, count - next), lane, blocks[turn ^ 1]);
+    }
+    write_rows(blocks[turn], source, first, std::min(kBlock, count - first));
+  }
+}
+
+void Store::begin_rows(const LaneOrder& lanes, const RowSource& source, std::size_t first,
+                       std::size_t count, std::uint32_t& lane, NewRows& out) {
+  std::byte* const base = rows();
+  const std::size_t pitch = layout_.pitch();
+  const std::size_t prefetched = std::min(pitch, kPrefetchBytes);
+  for (std::size_t i = 0; i < count; ++i) {
+    lane = lanes.next(first + i, lane);
+    const std::uint64_t episode = lanes_.states()[lane].episode;
+    const Lanes::NewRow row = lanes_.append(lane, source.flags(first + i));
+    if (!windows_.empty()) windows_.update(view(), lane, episode);
+    out.rows[i] = base + row.place * pitch;
+    out.flags[i] = row.flags;
+    for (std::size_t at = 0; at < prefetched; at += kCacheLine) {
+      __builtin_prefetch(out.rows[i] + at, 1, 3);
+    }
+  }
+}
+
+void Store::write_rows(const NewRows& block, const RowSource& source, std::size_t first,
+                       std::size_t count) {
+  std::byte* const* const rows = block.rows;
+  for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
+    const std::size_t offset = layout_.fields()[f].offset;
+    const std::size_t nbytes = layout_.fields()[f].nbytes;
+    const std::byte* values = source.fields[f] + first * nbytes;
+    copy_block(
+        count, nbytes, [rows, offset](std::size_t i) { return rows[i] + offset; },
+        [values, nbytes](std::size_t i) { return values + i * nbytes; });
+  }
+  const std::size_t flags_offset = layout_.flags_offset();
+  for (std::size_t i = 0; i < count; ++i) rows[i][flags_offset] = std::byte{block.flags[i]};
+}
+
+void Store::append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
+  compact_->reserve(count);
+  std::uint32_t lane = lanes.before_first();
+  for (std::size_t i = 0; i < count; ++i) {
+    lane = lanes.next(i, lane);
+    std::byte* row = next_row(lane);
+    compact_->write(view(), lane, row, source, i);
+    for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
+      const Field& field = layout_.fields()[f];
+      if (field.role == Role::kState || field.role == Role::kNextState) continue;
+      std::memcpy(row + field.offset, source.fields[f] + i * field.nbytes, field.nbytes);
+    }
+    const std::uint8_t flags = lanes_.next_flags(lane, source.flags(i));
+    row[layout_.flags_offset()] = std::byte{flags};
+    commit(lane, flags);
+  }
+}
+
+void Store::end_episode(std::uint32_t lane) {
+  const RowId newest = {lane, view().end(lane) - 1};
+  if (!lanes_.end_episode(lane)) return;
+  rows()[view().place(newest) * layout_.pitch() + layout_.flags_offset()] |= std::byte{kTruncated};
+}
+
+void Store::clear() {
+  lanes_.clear();
+  if (compact_) compact_->clear();
+  windows_.clear();
+}
+
+void Store::save(std::span<std::byte> rows, const BlockMemory& block_memory) const {
+  const RowsView view = this->view();
+  std::vector<std::uint32_t> numbers;
+  std::byte* out = rows.data();
+  for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
+    for (std::uint64_t serial = view.present(lane); serial < view.end(lane); ++serial) {
+      std::memcpy(out, view.row({lane, serial}), view.pitch);
+      if (compact_) compact_->renumber(out, numbers);
+      out += view.pitch;
+    }
+  }
+  if (numbers.empty()) return;
+  const std::size_t nbytes = layout_.block_bytes();
+  std::byte* blocks = block_memory(numbers.size() * nbytes);
+  for (const std::uint32_t number : numbers) {
+    std::memcpy(blocks, compact_->blocks().at(number), nbytes);
+    blocks += nbytes;
+  }
+}
+
+void Store::restore(const SavedRows& saved) {
+  const std::size_t num_blocks = check_saved(saved, lanes_, layout_, compact_.get());
+  const BoolFields bools(layout_);
+  if (compact_) compact_->reserve_blocks(num_blocks);
+  clear();
+  if (compact_) compact_->restore(saved.blocks.data(), num_blocks);
+  for (std::uint32_t i = 0; i < num_blocks; ++i) bools.clean_block(compact_->blocks().at(i));
+  lanes_.restore(saved.lanes);
+  windows_.forget();  // they know nothing of these rows
+  put_on_huge_pages(saved.rows.size() / layout_.pitch(), SIZE_MAX);
+  const std::byte* row = saved.rows.data();
+  for (std::uint32_t lane = 0; lane < saved.lanes.size(); ++lane) {
+    const SavedLane& of = saved.lanes[lane];
+    for (std::uint64_t serial = of.first; serial < of.pushed; ++serial) {
+      std::byte* to = next_row(lane);
+      std::memcpy(to, row, layout_.pitch());
+      bools.clean_row(to);
+      lanes_.commit(lane, static_cast<std::uint8_t>(row[layout_.flags_offset()]));
+      row += layout_.pitch();
+    }
+  }
+}
+
+}  // namespace velora

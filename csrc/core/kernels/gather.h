@@ -1,0 +1,194 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "core/batch/step.h"
+#include "core/batch/target.h"
+#include "core/kernels/launch.h"
+#include "core/rows/compact_view.h"
+#include "core/rows/lanes.h"
+#include "core/rows/rows_view.h"
+#include "core/values/macros.h"
+
+namespace velora {
+
+/// A column as a launch copies it: in words as wide as its place allows, so that consecutive
+/// threads move consecutive words of a row. Of stacks, each frame is a column of its own.
+struct DeviceColumn {
+  std::uint64_t nbytes;
+  std::byte* memory;               // of its first row
+  std::uint64_t block_offset = 0;  // of the first frame in a block
+  std::uint32_t row_offset = 0;
+  std::uint32_t first_word = 0;  // counted through all columns before it
+  Source source = Source::kRow;
+  std::uint8_t word_log2 = 0;  // words of 1, 2, 4, 8 or 16 bytes
+  std::uint8_t frame = 0;      // of a stack of ...
+  std::uint8_t frames = 1;     // ... so many, which lie together
+
+  VELORA_HD std::uint64_t end_word() const { return first_word + (nbytes >> word_log2); }
+  VELORA_HD std::byte* row(std::uint64_t i) const { return memory + i * nbytes * frames; }
+  VELORA_HD std::uint64_t frame_pitch() const { return frames > 1 ? nbytes : 0; }
+};
+
+/// Columns that travel with a launch, or lie in device memory where there are more.
+struct DeviceColumns {
+  static constexpr std::uint32_t kInline = 38;
+
+  std::uint64_t words;            // in all columns of one row
+  const DeviceColumn* elsewhere;  // null: here
+  DeviceColumn here[kInline];
+
+  VELORA_HD const DeviceColumn* begin() const { return elsewhere != nullptr ? elsewhere : here; }
+};
+
+/// What has to be known to write a batch on a device. Passed to launches by value.
+struct GatherParams {
+  RowsView view;                // of the device's lane states; its even_size is not good
+  const ControlBlock* control;  // on the device
+  CompactView compact;          // of no frames where rows are whole
+  BatchTarget target;           // without its columns
+  std::uint64_t count;          // of the batch's rows
+  DeviceColumns columns;
+};
+
+namespace device {
+
+/// How many rows each lane holds when the launch runs, which may be more than when it was queued; 0
+/// where they differ.
+VELORA_HD inline std::uint64_t even_size(const GatherParams& params) {
+  const std::uint64_t largest = params.control->largest;
+  return params.view.size() == largest * params.view.num_lanes ? largest : 0;
+}
+
+/// Moves word i, of a size that both places are aligned to: one wide access.
+template <std::size_t kWord>
+VELORA_HD inline void copy_word(std::byte* out, const std::byte* in, std::uint64_t i) {
+  std::memcpy(__builtin_assume_aligned(out + i * kWord, kWord),
+              __builtin_assume_aligned(in + i * kWord, kWord), kWord);
+}
+
+VELORA_HD inline void copy_word(std::uint32_t word_log2, std::byte* out, const std::byte* in,
+                                std::uint64_t i) {
+  switch (word_log2) {
+    case 4:
+      return copy_word<16>(out, in, i);
+    case 3:
+      return copy_word<8>(out, in, i);
+    case 2:
+      return copy_word<4>(out, in, i);
+    case 1:
+      return copy_word<2>(out, in, i);
+    default:
+      return copy_word<1>(out, in, i);
+  }
+}
+
+VELORA_HD inline void clear_word(std::uint32_t word_log2, std::byte* out, std::uint64_t i) {
+  std::memset(out + (i << word_log2), 0, std::size_t{1} << word_log2);
+}
+
+/// A thread among those that work on one row: it does each `size`-th word from `rank` on.
+struct TeamMember {
+  std::uint64_t rank;
+  std::uint64_t size;
+};
+
+/// Calls f(i, member) in each thread for the items that it has a part in: each of `count` items has
+/// a team of threads, one for each of its `words` while they last.
+template <typename F>
+VELORA_HD inline void each_item(std::uint64_t count, std::uint64_t words, std::uint32_t rank,
+                                std::uint32_t size, const F& f) {
+  const auto team = static_cast<std::uint32_t>(words < size ? words : size);
+  const std::uint32_t teams = size / team;
+  if (rank >= teams * team) return;
+  for (std::uint64_t i = rank / team; i < count; i += teams) f(i, TeamMember{rank % team, team});
+}
+
+/// What each of a row's columns copies: calls f(column, word of it) for the member's words.
+template <typename F>
+VELORA_HD inline void each_word(const DeviceColumns& columns, TeamMember member, const F& f) {
+  const DeviceColumn* column = columns.begin();
+  for (std::uint64_t word = member.rank; word < columns.words; word += member.size) {
+    while (word >= column->end_word()) ++column;
+    f(*column, word - column->first_word);
+  }
+}
+
+/// Writes padding into place `i` of the batch.
+VELORA_HD inline void pad_row(const GatherParams& params, std::uint64_t i, TeamMember member) {
+  each_word(params.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
+    clear_word(column.word_log2, column.row(i), word);
+  });
+  if (member.rank != 0) return;
+  const BatchTarget& target = params.target;
+  for (float* part :
+       {target.rewards, target.dones, target.truncations, target.discounts, target.is_first}) {
+    if (part != nullptr) part[i] = 0.0f;
+  }
+  if (target.indices != nullptr) target.indices[i] = -1;
+}
+
+/// A row and the last of the steps from it on.
+struct GatheredStep {
+  RowId id;
+  RowId last;
+  const std::byte* row;
+  const std::byte* last_row;
+};
+
+/// Where a column's part of a step lies.
+VELORA_HD inline const std::byte* source_of(const GatherParams& params, const GatheredStep& step,
+                                            const DeviceColumn& column) {
+  const CompactView& compact = params.compact;
+  if (column.source == Source::kRow) return step.row + column.row_offset;
+  if (compact.frame_stack == 0) return step.last_row + column.row_offset;
+  if (column.source == Source::kNext) {  // a block begins as a row does
+    return compact.next_frame_of(params.view, step.last, 0).base + column.row_offset;
+  }
+  const FramePlace place = column.source == Source::kFrames
+                               ? compact.frame_of(params.view, step.id, column.frame)
+                               : compact.next_frame_of(params.view, step.last, column.frame);
+  return place.of(column.row_offset, column.block_offset, column.frame_pitch());
+}
+
+/// Writes the row `id`, or padding where it is of no lane, into place `i` of the batch.
+VELORA_HD inline void gather_row(const GatherParams& params, RowId id, std::uint64_t i,
+                                 TeamMember member) {
+  const RowsView& view = params.view;
+  if (id.lane == RowId::kNoLane) return pad_row(params, i, member);
+  const std::byte* row = view.row(id);
+  const std::byte* last = row;
+  Lookahead ahead = {.last = id, .reward = 0.0, .discount = params.target.gamma};
+  if (params.target.n_step > 1) {
+    ahead = look_ahead(view, id, params.target);
+    last = view.row(ahead.last);
+  }
+  const GatheredStep step = {.id = id, .last = ahead.last, .row = row, .last_row = last};
+  each_word(params.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
+    copy_word(column.word_log2, column.row(i), source_of(params, step, column), word);
+  });
+  if (member.rank != 0) return;
+  if (params.target.n_step > 1) params.target.rewards[i] = static_cast<float>(ahead.reward);
+  emit_step(params.target, i, id, static_cast<std::uint8_t>(row[view.flags_offset]),
+            static_cast<std::uint8_t>(last[view.flags_offset]), ahead.discount);
+}
+
+/// One thread's part of writing a batch: `id_of(i)` is the row that comes to place i.
+template <typename IdOf>
+VELORA_HD inline void gather_part(const GatherParams& params, const IdOf& id_of, std::uint32_t rank,
+                                  std::uint32_t size) {
+  each_item(params.count, params.columns.words, rank, size,
+            [&](std::uint64_t i, TeamMember member) { gather_row(params, id_of(i), i, member); });
+}
+
+/// How many threads find something to do with so many items of so many words: one for each word,
+/// up to a bound that keeps rank and size in 32 bits.
+inline std::uint64_t useful_threads(std::uint64_t count, std::uint64_t words) {
+  constexpr std::uint64_t kMany = std::uint64_t{1} << 24;
+  return count >= kMany / words ? kMany : count * words;
+}
+
+}  // namespace device
+}  // namespace velora

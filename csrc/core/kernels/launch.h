@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/values/macros.h"
+
+// What a launch computes stands in functors that any runtime can run: a CUDA grid does, and so does
+// a loop on the host. They reach everything through a `Group`, some threads of the launch that have
+// memory in common:
+//
+//   group.run(f)        f(rank, size) in each thread of the group; then all of it wait
+//   group.spread(f)     f(rank, size) in each thread of the launch, without waiting
+//   group.agree(f)      what f() returns in one thread of the group, in all of them
+//   group.count()       how many groups the launch has
+//   Group::Atomics      on words that the group shares
+//   Group::LaunchAtomics  on words that the launch shares: load, store, fetch_add, fetch_max, fence
+//
+// What is written in the memory of a launch is there for the next launch in the same stream.
+
+namespace velora {
+
+inline constexpr std::uint32_t kLanesOfGroup = 16;
+
+/// Words on the device by which the groups of a launch find out who is last. Zero between launches.
+struct LaunchCounters {
+  std::uint32_t drawn;  // groups that have read the number of the draw
+  std::uint32_t unused;
+};
+
+namespace device {
+
+/// Whether all groups of the launch have come here before. `arrived` is zero again after the last.
+template <typename Atomics>
+VELORA_HD inline bool is_last(std::uint32_t* arrived, std::uint32_t count) {
+  Atomics::fence();
+  if (Atomics::fetch_add(arrived, std::uint32_t{1}) + 1 != count) return false;
+  Atomics::store(arrived, std::uint32_t{0});
+  Atomics::fence();
+  return true;
+}
+
+}  // namespace device
+}  // namespace velora

@@ -1,0 +1,132 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/random/philox.h"
+#include "core/rows/row_extent.h"
+#include "core/rows/row_layout.h"
+#include "core/rows/rows_view.h"
+
+namespace velora {
+
+/// Which rows of a lane are present, and the episode that the next one belongs to.
+struct SavedLane {
+  std::uint64_t first;
+  std::uint64_t pushed;
+  std::uint64_t episode;
+};
+
+/// The head of a buffer's memory: everything that must survive with the rows, in one place.
+struct ControlBlock {
+  std::uint64_t lane_capacity;
+  std::uint64_t lane_slots;
+  std::uint64_t pitch;
+  std::uint64_t seed;
+  std::uint64_t draws;    // draws made so far: the counter of the random streams
+  std::uint64_t largest;  // no lane holds more live rows
+  std::uint64_t num_lanes;
+};
+
+/// The control block, the states of all lanes and their sizes, and the only code that changes
+/// them. The rows themselves may lie anywhere: what is here says which are alive and where each
+/// goes.
+///
+/// Lies in host memory that somebody else owns, nbytes(num_lanes) of it. Every operation is O(1),
+/// or O(log lanes) until a lane is full, but clear(), which visits each lane. Not synchronised:
+/// callers serialise writers and readers.
+class Lanes {
+ public:
+  static std::size_t nbytes(std::uint32_t num_lanes) {
+    return sizeof(ControlBlock) + states_bytes(num_lanes);
+  }
+  /// The lane states and, right after them, their sizes: what a device needs a copy of.
+  static std::size_t states_bytes(std::uint32_t num_lanes) {
+    return num_lanes * sizeof(LaneState) + CountTree::num_words(num_lanes) * sizeof(std::uint64_t);
+  }
+
+  /// Begins with empty lanes in `memory`, which is zeroed and aligned to 8 bytes.
+  Lanes(std::byte* memory, const RowExtent& extent, std::uint64_t seed);
+
+  const ControlBlock& control() const { return *control_; }
+  const LaneState* states() const { return states_; }
+  std::uint32_t num_lanes() const { return static_cast<std::uint32_t>(control_->num_lanes); }
+  /// `rows` is where the rows lie and `states` a copy of states_bytes(), on the host or a device.
+  RowsView view(const std::byte* rows, const RowLayout& layout, const LaneState* states) const;
+  RowsView view(const std::byte* rows, const RowLayout& layout) const {
+    return view(rows, layout, states_);
+  }
+
+  /// Where the lane's next row goes, counted in rows from the first of lane 0. A row that was
+  /// pushed lane_slots ago is there.
+  std::uint64_t next_place(std::uint32_t lane) const {
+    const LaneState& state = states_[lane];
+    std::uint64_t slot = state.pushed - state.turn;
+    if (slot == control_->lane_slots) slot = 0;
+    return std::uint64_t{lane} * control_->lane_slots + slot;
+  }
+  /// The flags of the lane's next row, which says of itself whether it `done` or `truncated`.
+  std::uint8_t next_flags(std::uint32_t lane, std::uint8_t ends) const {
+    const LaneState& state = states_[lane];
+    return state.episode == state.pushed ? ends | kFirst : ends;
+  }
+  /// Makes the row in next_place(), whose flags are these, the newest of its lane.
+  void commit(std::uint32_t lane, std::uint8_t flags) {
+    LaneState& state = states_[lane];
+    if (state.pushed - state.turn == control_->lane_slots) state.turn = state.pushed;
+    ++state.pushed;
+    if ((flags & kEnds) != 0) state.episode = state.pushed;
+    const std::uint64_t rows = state.pushed - state.cleared;
+    if (rows <= control_->lane_capacity) {
+      sizes_.add(lane, 1);
+      if (rows > control_->largest) control_->largest = rows;
+    }
+  }
+  /// commit() for `steps` rows of which nobody here knows the flags: the lane's episode stays.
+  void advance(std::uint32_t lane, std::uint64_t steps);
+  /// Takes the episodes and the number of draws from a copy of all this, which else agrees.
+  void adopt(const std::byte* copy);
+  struct NewRow {
+    std::uint64_t place;
+    std::uint8_t flags;
+  };
+  /// The three in one: makes a row that says of itself whether it ends the newest of its lane.
+  NewRow append(std::uint32_t lane, std::uint8_t ends) {
+    const NewRow row = {.place = next_place(lane), .flags = next_flags(lane, ends)};
+    commit(lane, row.flags);
+    return row;
+  }
+  /// Lets the next row of `lane` begin an episode. Returns whether its newest row, which is then to
+  /// be marked as truncated, is present and had not ended one.
+  bool end_episode(std::uint32_t lane) {
+    LaneState& state = states_[lane];
+    const bool goes_on = state.episode != state.pushed && state.pushed > state.cleared;
+    state.episode = state.pushed;
+    return goes_on;
+  }
+  /// Takes out every row. Serials and episodes go on, so indices from before stay recognisable.
+  void clear();
+  std::vector<SavedLane> save() const;
+  /// Throws ValueError unless there can be such rows, `nbytes` of them.
+  void check(std::span<const SavedLane> lanes, std::size_t nbytes) const;
+  /// Prepares all lanes for the rows of `lanes`, which pass check(), to be committed again.
+  void restore(std::span<const SavedLane> lanes);
+
+  DrawKey next_draw() const { return {.seed = control_->seed, .draw = control_->draws}; }
+  void count_draw() { ++control_->draws; }
+  void set_draws(std::uint64_t draws) { control_->draws = draws; }
+  /// Draws begin again, with another seed.
+  void set_seed(std::uint64_t seed) {
+    control_->seed = seed;
+    control_->draws = 0;
+  }
+
+ private:
+  ControlBlock* control_;
+  LaneState* states_;
+  CountTree sizes_;
+};
+
+}  // namespace velora
