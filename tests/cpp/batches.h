@@ -187,11 +187,12 @@ class Batch {
     field_bytes_ = static_cast<std::size_t>(bytes - start);
     target_.columns = columns_.data();
     target_.num_columns = static_cast<std::uint32_t>(columns_.size());
-    target_.dones = floats();
-    target_.truncations = floats();
-    target_.discounts = floats();
-    target_.is_first = floats();
-    target_.indices = reinterpret_cast<std::int64_t*>(part(sizeof(std::int64_t) * count));
+    target_.set(BatchPart::kDones, floats());
+    target_.set(BatchPart::kTruncations, floats());
+    target_.set(BatchPart::kDiscounts, floats());
+    target_.set(BatchPart::kIsFirst, floats());
+    target_.set(BatchPart::kIndices,
+                reinterpret_cast<std::int64_t*>(part(sizeof(std::int64_t) * count)));
   }
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
@@ -214,5 +215,11 @@ class Batch {
   std::vector<Column> columns_;
   BatchTarget target_ = {};
 };
+
+/// The target of steps whose mask lies at `mask`.
+inline BatchTarget with_mask(BatchTarget steps, float* mask) {
+  steps.set(BatchPart::kMask, mask);
+  return steps;
+}
 
 }  // namespace velora::testing

@@ -96,7 +96,7 @@ class History {
   void write(const RowLayout& layout, std::span<const RowId> ids, const Batch& batch) const {
     for (std::size_t i = 0; i < ids.size(); ++i) {
       if (ids[i].lane == RowId::kNoLane) {
-        batch.target().indices[i] = -1;
+        batch.target().indices()[i] = -1;
       } else {
         write_row(layout, ids[i], i, batch);
       }
@@ -142,11 +142,11 @@ class History {
       ++last.serial;
     }
     const bool done = (own_flags(last) & kDone) != 0;
-    target.dones[i] = done ? 1.0f : 0.0f;
-    target.truncations[i] = (own_flags(last) & kTruncated) != 0 ? 1.0f : 0.0f;
-    target.discounts[i] = done ? 0.0f : static_cast<float>(power);
-    target.is_first[i] = (flags(id) & kFirst) != 0 ? 1.0f : 0.0f;
-    target.indices[i] = static_cast<std::int64_t>(id.packed());
+    target.floats(BatchPart::kDones)[i] = done ? 1.0f : 0.0f;
+    target.floats(BatchPart::kTruncations)[i] = (own_flags(last) & kTruncated) != 0 ? 1.0f : 0.0f;
+    target.floats(BatchPart::kDiscounts)[i] = done ? 0.0f : static_cast<float>(power);
+    target.floats(BatchPart::kIsFirst)[i] = (flags(id) & kFirst) != 0 ? 1.0f : 0.0f;
+    target.indices()[i] = static_cast<std::int64_t>(id.packed());
     for (const Batch::Part& part : batch.parts()) {
       const Field& field = layout.fields()[part.field];
       if (field.role == Role::kReward && target.n_step > 1) {

@@ -173,7 +173,8 @@ class StoreTwins {
     const Batch batch(store.layout(), steps, columns);
     sampler_.sample_sequences(
         store, spec, count,
-        {.steps = batch.target(), .mask = reinterpret_cast<float*>(bytes.data()), .firsts = {}});
+        {.steps = testing::with_mask(batch.target(), reinterpret_cast<float*>(bytes.data())),
+         .firsts = {}});
     return bytes;
   }
 

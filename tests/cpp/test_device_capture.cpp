@@ -245,7 +245,7 @@ TEST(DeviceCapture, TooFewRowsInARunArePadding) {
   stores.runtime.synchronize_all();
   const QueuedBatch empty = stores.make_batch(6);
   const Batch batch = stores.batch_of(6, empty.memory.data());
-  for (int i = 0; i < 6; ++i) batch.target().indices[i] = -1;
+  for (int i = 0; i < 6; ++i) batch.target().indices()[i] = -1;
   EXPECT_EQ(std::memcmp(captured.memory(), empty.memory.data(), empty.expected.size()), 0);
 }
 

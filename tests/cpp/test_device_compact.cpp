@@ -87,9 +87,8 @@ class CompactPair {
     const Batch on_host(layout_, steps, expected.data());
     const Batch on_device(layout_, steps, memory.data());
     const auto target = [&](const Batch& batch, std::byte* start) {
-      return SequenceTarget{.steps = batch.target(),
-                            .mask = reinterpret_cast<float*>(start + bytes - steps * sizeof(float)),
-                            .firsts = {}};
+      auto* mask = reinterpret_cast<float*>(start + bytes - steps * sizeof(float));
+      return SequenceTarget{.steps = testing::with_mask(batch.target(), mask), .firsts = {}};
     };
     sampler_.sample_sequences(host, spec, count, target(on_host, expected.data()));
     device->sample_sequences(spec, count, target(on_device, memory.data()), kStream);

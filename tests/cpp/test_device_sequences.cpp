@@ -40,7 +40,7 @@ class SequenceBatch {
                                        count * (spec.burn_in + spec.length) * sizeof(float))) {}
 
   SequenceTarget target() const {
-    SequenceTarget target = {.steps = steps_.target(), .mask = mask_, .firsts = {}};
+    SequenceTarget target = {.steps = testing::with_mask(steps_.target(), mask_), .firsts = {}};
     target.firsts.columns = firsts_.target().columns;
     target.firsts.num_columns = firsts_.target().num_columns;
     return target;

@@ -137,11 +137,11 @@ TEST(Gather, FlagsBecomeTheNumbersOfEachStep) {
   std::vector<std::int64_t> indices(50);
   BatchTarget target = {};
   target.gamma = 0.75;
-  target.dones = dones.data();
-  target.truncations = truncations.data();
-  target.discounts = discounts.data();
-  target.is_first = firsts.data();
-  target.indices = indices.data();
+  target.set(BatchPart::kDones, dones.data());
+  target.set(BatchPart::kTruncations, truncations.data());
+  target.set(BatchPart::kDiscounts, discounts.data());
+  target.set(BatchPart::kIsFirst, firsts.data());
+  target.set(BatchPart::kIndices, indices.data());
   gather(rows.view(), nullptr, ids, target);
   for (std::size_t i = 0; i < 50; ++i) {
     const auto flags = std::to_integer<int>(rows.row(ids[i])[15]);
@@ -158,7 +158,7 @@ TEST(Gather, IndicesHoldLaneAndSerial) {
   const Rows rows(4, {9, 11}, 16);
   std::vector<std::int64_t> indices(2);
   BatchTarget target = {};
-  target.indices = indices.data();
+  target.set(BatchPart::kIndices, indices.data());
   gather(rows.view(), nullptr, std::vector<RowId>{{1, 10}, {0, 8}}, target);
   EXPECT_EQ(indices[0], (std::int64_t{1} << RowId::kSerialBits) + 10);
   EXPECT_EQ(indices[1], 8);
@@ -200,9 +200,9 @@ TEST(Gather, RewardsAreSummedUntilTheEpisodeEndsOrTheRowsDo) {
   target.gamma = 0.5;
   target.reward_offset = 0;
   target.rewards = rewards.data();
-  target.dones = dones.data();
-  target.truncations = truncations.data();
-  target.discounts = discounts.data();
+  target.set(BatchPart::kDones, dones.data());
+  target.set(BatchPart::kTruncations, truncations.data());
+  target.set(BatchPart::kDiscounts, discounts.data());
   gather(view, nullptr, std::vector<RowId>{{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}, {0, 5}, {0, 6}},
          target);
   EXPECT_EQ(rewards, (std::vector<float>{1 + 1 + 1, 2 + 2, 4, 8 + 8, 16, 32 + 32, 64}));
@@ -229,11 +229,11 @@ struct WholeBatch {
     target.num_columns = 1;
     target.gamma = 0.5;
     target.rewards = &floats[0];
-    target.dones = &floats[size];
-    target.truncations = &floats[2 * size];
-    target.discounts = &floats[3 * size];
-    target.is_first = &floats[4 * size];
-    target.indices = indices.data();
+    target.set(BatchPart::kDones, &floats[size]);
+    target.set(BatchPart::kTruncations, &floats[2 * size]);
+    target.set(BatchPart::kDiscounts, &floats[3 * size]);
+    target.set(BatchPart::kIsFirst, &floats[4 * size]);
+    target.set(BatchPart::kIndices, indices.data());
   }
   WholeBatch(const WholeBatch&) = delete;
   WholeBatch& operator=(const WholeBatch&) = delete;
@@ -281,7 +281,7 @@ TEST(Gather, PlacesFromTheFirstOnAreWrittenAndNoOthers) {
     for (std::size_t i = 0; i < count + 2 * WholeBatch::kSpare; ++i) {
       const bool inside = i >= WholeBatch::kSpare && i < WholeBatch::kSpare + count;
       ASSERT_EQ(batch.indices[i] != untouched.indices[i], inside);
-      ASSERT_EQ(batch.target.discounts[i] != 7.0f, inside);
+      ASSERT_EQ(batch.target.floats(BatchPart::kDiscounts)[i] != 7.0f, inside);
       const std::byte* found = &batch.bytes[i * WholeBatch::kBytes];
       const std::byte* expected =
           inside ? rows.row(ids[i - WholeBatch::kSpare]) + 2 : untouched.bytes.data();
@@ -296,9 +296,10 @@ TEST(Gather, PaddingIsZerosWithoutAnIndex) {
     pad(batch.target, WholeBatch::kSpare, count);
     WholeBatch expected(count);
     for (std::size_t i = WholeBatch::kSpare; i < WholeBatch::kSpare + count; ++i) {
-      for (float* part :
-           {expected.target.rewards, expected.target.dones, expected.target.truncations,
-            expected.target.discounts, expected.target.is_first}) {
+      for (float* part : {expected.target.rewards, expected.target.floats(BatchPart::kDones),
+                          expected.target.floats(BatchPart::kTruncations),
+                          expected.target.floats(BatchPart::kDiscounts),
+                          expected.target.floats(BatchPart::kIsFirst)}) {
         part[i] = 0.0f;
       }
       expected.indices[i] = -1;

@@ -109,10 +109,10 @@ class Recorded {
     std::vector<float> mask_found(mask.size());
     const Batch steps(layout, ids.size(), steps_found.data(), 1, step_fields);
     const Batch first_steps(layout, count, firsts_found.data(), 1, first_fields);
-    sampler_.sample_sequences(
-        store, spec, count,
-        {.steps = steps.target(), .mask = mask_found.data(), .firsts = columns_of(first_steps)},
-        runner);
+    sampler_.sample_sequences(store, spec, count,
+                              {.steps = testing::with_mask(steps.target(), mask_found.data()),
+                               .firsts = columns_of(first_steps)},
+                              runner);
     ASSERT_EQ(mask_found, mask);
     ASSERT_EQ(steps_found, batch_by_history(ids, 1, step_fields));
     if (!first_fields.empty()) {

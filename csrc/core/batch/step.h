@@ -29,19 +29,33 @@ VELORA_HD inline Lookahead look_ahead(const RowsView& view, RowId id, const Batc
   }
 }
 
-/// Writes what the rows say about time into place `i` of the batch: the step from row `id` on,
-/// which begins with the flags `flags` and ends with the flags `last_flags` and a future that is
-/// worth `discount`.
+/// Writes the parts of row `i` of a batch: of the step from row `id` on, which begins with the
+/// flags `flags` and ends with the flags `last_flags` and a next state that is worth `discount`.
 VELORA_HD inline void emit_step(const BatchTarget& target, std::uint64_t i, RowId id,
                                 std::uint8_t flags, std::uint8_t last_flags, double discount) {
+  const auto emit = [&](BatchPart part, float value) {
+    if (float* memory = target.floats(part)) memory[i] = value;
+  };
   const bool done = (last_flags & kDone) != 0;
-  if (target.dones != nullptr) target.dones[i] = done ? 1.0f : 0.0f;
-  if (target.truncations != nullptr) {
-    target.truncations[i] = (last_flags & kTruncated) != 0 ? 1.0f : 0.0f;
+  emit(BatchPart::kDones, done ? 1.0f : 0.0f);
+  emit(BatchPart::kTruncations, (last_flags & kTruncated) != 0 ? 1.0f : 0.0f);
+  emit(BatchPart::kDiscounts, done ? 0.0f : static_cast<float>(discount));
+  emit(BatchPart::kIsFirst, (flags & kFirst) != 0 ? 1.0f : 0.0f);
+  if (std::int64_t* indices = target.indices()) indices[i] = static_cast<std::int64_t>(id.packed());
+}
+
+/// Writes padding into the parts of row `i` of a batch.
+VELORA_HD inline void emit_padding(const BatchTarget& target, std::uint64_t i) {
+  if (target.rewards != nullptr) target.rewards[i] = 0.0f;
+  for (std::size_t p = 0; p < kNumBatchParts; ++p) {
+    const auto part = static_cast<BatchPart>(p);
+    if (target.parts[p] == nullptr) continue;
+    if (is_float(part)) {
+      target.floats(part)[i] = 0.0f;
+    } else {
+      reinterpret_cast<std::int64_t*>(target.parts[p])[i] = -1;
+    }
   }
-  if (target.discounts != nullptr) target.discounts[i] = done ? 0.0f : static_cast<float>(discount);
-  if (target.is_first != nullptr) target.is_first[i] = (flags & kFirst) != 0 ? 1.0f : 0.0f;
-  if (target.indices != nullptr) target.indices[i] = static_cast<std::int64_t>(id.packed());
 }
 
 }  // namespace velora

@@ -3,7 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/batch/parts.h"
 #include "core/rows/row_layout.h"
+#include "core/values/macros.h"
 
 namespace velora {
 
@@ -36,20 +38,27 @@ inline Column column_of(const Field& field, const RowLayout& layout, std::byte* 
           .block_offset = field.block_offset};
 }
 
-/// Where the parts of a batch go. Null pointers are parts that nobody asked for.
+/// Where the tensors of a batch lie. Null pointers are parts that are not asked for.
 struct BatchTarget {
   const Column* columns;
   std::uint32_t num_columns;
-  /// How many steps a row sums up, at most: those that its episode has from there on.
+  /// Steps that a row sums up, at most: those that its episode has from there on.
   std::uint32_t n_step = 1;
   double gamma;
-  std::uint64_t reward_offset;  // of n_step > 1
-  float* rewards;               // (B, 1): sums; null: rewards are a column
-  float* dones;                 // (B, 1): 1 where the step ended its episode for good
-  float* truncations;           // (B, 1): 1 where the step was cut off
-  float* discounts;             // (B, 1): what multiplies the value of the next state
-  float* is_first;              // (B, 1): 1 where the row is the first of its episode
-  std::int64_t* indices;        // (B,): packed RowIds, -1 for padding
+  std::uint64_t reward_offset;       // of n_step > 1
+  float* rewards;                    // (B, 1): sums; null: rewards are a column
+  std::byte* parts[kNumBatchParts];  // by Part
+
+  void set(BatchPart part, void* memory) {
+    parts[index_of(part)] = static_cast<std::byte*>(memory);
+  }
+  /// The memory of a part of floats, or null.
+  VELORA_HD float* floats(BatchPart part) const {
+    return reinterpret_cast<float*>(parts[index_of(part)]);
+  }
+  VELORA_HD std::int64_t* indices() const {
+    return reinterpret_cast<std::int64_t*>(parts[index_of(BatchPart::kIndices)]);
+  }
 };
 
 /// Bytes that one row of a batch takes.
@@ -65,10 +74,9 @@ struct SequenceSpec {
   SequenceBoundary boundary;
 };
 
-/// Where the parts of a batch of sequences go, B of L = burn_in + length steps each.
+/// Where the tensors of a batch of sequences lie, B of L = burn_in + length steps each.
 struct SequenceTarget {
-  BatchTarget steps;   // B * L rows, sequence by sequence
-  float* mask;         // (B, L, 1): 1 for the steps to train on
+  BatchTarget steps;   // B * L rows, sequence by sequence; its kMask is there
   BatchTarget firsts;  // B rows: the first step of each sequence
 };
 

@@ -136,7 +136,6 @@ void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count
   SequenceParams params = {};
   params.steps = gather_params(target.steps, rows, lists);
   params.firsts = gather_params(target.firsts, count, lists);
-  params.mask = target.mask;
   params.draw = draw_params(count, true, span_bytes);
   params.spans = reinterpret_cast<SequenceSpan*>(params.draw.space + draw_bytes(params.draw.count));
   if (!starts.empty()) params.ids = place_ids(starts, lists);

@@ -74,7 +74,7 @@ void gather_sequences(const RowsView& view, const CompactRows* compact, const Se
     const std::size_t first = (place + i) * steps;
     gather_run(view, compact, sequence.first, sequence.size, target.steps, first);
     pad(target.steps, first + sequence.size, steps - sequence.size);
-    float* mask = target.mask + first;
+    float* mask = target.steps.floats(BatchPart::kMask) + first;
     std::fill(mask, mask + steps, 0.0f);
     std::fill(mask + sequence.burn_in, mask + sequence.size, 1.0f);
   }

@@ -60,12 +60,13 @@ void emit_flags(const BatchTarget& target, std::size_t first, Size size, const s
     if (part == nullptr) return;
     for (std::size_t i = 0; i < size; ++i) part[first + i] = (from[i] & flag) != 0 ? 1.0f : 0.0f;
   };
-  emit_flag(target.dones, last_flags, kDone);
-  emit_flag(target.truncations, last_flags, kTruncated);
-  emit_flag(target.is_first, flags, kFirst);
-  if (target.discounts == nullptr) return;
+  emit_flag(target.floats(BatchPart::kDones), last_flags, kDone);
+  emit_flag(target.floats(BatchPart::kTruncations), last_flags, kTruncated);
+  emit_flag(target.floats(BatchPart::kIsFirst), flags, kFirst);
+  float* const discounts = target.floats(BatchPart::kDiscounts);
+  if (discounts == nullptr) return;
   for (std::size_t i = 0; i < size; ++i) {
-    target.discounts[first + i] = (last_flags[i] & kDone) != 0 ? 0.0f : discount(i);
+    discounts[first + i] = (last_flags[i] & kDone) != 0 ? 0.0f : discount(i);
   }
 }
 
@@ -235,9 +236,10 @@ class Gatherer {
       const auto one_step = static_cast<float>(target_.gamma);
       emit_flags(target_, first, size, flags, flags, [&](std::size_t) { return one_step; });
     }
-    if (target_.indices == nullptr) return;
+    std::int64_t* const indices = target_.indices();
+    if (indices == nullptr) return;
     for (std::size_t i = 0; i < size; ++i) {
-      target_.indices[first + i] = static_cast<std::int64_t>(block.ids[i].packed());
+      indices[first + i] = static_cast<std::int64_t>(block.ids[i].packed());
     }
   }
 
@@ -301,10 +303,11 @@ void emit_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
       flags[i] = static_cast<std::uint8_t>(rows[(done + i) * view.pitch + view.flags_offset]);
     }
     emit_flags(target, first + done, size, flags, flags, [&](std::size_t) { return one_step; });
-    if (target.indices == nullptr) continue;
+    std::int64_t* const indices = target.indices();
+    if (indices == nullptr) continue;
     const auto index = static_cast<std::int64_t>(id.packed() + done);
     for (std::size_t i = 0; i < size; ++i) {
-      target.indices[first + done + i] = index + static_cast<std::int64_t>(i);
+      indices[first + done + i] = index + static_cast<std::int64_t>(i);
     }
   }
 }
@@ -328,13 +331,12 @@ void copy_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
 }  // namespace
 
 std::size_t row_bytes(const BatchTarget& target) {
-  std::size_t bytes = 0;
+  std::size_t bytes = target.rewards != nullptr ? sizeof(float) : 0;
   for (std::uint32_t c = 0; c < target.num_columns; ++c) bytes += target.columns[c].nbytes;
-  for (const float* part :
-       {target.rewards, target.dones, target.truncations, target.discounts, target.is_first}) {
-    if (part != nullptr) bytes += sizeof(float);
+  for (std::size_t p = 0; p < kNumBatchParts; ++p) {
+    if (target.parts[p] != nullptr) bytes += size_of(dtype_of(static_cast<BatchPart>(p)));
   }
-  return bytes + (target.indices != nullptr ? sizeof(std::int64_t) : 0);
+  return bytes;
 }
 
 void gather(const RowsView& view, const CompactRows* compact, RowStream& rows, std::size_t count,
@@ -382,11 +384,16 @@ void pad(const BatchTarget& target, std::size_t first, std::size_t count) {
     const Column& column = target.columns[c];
     std::memset(column.out + first * column.nbytes, 0, count * column.nbytes);
   }
-  for (float* part :
-       {target.rewards, target.dones, target.truncations, target.discounts, target.is_first}) {
-    if (part != nullptr) std::fill_n(part + first, count, 0.0f);
+  if (target.rewards != nullptr) std::fill_n(target.rewards + first, count, 0.0f);
+  for (std::size_t p = 0; p < kNumBatchParts; ++p) {
+    const auto part = static_cast<BatchPart>(p);
+    if (target.parts[p] == nullptr) continue;
+    if (is_float(part)) {
+      std::fill_n(target.floats(part) + first, count, 0.0f);
+    } else {
+      std::fill_n(reinterpret_cast<std::int64_t*>(target.parts[p]) + first, count, -1);
+    }
   }
-  if (target.indices != nullptr) std::fill_n(target.indices + first, count, -1);
 }
 
 }  // namespace velora

@@ -122,12 +122,7 @@ VELORA_HD inline void pad_row(const GatherParams& params, std::uint64_t i, TeamM
     clear_word(column.word_log2, column.row(i), word);
   });
   if (member.rank != 0) return;
-  const BatchTarget& target = params.target;
-  for (float* part :
-       {target.rewards, target.dones, target.truncations, target.discounts, target.is_first}) {
-    if (part != nullptr) part[i] = 0.0f;
-  }
-  if (target.indices != nullptr) target.indices[i] = -1;
+  emit_padding(params.target, i);
 }
 
 /// A row and the last of the steps from it on.

@@ -21,7 +21,6 @@ struct SequenceSpan {
 struct SequenceParams {
   GatherParams steps;   // count is that of the sequences times `burn_in + length`
   GatherParams firsts;  // the first step of each; of no words where nothing comes once a sequence
-  float* mask;          // for each step: 1 where it is to be trained on
   DrawParams draw;      // of the starts
   const std::uint64_t*
       ids;  // packed starts of this draw, which the host made; null: the device does
@@ -73,7 +72,9 @@ VELORA_HD inline void gather_step(const SequenceParams& params, const SequenceSp
   const RowId id = {is_there ? start.lane : RowId::kNoLane, start.serial - span.burn_in + step};
   const std::uint64_t place = i * params.num_steps() + step;
   gather_row(params.steps, id, place, member);
-  if (member.rank == 0) params.mask[place] = is_there && step >= span.burn_in ? 1.0f : 0.0f;
+  if (member.rank != 0) return;
+  params.steps.target.floats(BatchPart::kMask)[place] =
+      is_there && step >= span.burn_in ? 1.0f : 0.0f;
 }
 
 /// Made by all threads of the launch together: they wait for each other between its stages.

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/values/dtype.h"
+#include "core/values/macros.h"
+
+namespace velora {
+
+/// The parts of a batch besides the fields of its rows, in the order of their tensors. A new one is
+/// a line here, a line in kBatchParts, and the code that writes its value.
+enum class BatchPart : std::uint8_t {
+  kDones,        // 1 where the step terminated its episode
+  kTruncations,  // 1 where the step was cut off
+  kIndices,      // packed RowIds; -1 for padding
+  kDiscounts,    // factor of the next state's value
+  kMask,         // 1 for the steps to train on
+  kIsFirst,      // 1 where the row is the first of its episode
+};
+inline constexpr std::size_t kNumBatchParts = 6;
+
+VELORA_HD constexpr std::size_t index_of(BatchPart part) { return static_cast<std::size_t>(part); }
+
+/// Which batches have a part.
+enum class PartOf : std::uint8_t {
+  kAll,         // every batch
+  kDiscounted,  // those of buffers with a discount factor
+  kSequences,   // batches of sequences
+};
+
+struct PartInfo {
+  const char* name;  // of the attribute of a BatchExperience
+  PartOf of;
+};
+
+/// By BatchPart.
+inline constexpr PartInfo kBatchParts[kNumBatchParts] = {
+    {.name = "dones", .of = PartOf::kAll},      {.name = "truncations", .of = PartOf::kAll},
+    {.name = "indices", .of = PartOf::kAll},    {.name = "discounts", .of = PartOf::kDiscounted},
+    {.name = "mask", .of = PartOf::kSequences}, {.name = "is_first", .of = PartOf::kSequences},
+};
+
+/// Whether a part is a float32 column (B, 1), whose padding is 0. The others are int64 (B,), whose
+/// padding is -1.
+VELORA_HD constexpr bool is_float(BatchPart part) { return part != BatchPart::kIndices; }
+
+constexpr DType dtype_of(BatchPart part) {
+  return is_float(part) ? DType::kFloat32 : DType::kInt64;
+}
+
+}  // namespace velora
