@@ -104,17 +104,13 @@ BatchNames::BatchNames(py::object batch_type, const py::dict& trees,
     label_leaves(places, is_extra ? "extras['" + name + "']" : name, labels_);
     trees_.push_back({intern(name), py::reinterpret_borrow<py::object>(places), is_extra});
   }
-  num_fields_ = labels_.size();
-  for (const char* name : {"dones", "truncations", "indices", "discounts", "mask", "is_first"}) {
-    steps_.push_back(intern(name));
-    labels_.emplace_back(name);
-  }
+  for (const PartInfo& part : kBatchParts) parts_.push_back(intern(part.name));
   for (const auto& item : py::module_::import("dataclasses").attr("fields")(type_)) {
     set(no_parts_, intern(py::cast<std::string>(item.attr("name"))), py::none());
   }
 }
 
-py::object BatchNames::name(std::vector<py::object> tensors) const {
+py::object BatchNames::name(const BatchPlan& plan, std::vector<py::object> tensors) const {
   const auto parts = py::reinterpret_steal<py::dict>(PyDict_Copy(no_parts_.ptr()));
   if (!parts) throw py::error_already_set();
   const py::dict extras;
@@ -122,9 +118,8 @@ py::object BatchNames::name(std::vector<py::object> tensors) const {
     set(tree.is_extra ? extras : parts, tree.name, nest(tree.places, tensors));
   }
   set(parts, extras_, extras);
-  for (std::size_t i = num_fields_; i < tensors.size(); ++i) {
-    set(parts, steps_[i - num_fields_], tensors[i]);
-  }
+  std::size_t i = plan.num_fields();
+  for (const BatchPart part : plan.parts()) set(parts, parts_[index_of(part)], tensors[i++]);
   auto* type = reinterpret_cast<PyTypeObject*>(type_.ptr());
   const auto batch = py::reinterpret_steal<py::object>(type->tp_alloc(type, 0));
   if (!batch || PyObject_GenericSetDict(batch.ptr(), parts.ptr(), nullptr) != 0) {
@@ -133,12 +128,12 @@ py::object BatchNames::name(std::vector<py::object> tensors) const {
   return batch;
 }
 
-std::vector<py::object> BatchNames::tensors_of(py::handle batch, std::size_t count) const {
+std::vector<py::object> BatchNames::tensors_of(const BatchPlan& plan, py::handle batch) const {
   if (!py::isinstance(batch, type_)) {
     throw py::type_error("out: expected a BatchExperience, got " +
                          std::string(Py_TYPE(batch.ptr())->tp_name));
   }
-  std::vector<py::object> tensors(count);
+  std::vector<py::object> tensors(plan.num_fields());
   const py::object extras = batch.attr(extras_);
   if (!PyDict_Check(extras.ptr())) {
     throw ValueError("out.extras: expected a dict, got " + describe(extras.ptr()));
@@ -154,10 +149,15 @@ std::vector<py::object> BatchNames::tensors_of(py::handle batch, std::size_t cou
     unnest(tree.places, extra == nullptr ? py::none() : py::reinterpret_borrow<py::object>(extra),
            "extras['" + name + "']", tensors);
   }
-  for (std::size_t i = num_fields_; i < count; ++i) {
-    tensors[i] = batch.attr(steps_[i - num_fields_]);
+  for (const BatchPart part : plan.parts()) {
+    tensors.push_back(batch.attr(parts_[index_of(part)]));
   }
   return tensors;
+}
+
+std::string BatchNames::label(const BatchPlan& plan, std::size_t i) const {
+  if (i < plan.num_fields()) return labels_[i];
+  return kBatchParts[index_of(plan.parts()[i - plan.num_fields()])].name;
 }
 
 }  // namespace velora

@@ -6,12 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "core/batch/plan.h"
+
 namespace velora {
 
 /// Turns the tensors of a batch into a BatchExperience, and such a batch into its tensors.
 ///
-/// Tensors come in the order of the row's fields, then dones and truncations, then as far as there
-/// are: indices and discounts; mask and is_first.
+/// Tensors come in the order of a BatchPlan.
 class BatchNames {
  public:
   /// `batch_type` is BatchExperience; `trees` are pytrees of field numbers by attribute of an
@@ -20,12 +21,12 @@ class BatchNames {
              const std::vector<std::string>& names);
 
   /// Takes the tensors. Sets the fields of a new batch without a call of its `__init__`.
-  pybind11::object name(std::vector<pybind11::object> tensors) const;
-  /// The first `count` tensors of a batch that name() made, or one like it. Throws TypeError for
-  /// what is no batch, ValueError for one with other nests.
-  std::vector<pybind11::object> tensors_of(pybind11::handle batch, std::size_t count) const;
-  /// What the i-th tensor is called: "states['camera']".
-  const std::string& label(std::size_t i) const { return labels_[i]; }
+  pybind11::object name(const BatchPlan& plan, std::vector<pybind11::object> tensors) const;
+  /// The tensors of a batch that name() made, or one like it. Throws TypeError for what is no
+  /// batch, ValueError for one with other nests.
+  std::vector<pybind11::object> tensors_of(const BatchPlan& plan, pybind11::handle batch) const;
+  /// The name of the i-th tensor: "states['camera']".
+  std::string label(const BatchPlan& plan, std::size_t i) const;
 
  private:
   struct Tree {
@@ -36,10 +37,9 @@ class BatchNames {
 
   pybind11::object type_;
   std::vector<Tree> trees_;
-  std::size_t num_fields_;
-  std::vector<pybind11::object> steps_;  // names of what follows the fields
-  std::vector<std::string> labels_;
-  pybind11::dict no_parts_;  // all attributes of a batch, each None
+  std::vector<pybind11::object> parts_;  // names, by BatchPart
+  std::vector<std::string> labels_;      // of the fields
+  pybind11::dict no_parts_;              // all attributes of a batch, each None
   pybind11::object extras_;
 };
 

@@ -4,25 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "bindings/torch_device.h"
+#include "core/batch/plan.h"
 #include "core/memory/slab.h"
-#include "core/values/dtype.h"
 
 namespace velora {
-
-/// One tensor of a batch: an element type, the shape of one row, and its place in a batch.
-struct TensorSpec {
-  DType dtype;
-  std::vector<std::int64_t> row_shape;
-  std::size_t row_bytes;
-  bool each_step = true;  // in a batch of sequences; otherwise one row for each sequence
-};
-
-/// Where each part of a batch lies.
-using BatchMemory = std::span<std::byte* const>;
 
 /// How many rows a batch has, or how many sequences of how many steps.
 struct BatchExtent {

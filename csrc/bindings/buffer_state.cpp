@@ -72,22 +72,22 @@ void Buffer::seed(std::uint64_t value) {
 
 void Buffer::tell_seed() {
   if (seed_->version() == seed_version_) return;
-  storage_->set_seed(seed_->value());
+  storage_->set_seed(seed_->value(), stream());
   seed_version_ = seed_->version();
 }
 
 py::tuple Buffer::state() {
   settle_seed();
-  storage_->settle();
+  storage_->settle(stream());
   const std::vector<SavedLane> lanes = storage_->lanes().save();
-  std::uint64_t count = 0;
-  for (const SavedLane& lane : lanes) count += lane.pushed - lane.first;
-  const py::bytes rows = make_bytes(count * storage_->layout().pitch());
+  const std::vector<RowRange> ranges = ranges_of(lanes);
+  const py::bytes rows = make_bytes(count_rows(ranges) * storage_->layout().pitch());
   py::bytes blocks;
-  storage_->save(span_of(rows), [&](std::size_t nbytes) {
+  const auto block_memory = [&](std::size_t nbytes) {
     blocks = make_bytes(nbytes);
     return span_of(blocks).data();
-  });
+  };
+  storage_->export_rows(ranges, span_of(rows), block_memory, stream());
   const auto* first = reinterpret_cast<const char*>(lanes.data());
   return py::make_tuple(py::bytes(first, lanes.size() * sizeof(SavedLane)), seed_->value(),
                         storage_->lanes().control().draws, rows, blocks);
@@ -99,8 +99,9 @@ void Buffer::restore(py::handle lanes, std::uint64_t draws, py::handle rows, py:
   const ByteView block_bytes(blocks);
   const std::vector<SavedLane> saved = read_saved_lanes(lane_bytes.bytes());
   gather_lock_.wait();
-  storage_->restore({.lanes = saved, .rows = row_bytes.bytes(), .blocks = block_bytes.bytes()},
-                    draws);
+  storage_->import_rows(
+      {.lanes = saved, .rows = row_bytes.bytes(), .blocks = block_bytes.bytes(), .draws = draws},
+      stream());
 }
 
 }  // namespace velora

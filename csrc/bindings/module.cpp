@@ -43,11 +43,24 @@ velora::Role parse_role(const std::string& name) {
   throw velora::ValueError("role: expected one of a field, got " + name);
 }
 
-velora::StoragePlace parse_place(const std::string& name) {
-  if (name == "cuda") return velora::StoragePlace::kDevice;
-  if (name == "pinned") return velora::StoragePlace::kPinned;
-  if (name == "cpu") return velora::StoragePlace::kHost;
+constexpr std::pair<const char*, velora::StorageKind> kStorageNames[] = {
+    {"cpu", velora::StorageKind::kHost},
+    {"cuda", velora::StorageKind::kDevice},
+    {"pinned", velora::StorageKind::kPinned},
+};
+
+velora::StorageKind parse_storage(const std::string& name) {
+  for (const auto& [known, kind] : kStorageNames) {
+    if (name == known) return kind;
+  }
   throw velora::ValueError("storage: expected 'cpu', 'cuda' or 'pinned', got " + name);
+}
+
+const char* name_of(velora::StorageKind kind) {
+  for (const auto& [name, known] : kStorageNames) {
+    if (kind == known) return name;
+  }
+  throw std::logic_error("a kind of storage without a name");
 }
 
 }  // namespace
@@ -128,7 +141,7 @@ PYBIND11_MODULE(_core, m) {
                  .gamma = gamma,
                  .overwrite = overwrite,
                  .observations = {.compact = compact, .frame_stack = frame_stack},
-                 .place = parse_place(storage),
+                 .storage = parse_storage(storage),
                  .device = device ? &velora::TorchDevice::of(*device) : nullptr};
              velora::SchemaCalls schema = {.check_type = std::move(check_type),
                                            .batch_names = std::move(batch_names),
@@ -161,7 +174,8 @@ PYBIND11_MODULE(_core, m) {
       .def("restore", &velora::Buffer::restore, py::arg("lanes"), py::arg("draws"), py::arg("rows"),
            py::arg("blocks"))
       .def_property_readonly("is_compact", &velora::Buffer::is_compact)
-      .def_property_readonly("storage", &velora::Buffer::storage)
+      .def_property_readonly(
+          "storage", [](const velora::Buffer& buffer) { return name_of(buffer.storage_kind()); })
       .def_property_readonly("nbytes", &velora::Buffer::nbytes);
 
   m.def(

@@ -26,7 +26,7 @@ Bytes save_to(std::span<std::byte> rows, Store& store, Stream... stream) {
     blocks.resize(nbytes);
     return blocks.data();
   };
-  store.save(rows, memory, stream...);
+  store.export_rows(ranges_of(store.lanes().save()), rows, memory, stream...);
   return blocks;
 }
 

@@ -34,7 +34,7 @@ class StorePair {
  public:
   explicit StorePair(std::uint64_t capacity, RowLayout layout = mixed_layout(),
                      std::size_t half_bytes = 4096, std::uint32_t num_lanes = 1,
-                     std::uint64_t runtime_seed = 0, RowsPlace place = RowsPlace::kDevice)
+                     std::uint64_t runtime_seed = 0, StorageKind place = StorageKind::kDevice)
       : runtime(runtime_seed),
         host(layout, capacity, num_lanes, kSeed),
         device(std::move(layout), capacity, num_lanes, kSeed, runtime.device(), place, kStream,

@@ -97,7 +97,7 @@ TEST_P(BlockBounds, DeviceTableHoldsAllBlocksThatItsRowsCanLeadTo) {
   EmulatedRuntime runtime(1);
   Store host(layout, GetParam().capacity, GetParam().num_lanes, kSeed);
   DeviceStore device(layout, GetParam().capacity, GetParam().num_lanes, kSeed, runtime.device(),
-                     RowsPlace::kDevice, kStream);
+                     StorageKind::kDevice, kStream);
   const std::size_t rows_bytes = device.nbytes();
   Sampler sampler;
   for (std::size_t turn = 0; turn < 3; ++turn) {
@@ -122,7 +122,7 @@ TEST_P(BlockBounds, DeviceTableHoldsAllBlocksThatItsRowsCanLeadTo) {
 TEST_P(BlockBounds, AppendThatGetsNoMemoryChangesNothing) {
   EmulatedRuntime runtime(2);
   DeviceStore device(layout, GetParam().capacity, GetParam().num_lanes, kSeed, runtime.device(),
-                     RowsPlace::kDevice, kStream);
+                     StorageKind::kDevice, kStream);
   const RowSet rows = strangers();
   const std::size_t nbytes = device.nbytes();
   const std::size_t chunks =

@@ -93,7 +93,7 @@ class StoreTwins {
     Bytes rows(count_saved_rows(compact) * compact.layout().pitch());
     const Bytes blocks = testing::save_to(rows, compact);
     EXPECT_EQ(blocks.size(), count_links(compact) * compact.layout().block_bytes());
-    heir.restore({compact.lanes().save(), rows, blocks});
+    heir.import_rows({compact.lanes().save(), rows, blocks});
     heir.lanes().set_draws(compact.lanes().next_draw().draw);
     compact = std::move(heir);
   }
@@ -285,7 +285,7 @@ TEST(CompactRows, RestoreThatIsRefusedChangesNothing) {
     Bytes rows(count_saved_rows(twins.compact) * twins.compact.layout().pitch());
     const Bytes blocks = testing::save_to(rows, twins.compact);
     const auto refuses = [&](const Bytes& bad_rows, const Bytes& bad_blocks) {
-      EXPECT_THROW(twins.compact.restore({twins.compact.lanes().save(), bad_rows, bad_blocks}),
+      EXPECT_THROW(twins.compact.import_rows({twins.compact.lanes().save(), bad_rows, bad_blocks}),
                    ValueError);
       ASSERT_NO_FATAL_FAILURE(twins.expect_same());
     };
@@ -323,7 +323,7 @@ TEST(CompactRows, RowsWhoseStackIsNotThereAreRefused) {
   const Bytes blocks = testing::save_to(rows, store);
   constexpr std::size_t kHead = sizeof(std::uint32_t);  // after the link to the next state
   std::memset(&rows[layout.links_offset() + kHead], 0xFF, sizeof(std::uint32_t));
-  EXPECT_THROW(store.restore({store.lanes().save(), rows, blocks}), ValueError);
+  EXPECT_THROW(store.import_rows({store.lanes().save(), rows, blocks}), ValueError);
 }
 
 }  // namespace

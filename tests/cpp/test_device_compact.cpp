@@ -34,7 +34,7 @@ class CompactPair {
  public:
   CompactPair(std::uint64_t capacity, std::uint32_t num_lanes, StreamHabits habits,
               std::uint64_t seed, std::size_t half_bytes = 4096,
-              RowsPlace place = RowsPlace::kDevice)
+              StorageKind place = StorageKind::kDevice)
       : runtime(seed),
         layout_(transition_layout({.compact = true, .frame_stack = habits.frames})),
         capacity_(capacity),
@@ -109,9 +109,9 @@ class CompactPair {
     auto heir = make();
     heir->append({.lanes = nullptr, .num_lanes = num_lanes_}, other_rows().source(), num_lanes_,
                  kStream);
-    heir->restore({host.lanes().save(), of_host.first, of_host.second},
-                  host.lanes().control().draws, kStream);
-    host.restore({lanes, rows, blocks});
+    const std::uint64_t draws = host.lanes().control().draws;
+    heir->import_rows({host.lanes().save(), of_host.first, of_host.second, draws}, kStream);
+    host.import_rows({lanes, rows, blocks, draws});
     device = std::move(heir);
   }
 
@@ -124,7 +124,7 @@ class CompactPair {
   std::uint64_t capacity_;
   std::uint32_t num_lanes_;
   std::size_t half_bytes_;
-  RowsPlace place_;
+  StorageKind place_;
 
  public:
   Store host;
@@ -144,7 +144,7 @@ class CompactPair {
     others_ = std::make_unique<RowSet>(testing::random_rows(random(), layout_, num_lanes_));
     return *others_;
   }
-  static std::pair<Bytes, Bytes> save(const Store& store) {
+  static std::pair<Bytes, Bytes> save(Store& store) {
     std::uint64_t count = 0;
     for (const SavedLane& lane : store.lanes().save()) count += lane.pushed - lane.first;
     Bytes rows(count * store.layout().pitch());
@@ -246,7 +246,7 @@ TEST(DeviceCompact, ManyBlocksComeInChunks) {
 }
 
 TEST(DeviceCompact, PinnedRowsGiveWhatTheStoreGives) {
-  CompactPair pair(9, 2, {.frames = 4}, 7, 2000, RowsPlace::kPinned);
+  CompactPair pair(9, 2, {.frames = 4}, 7, 2000, StorageKind::kPinned);
   for (int turn = 0; turn < 15; ++turn) {
     pair.append_anywhere(4);
     pair.expect_same(pair.size(), 2);

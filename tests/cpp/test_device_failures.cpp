@@ -27,7 +27,7 @@ char other_stream;
 TEST(DeviceFailures, ConstructingWhileTheStreamIsCapturedIsADeviceError) {
   EmulatedRuntime runtime;
   runtime.begin_capture(&capture_stream);
-  EXPECT_THROW(DeviceStore(mixed_layout(), 8, 1, kSeed, runtime.device(), RowsPlace::kDevice,
+  EXPECT_THROW(DeviceStore(mixed_layout(), 8, 1, kSeed, runtime.device(), StorageKind::kDevice,
                            &capture_stream),
                DeviceError);
   EXPECT_TRUE(runtime.end_capture(&capture_stream).empty());
@@ -79,9 +79,9 @@ TEST(DeviceFailures, DrawsOfARestoredStoreAreThereForTheNextRunOfAGraph) {
   const std::vector<SavedLane> lanes = stores.host.lanes().save();
   Bytes rows(stores.size() * stores.host.layout().pitch());
   testing::save_to(rows, stores.host);
-  stores.host.restore({lanes, rows, {}});
+  stores.host.import_rows({lanes, rows, {}});
   stores.host.lanes().set_draws(40);
-  stores.device.restore({lanes, rows, {}}, 40, kStream);
+  stores.device.import_rows({lanes, rows, {}, 40}, kStream);
 
   stores.runtime.run(graph, &other_stream);
   stores.runtime.synchronize_all();

@@ -284,8 +284,8 @@ TEST(DeviceStore, RestoreGivesTheSameRowsAndDraws) {
     const auto [rows, on_device] = stores.live_rows();
     StorePair others(8, mixed_layout(), 900, 2);
     others.append_anywhere(20);
-    others.host.restore({stores.host.lanes().save(), rows, {}});
-    others.device.restore({stores.device.lanes().save(), on_device, {}}, 0, kStream);
+    others.host.import_rows({stores.host.lanes().save(), rows, {}});
+    others.device.import_rows({stores.device.lanes().save(), on_device, {}}, kStream);
     others.host.lanes().set_draws(0);
     EXPECT_TRUE(others.rows_are_same());
     EXPECT_EQ(others.live_rows().second, on_device);
@@ -303,7 +303,8 @@ TEST(DeviceStore, RestoreRefusesWhatTheStoreRefuses) {
   stores.push_many(2);
   const std::size_t pitch = stores.device.layout().pitch();
   const auto refuses = [&](SavedLane lane, std::size_t row_bytes) {
-    EXPECT_THROW(stores.device.restore({{&lane, 1}, Bytes(row_bytes), {}}, 0, kStream), ValueError);
+    EXPECT_THROW(stores.device.import_rows({{&lane, 1}, Bytes(row_bytes), {}}, kStream),
+                 ValueError);
     EXPECT_TRUE(stores.rows_are_same());
   };
   refuses({0, 1, 0}, pitch + 1);
@@ -395,23 +396,23 @@ TEST(DeviceStore, RowsWhoseLaunchFailedAreSentWithTheNext) {
 
 TEST(DeviceStore, RowsThatDoNotFitAreAMemoryErrorThatLeavesNothing) {
   EmulatedRuntime runtime;
-  const auto make = [&](std::uint64_t capacity, RowsPlace place) {
+  const auto make = [&](std::uint64_t capacity, StorageKind place) {
     DeviceStore(mixed_layout(), capacity, 1, 0, runtime.device(), place, kStream);
   };
   runtime.limit_device_memory(1000);
-  EXPECT_THROW(make(100, RowsPlace::kDevice), MemoryError);
-  EXPECT_THROW(make(0, RowsPlace::kDevice), ValueError);
+  EXPECT_THROW(make(100, StorageKind::kDevice), MemoryError);
+  EXPECT_THROW(make(0, StorageKind::kDevice), ValueError);
   EXPECT_EQ(runtime.counts().allocations, 0u);
-  make(100, RowsPlace::kPinned);
+  make(100, StorageKind::kPinned);
   runtime.limit_pinned_memory(1000);
-  EXPECT_THROW(make(100, RowsPlace::kPinned), MemoryError);
+  EXPECT_THROW(make(100, StorageKind::kPinned), MemoryError);
   EXPECT_EQ(runtime.counts().allocations, 0u);
 }
 
 TEST(DeviceStore, DestructorWaitsAndGivesEverythingBack) {
   EmulatedRuntime runtime;
   {
-    DeviceStore store(mixed_layout(), 2000, 1, 0, runtime.device(), RowsPlace::kDevice, kStream);
+    DeviceStore store(mixed_layout(), 2000, 1, 0, runtime.device(), StorageKind::kDevice, kStream);
     const RowSet rows(store.layout(), 2000);
     store.append({.lanes = nullptr, .num_lanes = 1}, rows.source(), rows.size(), kStream);
     store.flush(kStream);
@@ -420,7 +421,7 @@ TEST(DeviceStore, DestructorWaitsAndGivesEverythingBack) {
 }
 
 TEST(DeviceStore, PinnedRowsGiveTheBatchesOfTheStore) {
-  StorePair stores(9, transition_layout(), 1500, 3, 0, RowsPlace::kPinned);
+  StorePair stores(9, transition_layout(), 1500, 3, 0, StorageKind::kPinned);
   for (int step = 0; step < 12; ++step) {
     stores.append_anywhere(5);
     EXPECT_TRUE(stores.sample_is_same(stores.size(), kStream, 3));
@@ -429,7 +430,7 @@ TEST(DeviceStore, PinnedRowsGiveTheBatchesOfTheStore) {
 }
 
 TEST(DeviceStore, SaveOfPinnedRowsWaitsForWhatWasQueuedForThem) {
-  StorePair stores(9, mixed_layout(), 1500, 2, 0, RowsPlace::kPinned);
+  StorePair stores(9, mixed_layout(), 1500, 2, 0, StorageKind::kPinned);
   for (int i = 0; i < 5; ++i) {
     stores.append_in_turn(3);
     stores.append_columns(2);

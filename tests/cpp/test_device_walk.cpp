@@ -57,8 +57,8 @@ void step(StorePair& stores, std::mt19937_64& random) {
       Bytes rows(stores.size() * stores.host.layout().pitch());
       testing::save_to(rows, stores.host);
       const std::uint64_t draws = stores.host.lanes().control().draws;
-      stores.host.restore({lanes, rows, {}});
-      stores.device.restore({lanes, rows, {}}, draws + 3, stream);
+      stores.host.import_rows({lanes, rows, {}});
+      stores.device.import_rows({lanes, rows, {}, draws + 3}, stream);
       stores.host.lanes().set_draws(draws + 3);
     }
   }
@@ -70,7 +70,7 @@ TEST(DeviceWalk, AnyHistoryLeavesTheRowsAndTheDrawsOfTheStore) {
     const std::uint32_t num_lanes = std::vector<std::uint32_t>{1, 2, 3, 17, 40}[seed % 5];
     StorePair stores(1 + random() % 9, random() % 2 == 0 ? mixed_layout() : transition_layout(),
                      random() % 2 == 0 ? 1 : 1500, num_lanes, seed,
-                     random() % 2 == 0 ? RowsPlace::kDevice : RowsPlace::kPinned);
+                     random() % 2 == 0 ? StorageKind::kDevice : StorageKind::kPinned);
     for (int i = 0; i < 60; ++i) {
       step(stores, random);
       ASSERT_EQ(stores.device.size(), stores.size()) << seed;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "batches.h"
-#include "core/host/saved_rows.h"
+#include "core/host/check_saved.h"
 #include "core/host/store.h"
 #include "core/values/errors.h"
 #include "lanes_of.h"

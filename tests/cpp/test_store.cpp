@@ -60,7 +60,7 @@ class Recorded {
   std::mt19937_64 random{1};
 };
 
-Bytes saved_rows(const Store& store) {
+Bytes saved_rows(Store& store) {
   std::uint64_t rows = 0;
   for (const SavedLane& lane : store.lanes().save()) rows += lane.pushed - lane.first;
   Bytes bytes(rows * store.layout().pitch());
@@ -127,7 +127,7 @@ TEST(Store, RestoreGivesTheSameRowsInTheSamePlaces) {
     if (pushes > 2) recorded.append_to(0, 1);
     Recorded other(3, 2);
     other.append_to(0, 5);
-    other.store.restore({recorded.store.lanes().save(), saved_rows(recorded.store), {}});
+    other.store.import_rows({recorded.store.lanes().save(), saved_rows(recorded.store), {}});
     ASSERT_NO_FATAL_FAILURE(Recorded::expect_same_rows(other.store, recorded.history));
     for (const std::uint32_t lane : {0u, 1u}) {
       EXPECT_EQ(other.store.lanes().next_place(lane), recorded.store.lanes().next_place(lane));
@@ -139,7 +139,7 @@ TEST(Store, RestoreThatIsRefusedChangesNothing) {
   Recorded recorded(3, 1);
   recorded.append_to(0, 2);
   const auto refuses = [&](SavedLane lane, std::size_t row_bytes, std::size_t block_bytes) {
-    EXPECT_THROW(recorded.store.restore({{&lane, 1}, Bytes(row_bytes), Bytes(block_bytes)}),
+    EXPECT_THROW(recorded.store.import_rows({{&lane, 1}, Bytes(row_bytes), Bytes(block_bytes)}),
                  ValueError);
     ASSERT_NO_FATAL_FAILURE(recorded.expect_same());
   };

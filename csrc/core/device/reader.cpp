@@ -84,7 +84,8 @@ DrawParams DeviceStore::draw_params(std::uint64_t count, bool in_memory, std::si
   return params;
 }
 
-void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* stream) {
+void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* stream,
+                         const PartRunner* /*runner*/) {
   check_draw(count, size());
   if (count == 0) return;
   std::byte* lists = begin_read(columns_bytes(target), stream);
@@ -95,7 +96,7 @@ void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* s
 }
 
 void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
-                       void* stream) {
+                       void* stream, const PartRunner* /*runner*/) {
   if (count == 0) return;
   RowIds ids;
   if (!view().is_even()) {
@@ -115,7 +116,8 @@ std::uint64_t DeviceStore::count_sequences(const SequenceSpec& spec, void* strea
 }
 
 void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count,
-                                   const SequenceTarget& target, void* stream) {
+                                   const SequenceTarget& target, void* stream,
+                                   const PartRunner* /*runner*/) {
   check_draw(count, count_sequences(spec, stream));
   if (count == 0) return;
   std::vector<RowId> starts;

@@ -28,14 +28,14 @@ std::size_t head_bytes(std::uint32_t num_lanes) {
   return round_up(DeviceHead::nbytes(num_lanes), kDeviceAlignment);
 }
 
-std::size_t device_bytes(const RowExtent& extent, RowsPlace place) {
+std::size_t device_bytes(const RowExtent& extent, StorageKind kind) {
   const std::size_t head = head_bytes(extent.num_lanes);
-  const std::size_t rows = place == RowsPlace::kDevice ? extent.nbytes() : 0;
+  const std::size_t rows = kind == StorageKind::kDevice ? extent.nbytes() : 0;
   return rows > SIZE_MAX - head ? SIZE_MAX : head + rows;
 }
 
-PinnedMemory allocate_rows(DeviceRuntime& runtime, const RowExtent& extent, RowsPlace place) {
-  if (place == RowsPlace::kDevice) return {};
+PinnedMemory allocate_rows(DeviceRuntime& runtime, const RowExtent& extent, StorageKind kind) {
+  if (kind == StorageKind::kDevice) return {};
   return {runtime, runtime.allocate_pinned(extent.nbytes(), extent.describe().c_str())};
 }
 
@@ -53,7 +53,7 @@ std::uint64_t num_slices(LaneRange lanes, std::uint64_t steps, std::uint64_t wor
 }  // namespace
 
 DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
-                         std::uint64_t seed, const Device& device, RowsPlace place, void* stream,
+                         std::uint64_t seed, const Device& device, StorageKind kind, void* stream,
                          std::size_t half_bytes)
     : layout_(std::move(layout)),
       extent_{lane_capacity, num_lanes, layout_.pitch(), layout_.frame_stack() - 1},
@@ -61,13 +61,13 @@ DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uin
       lanes_(lanes_memory_.data(), extent_, seed),
       runtime_(device.runtime),
       allocator_(device.allocator),
-      memory_(allocator_, device_bytes(extent_, place), extent_.describe().c_str()),
-      pinned_claim_(place == RowsPlace::kPinned
+      memory_(allocator_, device_bytes(extent_, kind), extent_.describe().c_str()),
+      pinned_claim_(kind == StorageKind::kPinned
                         ? MemoryClaim(extent_.nbytes(), extent_.describe().c_str())
                         : MemoryClaim()),
-      pinned_rows_(allocate_rows(runtime_, extent_, place)),
-      rows_(place == RowsPlace::kDevice ? memory_.data() + head_bytes(num_lanes)
-                                        : pinned_rows_.data()),
+      pinned_rows_(allocate_rows(runtime_, extent_, kind)),
+      rows_(kind == StorageKind::kDevice ? memory_.data() + head_bytes(num_lanes)
+                                         : pinned_rows_.data()),
       head_(memory_.data(), num_lanes),
       buffer_(runtime_, std::max(half_bytes, DeviceStaging::least_half(layout_, num_lanes))),
       staging_(layout_, lanes_, buffer_, rows_, head_),
@@ -337,7 +337,7 @@ void DeviceStore::set_seed(std::uint64_t seed, void* stream) {
   flush_for_graphs(running);
 }
 
-void DeviceStore::restore(const SavedRows& saved, std::uint64_t draws, void* stream) {
+void DeviceStore::import_rows(const SavedRows& saved, void* stream) {
   require_running("restore", stream);
   apply_pending();
   check_saved(saved, lanes_, layout_, blocks_ ? &blocks_->rules() : nullptr);
@@ -346,7 +346,7 @@ void DeviceStore::restore(const SavedRows& saved, std::uint64_t draws, void* str
   buffer_.turn();
   if (blocks_) blocks_->restart(saved.blocks.size() / layout_.block_bytes());
   lanes_.restore(saved.lanes);
-  lanes_.set_draws(draws);
+  lanes_.set_draws(saved.draws);
   knows_episodes_ = true;
   knows_flags_ = false;
   windows_.forget();
@@ -385,7 +385,8 @@ void DeviceStore::restore_blocks(std::span<const std::byte> blocks, const BoolFi
   }
 }
 
-void DeviceStore::save(std::span<std::byte> rows, const BlockMemory& block_memory, void* stream) {
+void DeviceStore::export_rows(std::span<const RowRange> ranges, std::span<std::byte> rows,
+                              const BlockMemory& block_memory, void* stream) {
   settle(stream);
   flush(stream);
   order_.begin(stream);
@@ -393,10 +394,9 @@ void DeviceStore::save(std::span<std::byte> rows, const BlockMemory& block_memor
   const bool pinned = pinned_rows_.get() != nullptr;
   if (pinned) runtime_.synchronize(stream);  // the host reads them by itself
   std::byte* out = rows.data();
-  for (std::uint32_t lane = 0; lane < extent_.num_lanes; ++lane) {
-    const RowId first = {lane, view.present(lane)};
-    const std::uint64_t count = view.end(lane) - first.serial;
-    each_piece(view, first, count, [&](const std::byte* from, RowId, std::uint64_t size) {
+  for (const RowRange& range : ranges) {
+    const RowId first = {range.lane, range.first};
+    each_piece(view, first, range.size(), [&](const std::byte* from, RowId, std::uint64_t size) {
       const std::size_t bytes = size * view.pitch;
       if (pinned) {
         std::memcpy(out, from, bytes);

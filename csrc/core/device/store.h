@@ -14,19 +14,16 @@
 #include "core/device/runtime.h"
 #include "core/device/staging.h"
 #include "core/device/write_buffer.h"
-#include "core/host/saved_rows.h"
+#include "core/host/check_saved.h"
 #include "core/memory/memory.h"
 #include "core/random/distinct_draw.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/row_source.h"
 #include "core/samplers/window_index.h"
+#include "core/storage.h"
 
 namespace velora {
-
-/// Where the rows of a DeviceStore are: in the device's own memory, or in the host's, where the
-/// device reads them in place.
-enum class RowsPlace : std::uint8_t { kDevice, kPinned };
 
 /// Rows for a device to read, and the launches that draw and gather from them. The device's
 /// counterpart of a Store: the same calls give the same rows and the same draws.
@@ -43,12 +40,12 @@ enum class RowsPlace : std::uint8_t { kDevice, kPinned };
 ///
 /// Compact rows have their blocks on the device; what decides them is compared on the host.
 ///
-/// The host waits for the device in settle(), save(), restore() and the destructor, in
+/// The host waits for the device in settle(), export_rows(), import_rows() and the destructor, in
 /// sample_sequences() where it says so, and before it writes into pinned memory that the device has
 /// not read yet, half a write buffer ago. Every other operation is O(rows that the host brings).
 /// Not synchronised: callers serialise all calls. All that takes a stream throws DeviceError when
 /// the device fails, or when what cannot be captured is.
-class DeviceStore {
+class DeviceStore final : public Storage {
  public:
   static constexpr std::size_t kHalfBytes = std::size_t{4} << 20;
 
@@ -57,65 +54,58 @@ class DeviceStore {
   /// Throws ValueError for a capacity or lane count out of range, MemoryError when the rows do not
   /// fit.
   DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
-              std::uint64_t seed, const Device& device, RowsPlace place, void* stream,
+              std::uint64_t seed, const Device& device, StorageKind kind, void* stream,
               std::size_t half_bytes = kHalfBytes);
-  ~DeviceStore();
-  DeviceStore(const DeviceStore&) = delete;
-  DeviceStore& operator=(const DeviceStore&) = delete;
+  ~DeviceStore() override;
 
-  const RowLayout& layout() const { return layout_; }
-  /// The number of draws is good after settle() alone.
-  Lanes& lanes() { return lanes_; }
-  /// For the host: which rows are alive and where. The rows themselves are the device's to read.
-  RowsView view();
-  /// Live rows of all lanes, and at most of one.
-  std::uint64_t size();
-  std::uint64_t fullest() const {
+  const RowLayout& layout() const override { return layout_; }
+  Lanes& lanes() override { return lanes_; }
+  RowsView view() override;
+  std::uint64_t size() override;
+  std::uint64_t fullest() override {
     return std::min(lanes_.control().largest + pending_steps_, extent_.lane_capacity);
   }
-  /// Bytes of the rows and of what belongs to them.
-  std::size_t nbytes() const;
+  std::size_t nbytes() const override;
 
-  /// As Store::reserve, for as many rows as half the write buffer holds.
-  void reserve(std::size_t rows, void* stream);
-  /// As Store::append. Of more rows than half the write buffer holds, some may be there when this
-  /// throws. Waits where append_columns() came before.
-  void append(const LaneOrder& order, const RowSource& source, std::size_t count, void* stream);
-  /// Appends `steps` rows of each lane, step by step: row `t * lanes.count + l` is step t of lane
-  /// l. Never waits. Precondition: rows are whole. Of more than half the write buffer holds, some
-  /// may be there when this throws.
+  /// Of rows at most as many as half the write buffer holds.
+  void reserve(std::size_t rows, void* stream) override;
+  /// Of more rows than half the write buffer holds, some may be there when this throws. Waits where
+  /// append_columns() came before.
+  void append(const LaneOrder& order, const RowSource& source, std::size_t count,
+              void* stream) override;
+  bool takes_columns() const override { return !layout_.compact(); }
+  /// Never waits. Precondition: takes_columns(). Of more than half the write buffer holds, some may
+  /// be there when this throws.
   void append_columns(LaneRange lanes, std::uint64_t steps, const MixedSource& source,
-                      void* stream);
-  /// As Store::end_episode. Waits where append_columns() came before.
-  void end_episode(std::uint32_t lane, void* stream);
-  void clear(void* stream);
+                      void* stream) override;
+  /// Waits where append_columns() came before.
+  void end_episode(std::uint32_t lane, void* stream) override;
+  void clear(void* stream) override;
 
   /// Sends what the host appended since the last flush.
   void flush(void* stream);
 
-  /// Writes `count` distinct rows to `target`, in one launch: those of the next draw, which it
-  /// counts on the device; the caller counts it in the lanes. `target` is memory that the device
-  /// writes, but its list of columns is the host's. Throws ValueError when there are fewer rows.
-  void sample(std::uint64_t count, const BatchTarget& target, void* stream);
-  /// The same with the `count` live rows from position `start` on in time order.
-  void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target, void* stream);
+  /// In one launch, which counts the draw on the device. `target` is memory that the device writes,
+  /// but its list of columns is the host's.
+  void sample(std::uint64_t count, const BatchTarget& target, void* stream,
+              const PartRunner* runner = nullptr) override;
+  void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target, void* stream,
+            const PartRunner* runner = nullptr) override;
 
-  /// As Sampler::count_sequences. For other boundaries than kPad the host keeps account of all
-  /// rows: the first call, and the next after append_columns(), waits and looks through them.
-  std::uint64_t count_sequences(const SequenceSpec& spec, void* stream);
-  /// As Sampler::sample_sequences, in one launch. Waits as count_sequences() does, and where a
-  /// graph may have drawn.
+  /// For other boundaries than kPad the host keeps account of all rows: the first call, and the
+  /// next after append_columns(), waits and looks through them.
+  std::uint64_t count_sequences(const SequenceSpec& spec, void* stream) override;
+  /// In one launch. Waits as count_sequences() does, and where a graph may have drawn.
   void sample_sequences(const SequenceSpec& spec, std::uint64_t count, const SequenceTarget& target,
-                        void* stream);
+                        void* stream, const PartRunner* runner = nullptr) override;
 
-  /// Brings lanes() up to date with the device. Waits where only the device knows.
-  void settle(void* stream);
-  /// As Store::set_seed, also for graphs that were captured. May be called while one is.
-  void set_seed(std::uint64_t seed, void* stream);
-  /// As Store::save, after settle(); waits for the stream.
-  void save(std::span<std::byte> rows, const BlockMemory& block_memory, void* stream);
-  /// As Store::restore, with the number of draws.
-  void restore(const SavedRows& saved, std::uint64_t draws, void* stream);
+  /// Waits where only the device knows.
+  void settle(void* stream) override;
+  /// May be called while a graph is captured.
+  void set_seed(std::uint64_t seed, void* stream) override;
+  void export_rows(std::span<const RowRange> ranges, std::span<std::byte> rows,
+                   const BlockMemory& block_memory, void* stream) override;
+  void import_rows(const SavedRows& saved, void* stream) override;
 
  private:
   std::byte* take_staged(std::size_t bytes, void* stream);

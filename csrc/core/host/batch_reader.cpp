@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/host/store.h"
+
 namespace velora {
 namespace {
 

@@ -4,12 +4,13 @@
 #include <span>
 
 #include "core/host/gather.h"
-#include "core/host/store.h"
 #include "core/random/distinct_draw.h"
 #include "core/samplers/time_order.h"
 #include "core/threads/parts.h"
 
 namespace velora {
+
+class Store;
 
 /// Draws rows from a Store and gathers them. The memory that it works in is kept between
 /// calls, but for that of large batches.

@@ -61,7 +61,8 @@ std::size_t Store::nbytes() const {
   return memory_.size() + (compact_ ? compact_->blocks().nbytes() : 0);
 }
 
-void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
+void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t count,
+                   void* /*stream*/) {
   if (compact_) {
     append_compact(lanes, source, count);
   } else {
@@ -153,25 +154,46 @@ void Store::append_compact(const LaneOrder& lanes, const RowSource& source, std:
   }
 }
 
-void Store::end_episode(std::uint32_t lane) {
+void Store::end_episode(std::uint32_t lane, void* /*stream*/) {
   const RowId newest = {lane, view().end(lane) - 1};
   if (!lanes_.end_episode(lane)) return;
   rows()[view().place(newest) * layout_.pitch() + layout_.flags_offset()] |= std::byte{kTruncated};
 }
 
-void Store::clear() {
+void Store::clear(void* /*stream*/) {
   lanes_.clear();
   if (compact_) compact_->clear();
   windows_.clear();
 }
 
-void Store::save(std::span<std::byte> rows, const BlockMemory& block_memory) const {
+void Store::sample(std::uint64_t count, const BatchTarget& target, void* /*stream*/,
+                   const PartRunner* runner) {
+  reader_.sample(*this, count, target, runner);
+}
+
+void Store::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
+                 void* /*stream*/, const PartRunner* runner) {
+  reader_.take(*this, start, count, target, runner);
+}
+
+std::uint64_t Store::count_sequences(const SequenceSpec& spec, void* /*stream*/) {
+  return Sampler::count_sequences(*this, spec);
+}
+
+void Store::sample_sequences(const SequenceSpec& spec, std::uint64_t count,
+                             const SequenceTarget& target, void* /*stream*/,
+                             const PartRunner* runner) {
+  reader_.sample_sequences(*this, spec, count, target, runner);
+}
+
+void Store::export_rows(std::span<const RowRange> ranges, std::span<std::byte> rows,
+                        const BlockMemory& block_memory, void* /*stream*/) {
   const RowsView view = this->view();
   std::vector<std::uint32_t> numbers;
   std::byte* out = rows.data();
-  for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
-    for (std::uint64_t serial = view.present(lane); serial < view.end(lane); ++serial) {
-      std::memcpy(out, view.row({lane, serial}), view.pitch);
+  for (const RowRange& range : ranges) {
+    for (std::uint64_t serial = range.first; serial < range.end; ++serial) {
+      std::memcpy(out, view.row({range.lane, serial}), view.pitch);
       if (compact_) compact_->renumber(out, numbers);
       out += view.pitch;
     }
@@ -185,7 +207,7 @@ void Store::save(std::span<std::byte> rows, const BlockMemory& block_memory) con
   }
 }
 
-void Store::restore(const SavedRows& saved) {
+void Store::import_rows(const SavedRows& saved, void* /*stream*/) {
   const std::size_t num_blocks = check_saved(saved, lanes_, layout_, compact_.get());
   const BoolFields bools(layout_);
   if (compact_) compact_->reserve_blocks(num_blocks);
@@ -193,6 +215,7 @@ void Store::restore(const SavedRows& saved) {
   if (compact_) compact_->restore(saved.blocks.data(), num_blocks);
   for (std::uint32_t i = 0; i < num_blocks; ++i) bools.clean_block(compact_->blocks().at(i));
   lanes_.restore(saved.lanes);
+  lanes_.set_draws(saved.draws);
   windows_.forget();  // they know nothing of these rows
   put_on_huge_pages(saved.rows.size() / layout_.pitch(), SIZE_MAX);
   const std::byte* row = saved.rows.data();
@@ -206,6 +229,24 @@ void Store::restore(const SavedRows& saved) {
       row += layout_.pitch();
     }
   }
+}
+
+std::unique_ptr<Store> copy_to_host(Storage& storage, void* stream) {
+  storage.settle(stream);
+  const std::vector<SavedLane> lanes = storage.lanes().save();
+  const std::vector<RowRange> ranges = ranges_of(lanes);
+  std::vector<std::byte> rows(count_rows(ranges) * storage.layout().pitch());
+  std::vector<std::byte> blocks;
+  const auto block_memory = [&](std::size_t nbytes) {
+    blocks.resize(nbytes);
+    return blocks.data();
+  };
+  storage.export_rows(ranges, rows, block_memory, stream);
+  const ControlBlock& control = storage.lanes().control();
+  auto copy = std::make_unique<Store>(storage.layout(), control.lane_capacity,
+                                      storage.lanes().num_lanes(), 0);
+  copy->import_rows({.lanes = lanes, .rows = rows, .blocks = blocks});
+  return copy;
 }
 
 }  // namespace velora

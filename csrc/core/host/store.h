@@ -4,15 +4,18 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "core/host/batch_reader.h"
+#include "core/host/check_saved.h"
 #include "core/host/compact_rows.h"
-#include "core/host/saved_rows.h"
 #include "core/memory/memory.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/row_source.h"
 #include "core/samplers/window_index.h"
+#include "core/storage.h"
 
 namespace velora {
 
@@ -24,32 +27,39 @@ namespace velora {
 ///
 /// append() costs O(rows), times O(log lanes) until lanes are full and O(log capacity) for each
 /// kind of windows. Not synchronised: callers serialise writers and readers.
-class Store {
+class Store final : public Storage {
  public:
   /// Throws ValueError for a capacity or lane count out of range, MemoryError when the rows do
   /// not fit into this machine.
   Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes, std::uint64_t seed);
 
-  const RowLayout& layout() const { return layout_; }
-  Lanes& lanes() { return lanes_; }
+  const RowLayout& layout() const override { return layout_; }
+  Lanes& lanes() override { return lanes_; }
   const Lanes& lanes() const { return lanes_; }
   RowsView view() const { return lanes_.view(rows(), layout_); }
+  RowsView view() override { return std::as_const(*this).view(); }
+  std::uint64_t size() override { return view().size(); }
+  std::uint64_t fullest() override { return lanes_.control().largest; }
   /// Null where rows are whole.
   const CompactRows* compact() const { return compact_.get(); }
   /// Bytes of the mapping and the blocks.
-  std::size_t nbytes() const;
+  std::size_t nbytes() const override;
 
-  /// Makes sure that so many rows can be appended, in whatever parts. Throws MemoryError, and then
-  /// nothing has changed.
-  void reserve(std::size_t rows) {
+  void reserve(std::size_t rows, void* /*stream*/ = nullptr) override {
     if (compact_) compact_->reserve(rows);
   }
-  /// Appends rows [0, count) to their lanes, in that order: all, or none when this throws
-  /// MemoryError.
-  void append(const LaneOrder& lanes, const RowSource& source, std::size_t count);
-  /// Marks the newest row of `lane` as truncated, unless it ended its episode by itself.
-  void end_episode(std::uint32_t lane);
-  void clear();
+  void append(const LaneOrder& lanes, const RowSource& source, std::size_t count,
+              void* stream = nullptr) override;
+  void end_episode(std::uint32_t lane, void* stream = nullptr) override;
+  void clear(void* stream = nullptr) override;
+
+  void sample(std::uint64_t count, const BatchTarget& target, void* stream = nullptr,
+              const PartRunner* runner = nullptr) override;
+  void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
+            void* stream = nullptr, const PartRunner* runner = nullptr) override;
+  std::uint64_t count_sequences(const SequenceSpec& spec, void* stream = nullptr) override;
+  void sample_sequences(const SequenceSpec& spec, std::uint64_t count, const SequenceTarget& target,
+                        void* stream = nullptr, const PartRunner* runner = nullptr) override;
 
   /// The windows of that kind, kept up to date from the first call on, which looks through all
   /// rows. The kinds asked for last are kept.
@@ -57,15 +67,11 @@ class Store {
     return windows_.find(view(), length, crosses);
   }
 
-  /// Draws begin again, with another seed.
-  void set_seed(std::uint64_t seed) { lanes_.set_seed(seed); }
-
-  /// Copies the rows that lanes().save() lists to `rows`, which has room for them, and the blocks
-  /// that their links, renumbered, lead to to memory that is asked for.
-  void save(std::span<std::byte> rows, const BlockMemory& block_memory) const;
-  /// Puts back what was saved in place of what there is. Throws ValueError when it does not fit,
-  /// and MemoryError; then nothing has changed.
-  void restore(const SavedRows& saved);
+  void settle(void* /*stream*/ = nullptr) override {}
+  void set_seed(std::uint64_t seed, void* /*stream*/ = nullptr) override { lanes_.set_seed(seed); }
+  void export_rows(std::span<const RowRange> ranges, std::span<std::byte> rows,
+                   const BlockMemory& block_memory, void* stream = nullptr) override;
+  void import_rows(const SavedRows& saved, void* stream = nullptr) override;
 
  private:
   /// Rows written together: enough places on their way from memory, few enough for the first-level
@@ -100,6 +106,10 @@ class Store {
   Lanes lanes_;
   std::unique_ptr<CompactRows> compact_;
   WindowIndex windows_;
+  Sampler reader_;
 };
+
+/// A store on the host with the rows of any storage. Throws MemoryError.
+std::unique_ptr<Store> copy_to_host(Storage& storage, void* stream);
 
 }  // namespace velora

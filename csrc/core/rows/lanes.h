@@ -9,15 +9,9 @@
 #include "core/rows/row_extent.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/rows_view.h"
+#include "core/rows/saved_rows.h"
 
 namespace velora {
-
-/// Which rows of a lane are present, and the episode that the next one belongs to.
-struct SavedLane {
-  std::uint64_t first;
-  std::uint64_t pushed;
-  std::uint64_t episode;
-};
 
 /// The head of a buffer's memory: everything that must survive with the rows, in one place.
 struct ControlBlock {

@@ -1,4 +1,4 @@
-#include "core/host/saved_rows.h"
+#include "core/host/check_saved.h"
 
 #include <string>
 

@@ -1,4 +1,4 @@
-// From buffer to buffer.
+// Rows of one buffer for another.
 
 #include <algorithm>
 #include <memory>
@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "bindings/arguments.h"
-#include "bindings/buffer.h"
+#include "bindings/row_writer.h"
 #include "core/host/step_reader.h"
+#include "core/host/store.h"
 #include "core/values/errors.h"
 
 namespace py = pybind11;
@@ -28,8 +29,8 @@ const Field* find_field(const RowLayout& layout, const std::string& name) {
 
 }  // namespace
 
-std::vector<std::size_t> Buffer::match_fields(const RowLayout& source) const {
-  const RowLayout& own = storage_->layout();
+std::vector<std::size_t> RowWriter::match_fields(const RowLayout& source) const {
+  const RowLayout& own = storage_.layout();
   for (const Field& field : source.fields()) {
     if (find_field(own, field.name) != nullptr) continue;
     throw ValueError(field.name +
@@ -53,7 +54,7 @@ std::vector<std::size_t> Buffer::match_fields(const RowLayout& source) const {
 }
 
 /// The lane here of each of the `count` lanes of another buffer.
-std::vector<std::uint32_t> Buffer::read_targets(py::handle lanes, std::uint32_t count) const {
+std::vector<std::uint32_t> RowWriter::read_targets(py::handle lanes, std::uint32_t count) const {
   std::vector<std::uint32_t> targets;
   if (!lanes.is_none()) {
     targets = read_lanes(lanes, options_.num_lanes);
@@ -68,8 +69,8 @@ std::vector<std::uint32_t> Buffer::read_targets(py::handle lanes, std::uint32_t 
 }
 
 /// How many rows there are for all targets. Throws BufferError where they do not fit.
-std::size_t Buffer::require_room_for(const RowsView& source,
-                                     const std::vector<std::uint32_t>& targets) const {
+std::size_t RowWriter::require_room_for(const RowsView& source,
+                                        const std::vector<std::uint32_t>& targets) const {
   std::size_t rows = 0;
   std::vector<std::uint64_t> added(options_.num_lanes);
   for (std::uint32_t lane = 0; lane < source.num_lanes; ++lane) {
@@ -77,7 +78,7 @@ std::size_t Buffer::require_room_for(const RowsView& source,
     added[targets[lane]] += source.size(lane);
   }
   if (options_.overwrite) return rows;
-  const RowsView own = storage_->view();
+  const RowsView own = storage_.view();
   for (std::uint32_t lane = 0; lane < options_.num_lanes; ++lane) {
     if (added[lane] > options_.lane_capacity - own.size(lane)) {
       refuse_full(lane, own.size(lane), rows);
@@ -86,30 +87,32 @@ std::size_t Buffer::require_room_for(const RowsView& source,
   return rows;
 }
 
-void Buffer::extend_from(Buffer& source, py::handle lanes) {
+void RowWriter::extend_from(Storage& source, void* source_stream, py::handle lanes) {
   if (source.size() == 0) return;
   // Here other code may run.
-  const std::vector<std::uint32_t> targets = read_targets(lanes, source.options_.num_lanes);
-  const std::vector<std::size_t> fields = match_fields(source.storage_->layout());
-  // A copy stays as it is while this buffer changes, which may be the source.
+  const std::vector<std::uint32_t> targets = read_targets(lanes, source.lanes().num_lanes());
+  const std::vector<std::size_t> fields = match_fields(source.layout());
+  // A copy stays as it is while this storage changes, which may be the source.
   std::unique_ptr<Store> copy;
-  if (&source == this || source.storage_->host_store() == nullptr) {
-    copy = source.storage_->copy_to_host();
+  auto* store = dynamic_cast<Store*>(&source);
+  if (&source == &storage_ || store == nullptr) {
+    copy = copy_to_host(source, source_stream);
+    store = copy.get();
   }
   gather_lock_.wait();
   // From here on none does.
-  const Store& store = copy ? *copy : *source.storage_->host_store();
-  const std::size_t rows = require_room_for(store.view(), targets);
-  StepReader reader(store, fields);
+  void* const stream = options_.stream();
+  const std::size_t rows = require_room_for(store->view(), targets);
+  StepReader reader(*store, fields);
   std::vector<std::uint32_t> lane_of_each(reader.most());
-  storage_->reserve(rows);
+  storage_.reserve(rows, stream);
   StepReader::Part part;
   while (reader.next(part)) {
     const std::uint32_t target = targets[part.lane];
-    if (part.is_first) storage_->end_episode(target);
+    if (part.is_first) storage_.end_episode(target, stream);
     std::fill_n(lane_of_each.begin(), part.count, target);
     const LaneOrder order = {.lanes = lane_of_each.data(), .num_lanes = options_.num_lanes};
-    storage_->append(order, part.source, part.count);
+    storage_.append(order, part.source, part.count, stream);
   }
 }
 

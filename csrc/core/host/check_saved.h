@@ -1,26 +1,15 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <span>
 #include <vector>
 
 #include "core/host/compact_rows.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
+#include "core/rows/saved_rows.h"
 
 namespace velora {
-
-/// What a store saves of itself, which may come back from anywhere: the rows that are present, lane
-/// by lane, and the blocks that compact ones lead to.
-struct SavedRows {
-  std::span<const SavedLane> lanes;
-  std::span<const std::byte> rows;
-  std::span<const std::byte> blocks;
-};
-
-/// Memory for so many bytes of blocks.
-using BlockMemory = std::function<std::byte*(std::size_t)>;
 
 /// Throws ValueError unless `lanes` can hold these rows: their number and bytes, what their flags
 /// say of episodes, and their links, which `compact` knows where rows are compact. Returns the

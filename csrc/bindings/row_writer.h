@@ -1,0 +1,79 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "bindings/arguments.h"
+#include "bindings/buffer_options.h"
+#include "bindings/gather_lock.h"
+#include "bindings/known_type.h"
+#include "bindings/row_reader.h"
+#include "core/storage.h"
+
+namespace velora {
+
+/// Turns experiences, arrays and other buffers into rows of a storage.
+///
+/// The GIL is its lock, with the GatherLock where a batch is gathered without it: all code that
+/// reading takes runs before the lock is waited for, and none after. Every call is all or nothing.
+/// `storage`, `lock`, `options` and `schema` outlive this.
+class RowWriter {
+ public:
+  /// `trees` are the pytrees of field numbers by attribute.
+  RowWriter(Storage& storage, GatherLock& lock, const BufferOptions& options,
+            const SchemaCalls& schema, pybind11::dict trees);
+
+  /// Appends one experience to a lane; null where there is only one. Throws ValueError for data
+  /// that does not fit, BufferError when full.
+  void push(pybind11::handle experience, pybind11::handle lane);
+  /// Appends rows given as arrays with a leading dimension, oldest first: by their batch names, or
+  /// as read_batch understands them. `lanes` among them is an array with the lane of each row, or
+  /// None: the same number for all lanes, time step by time step. Throws as push does.
+  void extend(const CallArguments& call);
+
+ private:
+  class ReaderLease;
+
+  RowReader& idle_reader();
+  /// Checks another type of experience, and learns it. Runs code.
+  void learn_type(pybind11::handle experience);
+  /// The call's array for each of batch_names, null where it has none, and its lanes. Returns false
+  /// where it is to be read by read_batch.
+  bool find_columns(const CallArguments& call, std::vector<PyObject*>& columns,
+                    pybind11::handle& lanes) const;
+  /// Inlined, it would make the short way of extend() longer.
+  [[gnu::noinline]] void read_and_extend(const CallArguments& call, RowReader& reader,
+                                         std::vector<PyObject*>& columns);
+  void append_rows(RowReader& reader, const std::vector<PyObject*>& columns,
+                   pybind11::handle lanes);
+  /// Stores the rows that the reader looked at, `lanes` in order, where they are.
+  void append(RowReader& reader, const LaneOrder& order, LaneRange lanes);
+
+  /// Appends the live steps of another storage or of this one, each to its lane's lane in `lanes`,
+  /// an array, or to that of the same number where it is None. Episodes end where a copy of steps
+  /// begins and ends, so no step becomes the successor of another that was not. Throws ValueError
+  /// for steps of another form or an unknown lane, BufferError when there is less room.
+  void extend_from(Storage& source, void* stream, pybind11::handle lanes);
+  std::vector<std::uint32_t> read_targets(pybind11::handle lanes, std::uint32_t count) const;
+  std::vector<std::size_t> match_fields(const RowLayout& source) const;
+  std::size_t require_room_for(const RowsView& source,
+                               const std::vector<std::uint32_t>& targets) const;
+  void require_room(const LaneOrder& lanes, std::size_t rows) const;
+  [[noreturn]] void refuse_full(std::uint32_t lane, std::uint64_t size, std::size_t rows) const;
+
+  Storage& storage_;
+  GatherLock& gather_lock_;
+  const BufferOptions& options_;
+  const SchemaCalls& schema_;
+  pybind11::dict trees_;
+  std::vector<pybind11::object> batch_names_;  // interned, as lanes_name_
+  pybind11::object lanes_name_;
+  std::vector<std::unique_ptr<RowReader>> idle_readers_;
+  KnownType known_type_;
+};
+
+}  // namespace velora

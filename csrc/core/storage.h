@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+
+#include "core/batch/target.h"
+#include "core/rows/lanes.h"
+#include "core/rows/row_layout.h"
+#include "core/rows/row_source.h"
+#include "core/rows/rows_view.h"
+#include "core/rows/saved_rows.h"
+#include "core/threads/parts.h"
+
+namespace velora {
+
+/// Where the rows of a buffer are: in the host's memory, in a device's own, or in pinned memory of
+/// the host that the device reads in place.
+enum class StorageKind : std::uint8_t { kHost, kDevice, kPinned };
+
+/// The rows of a buffer and all that is done to them: one call for each push or batch.
+///
+/// A device's work is queued on the `stream` that a call names, and the calls here need not wait
+/// for it but where they say so; rows on the host ignore streams. A `runner`, which may be null,
+/// shares the work of the host between threads; work on a device ignores it. Not synchronised:
+/// callers serialise all calls. Calls on a device throw DeviceError when it fails.
+class Storage {
+ public:
+  Storage() = default;
+  virtual ~Storage() = default;
+
+  virtual const RowLayout& layout() const = 0;
+  /// Of a device the number of draws and the episodes are good after settle() alone.
+  virtual Lanes& lanes() = 0;
+  /// Which rows are alive and where. The rows themselves may be a device's to read.
+  virtual RowsView view() = 0;
+  /// Live rows of all lanes, and at most of one.
+  virtual std::uint64_t size() = 0;
+  virtual std::uint64_t fullest() = 0;
+  /// Bytes of the rows and of what belongs to them.
+  virtual std::size_t nbytes() const = 0;
+
+  /// Makes sure that so many rows can be appended, in whatever parts. Throws MemoryError, and then
+  /// nothing has changed.
+  virtual void reserve(std::size_t rows, void* stream) = 0;
+  /// Appends rows [0, count) to their lanes, in that order: all, or none when this throws
+  /// MemoryError.
+  virtual void append(const LaneOrder& lanes, const RowSource& source, std::size_t count,
+                      void* stream) = 0;
+  /// Whether append_columns() is there.
+  virtual bool takes_columns() const { return false; }
+  /// Appends `steps` rows of each lane, some of whose fields lie on the device, step by step: row
+  /// `t * lanes.count + l` is step t of lane l.
+  virtual void append_columns(LaneRange /*lanes*/, std::uint64_t /*steps*/,
+                              const MixedSource& /*source*/, void* /*stream*/) {
+    throw std::logic_error("these rows are on the host");
+  }
+  /// Marks the newest row of `lane` as truncated, unless it ended its episode by itself.
+  virtual void end_episode(std::uint32_t lane, void* stream) = 0;
+  /// Takes out every row. Serials and episodes go on.
+  virtual void clear(void* stream) = 0;
+
+  /// Writes `count` distinct rows to `target`: those of the next draw, which then counts as made.
+  /// Throws ValueError when there are fewer.
+  virtual void sample(std::uint64_t count, const BatchTarget& target, void* stream,
+                      const PartRunner* runner) = 0;
+  /// Writes the `count` live rows from position `start` on in time order.
+  virtual void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
+                    void* stream, const PartRunner* runner) = 0;
+  /// How many steps a sequence can start at. May wait for a device.
+  virtual std::uint64_t count_sequences(const SequenceSpec& spec, void* stream) = 0;
+  /// Writes `count` sequences with distinct starts, as sample() does.
+  virtual void sample_sequences(const SequenceSpec& spec, std::uint64_t count,
+                                const SequenceTarget& target, void* stream,
+                                const PartRunner* runner) = 0;
+
+  /// Brings lanes() up to date, for which it may wait for a device.
+  virtual void settle(void* stream) = 0;
+  /// Draws begin again, with another seed: also those of graphs that were captured.
+  virtual void set_seed(std::uint64_t seed, void* stream) = 0;
+
+  /// Copies present rows, range by range, to `rows`, which has room for them, and the blocks that
+  /// compact ones lead to, which the links in `rows` number from 0, to memory that is asked for.
+  /// Compact rows lead to their neighbours, too: ranges hold what is to be imported together.
+  /// Settles, and waits for a device.
+  virtual void export_rows(std::span<const RowRange> ranges, std::span<std::byte> rows,
+                           const BlockMemory& block_memory, void* stream) = 0;
+  /// Puts back what was exported of all lanes in place of what there is. Throws ValueError when it
+  /// does not fit, and MemoryError; then nothing has changed.
+  virtual void import_rows(const SavedRows& saved, void* stream) = 0;
+
+ protected:
+  Storage(Storage&&) = default;
+  Storage& operator=(Storage&&) = default;
+};
+
+}  // namespace velora
