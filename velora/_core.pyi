@@ -118,7 +118,7 @@ class Buffer:
     def storage(self) -> str: ...
 
 def byte_tensor(data: bytes) -> typing.Any:
-    """A uint8 tensor that looks into `data`: for whoever only reads it."""
+    """A uint8 tensor that looks into `data`: for readers only."""
 
 def check_lanes(lanes: typing.Any, num_lanes: typing.SupportsInt | typing.SupportsIndex) -> None:
     """Raises ValueError for what is neither an array of lanes nor None."""

@@ -16,7 +16,7 @@ namespace velora {
 
 /// The arguments of a call, as METH_FASTCALL | METH_KEYWORDS hands them over.
 struct CallArguments {
-  PyObject* const* values;  // those by place, then those by name
+  PyObject* const* values;  // positional ones, then those by name
   std::size_t positional;
   PyObject* names;  // a tuple, or null
 

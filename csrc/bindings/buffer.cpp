@@ -58,7 +58,7 @@ void Buffer::clear() {
   storage_->clear(stream());
 }
 
-/// What fills the memory of a batch with so many rows of the next draw.
+/// Fills the memory of a batch with so many rows of the next draw.
 auto Buffer::draw_rows(std::size_t count) {
   return [this, count](BatchMemory memory, const PartRunner* runner) {
     const BatchTarget target = plan_.target(memory, options_.n_step, columns_);

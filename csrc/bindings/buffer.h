@@ -79,7 +79,7 @@ class Buffer {
   /// (lanes, seed, draws, rows, blocks) of one moment: with the schema and the options, all that
   /// the buffer is.
   pybind11::tuple state();
-  /// Puts the rows of a state() in place of what there is, from objects that give their bytes.
+  /// Replaces all rows by those of a state(), from objects that give their bytes.
   /// Throws ValueError when they do not fit this buffer, which is then as before.
   void restore(pybind11::handle lanes, std::uint64_t draws, pybind11::handle rows,
                pybind11::handle blocks);

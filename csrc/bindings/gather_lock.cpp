@@ -40,8 +40,8 @@ void without_gil(const Work& work) {
 
 void GatherLock::wait_turn() {
   free_after_fork();
-  const std::uint64_t turn = next_turn_++;
-  const auto is_my_turn = [&] { return !gathering_ && turn_ == turn; };
+  const std::uint64_t ticket = next_ticket_++;
+  const auto is_my_turn = [&] { return !gathering_ && serving_ == ticket; };
   while (!is_my_turn()) {
     Waiters& waiters = *waiters_;
     const std::uint64_t seen = [&] {
@@ -53,7 +53,7 @@ void GatherLock::wait_turn() {
       waiters.changed.wait(lock, [&] { return waiters.changes != seen; });
     });
   }
-  ++turn_;
+  ++serving_;
   if (has_queue()) tell_waiters();
 }
 
@@ -86,7 +86,7 @@ void GatherLock::free_after_fork() {
   (void)waiters_.release();  // NOLINT(bugprone-unused-return-value): see above
   waiters_ = std::make_unique<Waiters>();
   gathering_ = false;
-  turn_ = next_turn_;
+  serving_ = next_ticket_;
   forks_ = fork_count();
 }
 

@@ -17,8 +17,8 @@ namespace velora {
 /// The GIL keeps all other calls apart: they hold it from the first thing that they look at to the
 /// last. A large gather lets go of it in the middle. Calls that must not come in between wait()
 /// first, which costs a look at one flag where there is no such gather. Those that have to wait do
-/// so without the GIL, and go on in the order in which they came; a call that finds nobody
-/// gathering passes them, unless it is going to gather itself. So nobody waits for more than the
+/// so without the GIL, and go on in the order in which they came; a call that finds no
+/// gather passes them, unless it is going to gather itself. So no call waits for more than the
 /// gathers that came before.
 ///
 /// Needs the GIL throughout: it guards all that is here, but `changes`. In a child of fork the lock
@@ -29,7 +29,7 @@ class GatherLock {
   GatherLock(const GatherLock&) = delete;
   GatherLock& operator=(const GatherLock&) = delete;
 
-  /// Returns when nobody gathers. Other code can run until then, and none does where it need not
+  /// Returns when no call gathers. Other code can run until then, and none does where it need not
   /// wait: a call waits before it looks at what such code could change.
   void wait() {
     if (gathering_) wait_turn();
@@ -50,14 +50,14 @@ class GatherLock {
     std::uint64_t changes = 0;
   };
 
-  bool has_queue() const { return next_turn_ != turn_; }
+  bool has_queue() const { return next_ticket_ != serving_; }
   void wait_turn();
   void tell_waiters();
   void free_after_fork();
 
   bool gathering_ = false;
-  std::uint64_t next_turn_ = 0;         // of the next call that has to wait
-  std::uint64_t turn_ = 0;              // of the call that may go on next
+  std::uint64_t next_ticket_ = 0;         // of the next call that has to wait
+  std::uint64_t serving_ = 0;              // of the call that may go on next
   std::uint64_t forks_ = fork_count();  // of the process that this is true of
   std::unique_ptr<Waiters> waiters_ = std::make_unique<Waiters>();
 };

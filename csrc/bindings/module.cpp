@@ -223,7 +223,7 @@ PYBIND11_MODULE(_core, m) {
         py::arg("itemsize"), "How many int64 `gae_cuda` needs for scratch.");
 
   m.def("byte_tensor", &velora::byte_tensor, py::arg("data"),
-        "A uint8 tensor that looks into `data`: for whoever only reads it.");
+        "A uint8 tensor that looks into `data`: for readers only.");
 
   m.def(
       "check_lanes",

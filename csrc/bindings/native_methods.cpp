@@ -41,9 +41,9 @@ Arguments read_arguments(const Signature& signature, const CallArguments& call) 
     const auto is = [&](const char* name) {
       return PyUnicode_CompareWithASCIIString(call.name(i), name) == 0;
     };
-    const std::size_t place = is(signature.names[0]) ? 0 : is(signature.names[1]) ? 1 : 2;
-    known = place < 2 && values[place] == nullptr;
-    if (known) values[place] = call.value(i);
+    const std::size_t position = is(signature.names[0]) ? 0 : is(signature.names[1]) ? 1 : 2;
+    known = position < 2 && values[position] == nullptr;
+    if (known) values[position] = call.value(i);
   }
   if (!known || values[0] == nullptr) {
     throw py::type_error(std::string(signature.method) + ": expected " + signature.text +
@@ -69,7 +69,7 @@ py::object sample(Buffer& buffer, const CallArguments& call) {
   return buffer.sample(arguments.required, out);
 }
 
-/// What Python calls for one of these; turns what it throws into a Python error.
+/// Called by Python for each of these methods; turns C++ exceptions into Python errors.
 template <py::object (*kMethod)(Buffer&, const CallArguments&)>
 PyObject* enter(PyObject* capsule, PyObject* const* values, Py_ssize_t positional,
                 PyObject* names) {

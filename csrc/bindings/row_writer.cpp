@@ -12,7 +12,7 @@ namespace py = pybind11;
 namespace velora {
 namespace {
 
-/// What read_batch makes an array of.
+/// Whether read_batch has to make an array of `lanes`.
 bool is_listed(PyObject* lanes) {
   return PyList_Check(lanes) != 0 || PyTuple_Check(lanes) != 0 || PyRange_Check(lanes) != 0;
 }
@@ -150,7 +150,7 @@ void RowWriter::read_and_extend(const CallArguments& call, RowReader& reader,
     return extend_from(other.storage(), other.stream(), batch[1]);
   }
   const auto named = py::reinterpret_borrow<py::dict>(parts);
-  std::vector<py::object> held(columns.size());  // whoever finds the dict can empty it
+  std::vector<py::object> held(columns.size());  // other code that finds the dict can empty it
   for (std::size_t i = 0; i < columns.size(); ++i) {
     columns[i] = PyDict_GetItemWithError(named.ptr(), reader.names()[i].ptr());
     if (columns[i] == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();

@@ -32,7 +32,7 @@ void* TorchDevice::current_stream() const {
 namespace {
 
 /// While it lives, torch's dispatch modes (FakeTensorMode is one) are out of force in this thread.
-/// One would answer in the allocator's place, and it is code that could change what a call has
+/// One would answer instead of the allocator, and it is code that could change what a call has
 /// already looked at.
 class DispatchModesOff {
  public:

@@ -17,7 +17,7 @@ class TorchDevice final : public DeviceAllocator {
 
   DeviceRuntime& runtime() const { return runtime_; }
   Device device() { return {runtime_, *this}; }
-  /// What torch calls it.
+  /// Its name in DLPack.
   DLDevice name() const { return name_; }
   /// Whether a tensor lies in its memory.
   bool holds(const DLTensor& tensor) const {

@@ -16,7 +16,7 @@
 namespace velora {
 
 /// Where the rows of a buffer are: in the host's memory, in a device's own, or in pinned memory of
-/// the host that the device reads in place.
+/// the host that the device reads directly.
 enum class StorageKind : std::uint8_t { kHost, kDevice, kPinned };
 
 /// The rows of a buffer and all that is done to them: one call for each push or batch.
@@ -86,7 +86,7 @@ class Storage {
   /// Settles, and waits for a device.
   virtual void export_rows(std::span<const RowRange> ranges, std::span<std::byte> rows,
                            const BlockMemory& block_memory, void* stream) = 0;
-  /// Puts back what was exported of all lanes in place of what there is. Throws ValueError when it
+  /// Replaces all rows by exported ones of all lanes. Throws ValueError when it
   /// does not fit, and MemoryError; then nothing has changed.
   virtual void import_rows(const SavedRows& saved, void* stream) = 0;
 

@@ -32,7 +32,7 @@ void check(cudaError_t status, const char* what) {
 cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t as_event(void* event) { return static_cast<cudaEvent_t>(event); }
 
-/// What UseDevice asks of the driver, which the runtime finds: nothing here is linked with it.
+/// The driver functions of UseDevice, found by the runtime: nothing here is linked with the driver.
 class Driver {
  public:
   Driver()

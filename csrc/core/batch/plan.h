@@ -39,7 +39,7 @@ class BatchPlan {
 
   const std::vector<TensorSpec>& tensors() const { return tensors_; }
   std::size_t num_fields() const { return tensors_.size() - parts_.size(); }
-  /// What the tensors after the fields are.
+  /// The parts that the tensors after the fields hold.
   std::span<const BatchPart> parts() const { return parts_; }
   /// Bytes of one step in all tensors.
   std::size_t row_bytes() const { return row_bytes_; }

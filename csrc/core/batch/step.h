@@ -9,7 +9,7 @@
 
 namespace velora {
 
-/// What n steps from a row on come to.
+/// The sum of n steps from a row on.
 struct Lookahead {
   RowId last;       // the last of these steps, whose next state is the one to bootstrap from
   double reward;    // sum of gamma**i * reward over the steps

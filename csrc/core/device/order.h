@@ -17,7 +17,7 @@ class DeviceOrder {
         done_(runtime, runtime.create_event()),
         run_(runtime, runtime.create_event()) {}
 
-  /// What follows on `stream` comes after all before.
+  /// Orders later work on `stream` after all earlier work.
   void begin(void* stream) {
     if (has_work_ && stream != last_stream_) runtime_.wait(done_.get(), stream);
     if (captured_) runtime_.wait(run_.get(), stream);
@@ -38,7 +38,7 @@ class DeviceOrder {
   /// Whether anything was captured, and so may run at any time.
   bool captured() const { return captured_; }
 
-  /// A stream that nobody captures.
+  /// A stream that is never captured.
   void* own_stream() {
     if (own_stream_.get() == nullptr) {
       own_stream_ = DeviceStream(runtime_, runtime_.create_stream());

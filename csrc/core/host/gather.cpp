@@ -20,7 +20,7 @@ constexpr std::uint32_t kPrefetchSteps = 16;
 // enough for the first-level cache.
 constexpr std::size_t kBlock = kGatherBlock;
 
-/// Some rows of a batch, `count` of them from place `first` on.
+/// Some rows of a batch, `count` of them from row `first` on.
 struct Block {
   std::size_t first = 0;
   std::size_t count = 0;
@@ -51,7 +51,7 @@ void copy_field(Count count, std::size_t nbytes, Out out, In in) {
   }
 }
 
-/// What the flags of steps say, into places from `first` on: part by part, in loops that a compiler
+/// Writes the parts that flags of steps decide, from row `first` of the batch on: part by part, in loops that a compiler
 /// turns into wide instructions. `discount(i)` is what the future after step i is worth.
 template <typename Size, typename Discount>
 void emit_flags(const BatchTarget& target, std::size_t first, Size size, const std::uint8_t* flags,
@@ -86,11 +86,11 @@ void with_size(const Block& block, const F& f) {
 class Gatherer {
  public:
   Gatherer(const RowsView& view, const CompactRows* compact, const BatchTarget& target,
-           std::size_t place)
+           std::size_t offset)
       : view_(view),
         compact_(compact),
         target_(target),
-        place_(place),
+        offset_(offset),
         looks_ahead_(target.n_step > 1),
         finds_next_(
             compact != nullptr &&
@@ -123,7 +123,7 @@ class Gatherer {
   // Besides copying columns: to name rows and to write what their flags say.
   static constexpr std::size_t kOtherWork = 2;
 
-  /// The rows of a block are asked for bit by bit among all other work. A processor has places for
+  /// The rows of a block are asked for bit by bit among all other work. A processor has room for
   /// about ten lines on their way: it stands still when it asks for more, and the memory stands
   /// still while it asks for none.
   class Prefetches {
@@ -180,16 +180,16 @@ class Gatherer {
       block.discount[i] = one_step;
       if (looks_ahead_) {
         const Lookahead ahead = look_ahead(view_, block.ids[i], target_);
-        target_.rewards[place_ + block.first + i] = static_cast<float>(ahead.reward);
+        target_.rewards[offset_ + block.first + i] = static_cast<float>(ahead.reward);
         block.last[i] = ahead.last;
         block.discount[i] = static_cast<float>(ahead.discount);
         block.next[i] = view_.row(ahead.last);
       }
       block.last_flags[i] = static_cast<std::uint8_t>(block.next[i][view_.flags_offset]);
       if (finds_next_) {
-        FramePlace place_of_next;  // kNext is of rows without stacks: one frame
-        compact_->find_next_state(view_, block.last[i], &place_of_next);
-        block.next[i] = place_of_next.base;
+        FramePlace next;  // kNext is of rows without stacks: one frame
+        compact_->find_next_state(view_, block.last[i], &next);
+        block.next[i] = next.base;
       }
       if (block.next[i] != block.rows[i]) prefetch(block.next[i], prefetched_);
     }
@@ -214,7 +214,7 @@ class Gatherer {
     }
     const bool next = follows_ && column.source == Source::kNext;
     const std::byte* const* rows = next ? block.next : block.rows;
-    std::byte* out = column.out + (place_ + block.first) * column.nbytes;
+    std::byte* out = column.out + (offset_ + block.first) * column.nbytes;
     const std::size_t nbytes = column.nbytes;
     const std::size_t offset = column.row_offset;
     copy_field(
@@ -224,7 +224,7 @@ class Gatherer {
 
   template <typename Size>
   void emit(const Block& block, Size size) const {
-    const std::size_t first = place_ + block.first;
+    const std::size_t first = offset_ + block.first;
     std::uint8_t flags[kBlock];
     for (std::size_t i = 0; i < size; ++i) {
       flags[i] = static_cast<std::uint8_t>(block.rows[i][view_.flags_offset]);
@@ -247,7 +247,7 @@ class Gatherer {
     FramePlace frames[ObservationStorage::kMaxFrameStack];
     const std::size_t nbytes = column.nbytes / column.frames;
     for (std::size_t i = 0; i < block.count; ++i) {
-      std::byte* out = column.out + (place_ + block.first + i) * column.nbytes;
+      std::byte* out = column.out + (offset_ + block.first + i) * column.nbytes;
       const std::size_t newest = compact_->frame_stack() - 1;
       if (column.source == Source::kFrames) {
         compact_->find_state(view_, block.ids[i], frames);
@@ -269,7 +269,7 @@ class Gatherer {
   const RowsView& view_;
   const CompactRows* compact_;
   const BatchTarget& target_;
-  std::size_t place_;  // of the first row in the batch
+  std::size_t offset_;  // of the first row in the batch
   bool looks_ahead_;
   bool finds_next_;           // in compact rows
   bool follows_;              // does either
@@ -291,7 +291,7 @@ class KnownRows final : public RowStream {
   std::span<const RowId> ids_;
 };
 
-/// What emit_step() writes, for steps that lie one after the other.
+/// Writes what emit_step() does, for steps that lie one after the other.
 void emit_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t count,
               const BatchTarget& target, std::size_t first) {
   constexpr std::size_t kPart = 128;
@@ -312,7 +312,7 @@ void emit_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
   }
 }
 
-/// Rows that lie one after the other, into places from `first` on.
+/// Copies rows that lie one after the other, to rows of the batch from `first` on.
 void copy_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t count,
               const BatchTarget& target, std::size_t first) {
   for (std::uint32_t c = 0; c < target.num_columns; ++c) {

@@ -14,7 +14,7 @@ class CompactRows;
 /// Rows that are copied together. Parts of a batch are best made of whole blocks.
 inline constexpr std::size_t kGatherBlock = 16;
 
-/// Copies `count` rows into places [first, first + count) of a batch, in their order. `compact` is
+/// Copies `count` rows to rows [first, first + count) of a batch, in their order. `compact` is
 /// null where rows are whole. Reads rows ahead of their use, so that a batch costs about one memory
 /// latency and not one for each row, and asks for their names while it waits.
 void gather(const RowsView& view, const CompactRows* compact, RowStream& rows, std::size_t count,
@@ -32,7 +32,7 @@ void gather_run(const RowsView& view, const CompactRows* compact, RowId id, std:
 /// Asks the memory for the rows that gather_run() is going to read.
 void prefetch_run(const RowsView& view, RowId id, std::size_t count);
 
-/// Fills `count` places from `first` on with padding: zeros, and -1 for indices.
+/// Fills `count` rows of a batch from `first` on with padding: zeros, and -1 for indices.
 void pad(const BatchTarget& target, std::size_t first, std::size_t count);
 
 }  // namespace velora

@@ -28,7 +28,7 @@ void BlockStore::reserve(std::uint64_t count) {
     throw MemoryError("compact: expected at most " + std::to_string(kMaxBlocks) +
                       " observations beside the rows, got " + std::to_string(needed));
   }
-  // Giving back must not fail, so there is a place for each block that there can be.
+  // Giving back must not fail, so there is room for each block that there can be.
   if (needed > free_.capacity()) free_.reserve(std::max(needed, 2 * free_.capacity()));
   const std::size_t before = chunks_.size();
   const std::uint64_t chunks = (needed + chunk_mask_) >> chunk_log2_;

@@ -92,7 +92,7 @@ Memory Memory::anonymous(MemoryClaim claim, const char* purpose, Pages pages) {
 void Memory::use_huge_pages(std::size_t offset, std::size_t bytes) noexcept {
 #ifdef MADV_HUGEPAGE
   constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1, which older headers do not name
-  // What an older system refuses it does by itself in the background, after the advice.
+  // Where an older system refuses, it does so by itself in the background, after the advice.
   if (madvise(data_ + offset, bytes, MADV_HUGEPAGE) == 0) madvise(data_ + offset, bytes, kCollapse);
 #endif
 }

@@ -115,7 +115,7 @@ void DistinctDraw::draw_by_rule(std::span<std::uint64_t> out) {
   }
 }
 
-/// One by one in element order nobody is ever displaced, so it is enough to know what is taken.
+/// One by one in element order no element is ever displaced, so a set of taken values is enough.
 template <typename Taken>
 void DistinctDraw::resolve_clashes(std::span<std::uint64_t> out, Taken taken) const {
   for (std::size_t i = 0; i < out.size(); ++i) {

@@ -54,7 +54,7 @@ VELORA_HD inline std::uint32_t claim_slot(std::uint64_t value, std::uint32_t mas
   return static_cast<std::uint32_t>((value * 0x9E3779B97F4A7C15u) >> 32) & mask;
 }
 
-/// Lets `element` propose, and then whoever it displaces, until nobody is displaced. Afterwards
+/// Lets `element` propose, and then each element that is displaced, until none is. Afterwards
 /// `attempts[e]` is the attempt that element e holds for now; when every element has proposed it
 /// is final. Element order and interleaving do not matter. `Atomics` gives compare_exchange and
 /// fetch_max (acquire and release), load and store on the words of the table.
@@ -72,7 +72,7 @@ VELORA_HD inline void propose(std::uint32_t element, DrawKey key, std::uint64_t 
       if (found == 0 || found == value + 1) break;
       slot = (slot + 1) & table.mask;
     }
-    // The attempt is in place before the claim: whoever displaces this element reads it.
+    // The attempt is stored before the claim: the element that displaces this one reads it.
     Atomics::store(&attempts[element], attempt);
     const std::uint32_t rank = ~element;
     const std::uint32_t holder = Atomics::fetch_max(&table.owners[slot], rank);
@@ -123,7 +123,7 @@ struct ClaimRanks {
   }
 };
 
-/// No draw has more elements: the tables of a larger one would outgrow 32-bit places.
+/// No draw has more elements: the tables of a larger one would outgrow 32-bit slots.
 inline constexpr std::uint64_t kMaxDraw = std::uint64_t{1} << 28;
 
 /// Throws ValueError when `count` > bound or kMaxDraw.

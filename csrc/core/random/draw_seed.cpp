@@ -5,7 +5,7 @@
 namespace velora {
 namespace {
 
-/// What is mixed in, so that equal numbers of different kinds do not give equal seeds.
+/// Constants that are mixed in, so that equal numbers of different kinds do not give equal seeds.
 enum Kind : std::uint64_t { kFork = 1, kCopy, kWorker };
 
 std::uint64_t mix_in(std::uint64_t seed, Kind kind, std::uint64_t number) {

@@ -12,14 +12,14 @@ namespace velora {
 ///
 /// - a child of fork mixes in which child it is;
 /// - a copy that was made to start a process mixes in its number among such copies;
-/// - a worker of torch's DataLoader mixes in the seed that torch gave it, in place of either. That
+/// - a worker of torch's DataLoader mixes in the seed that torch gave it, instead of either. That
 ///   is another one in each epoch, and repeats with torch's generator however workers start.
 ///
 /// The next draw settles this: until then a copy costs nothing, and is_settled() is a comparison.
 /// Not synchronised.
 class DrawSeed {
  public:
-  /// What torch's DataLoader gave this process, if it is one of its workers.
+  /// The seed that torch's DataLoader gave this process, if it is one of its workers.
   using WorkerSeed = std::optional<std::uint64_t>;
 
   /// For this process.
@@ -32,7 +32,7 @@ class DrawSeed {
   bool is_settled() const { return settled_at_ == fork_count(); }
   /// Makes it that of this process, unless it is. `worker` is what this process has.
   void settle(WorkerSeed worker);
-  /// Puts another seed in its place, for this process.
+  /// Replaces the seed, for this process.
   void set(std::uint64_t value, WorkerSeed worker);
 
   std::uint64_t value() const { return value_; }

@@ -28,7 +28,7 @@ void count_in_child() {
   forks_made = 0;
 }
 
-// When this code is loaded, so that nobody forks in the middle of it. A failure leaves forks
+// When this code is loaded, so that no fork comes in the middle of it. A failure leaves forks
 // uncounted.
 [[maybe_unused]] const bool kIsCounting =
     pthread_atfork(count_in_parent, nullptr, count_in_child) == 0;

@@ -6,7 +6,7 @@
 
 namespace velora {
 
-/// What is called with the number of a part.
+/// Work on one part, called with its number.
 using Part = std::function<void(std::size_t)>;
 
 /// Lets threads do the parts of a large piece of work.

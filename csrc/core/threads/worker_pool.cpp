@@ -51,7 +51,7 @@ class WorkerPool::Job {
 WorkerPool& WorkerPool::shared() {
   WorkerPool* found = shared_pool.load();
   if (found != nullptr && found->is_here()) return *found;
-  // That of a parent is left as it is: its threads are gone, and nobody can say what they held.
+  // That of a parent is left as it is: its threads are gone, and what they held is unknown.
   auto fresh = std::make_unique<WorkerPool>();
   if (shared_pool.compare_exchange_strong(found, fresh.get())) found = fresh.release();
   return *found;
@@ -68,7 +68,7 @@ void WorkerPool::parallel_for(std::size_t num_parts, std::size_t num_threads, co
   {
     const std::lock_guard lock(mutex_);
     job_ = &job;
-    places_ = threads - 1;
+    vacancies_ = threads - 1;
   }
   for (std::size_t i = 1; i < threads; ++i) wanted_.notify_one();
   job.run();
@@ -93,9 +93,9 @@ void WorkerPool::start_threads(std::size_t count) {
 void WorkerPool::work() {
   std::unique_lock lock(mutex_);
   while (true) {
-    wanted_.wait(lock, [&] { return stopping_ || (job_ != nullptr && places_ > 0); });
+    wanted_.wait(lock, [&] { return stopping_ || (job_ != nullptr && vacancies_ > 0); });
     if (stopping_) return;
-    --places_;
+    --vacancies_;
     ++running_;
     Job* job = job_;
     lock.unlock();
