@@ -51,8 +51,9 @@ void copy_field(Count count, std::size_t nbytes, Out out, In in) {
   }
 }
 
-/// Writes the parts that flags of steps decide, from row `first` of the batch on: part by part, in loops that a compiler
-/// turns into wide instructions. `discount(i)` is what the future after step i is worth.
+/// Writes the parts that flags of steps decide, from row `first` of the batch on: part by part, in
+/// loops that a compiler turns into wide instructions. `discount(i)` is what the future after step
+/// i is worth.
 template <typename Size, typename Discount>
 void emit_flags(const BatchTarget& target, std::size_t first, Size size, const std::uint8_t* flags,
                 const std::uint8_t* last_flags, const Discount& discount) {

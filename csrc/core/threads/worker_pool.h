@@ -57,8 +57,8 @@ class WorkerPool {
   std::condition_variable wanted_;
   std::condition_variable finished_;
   Job* job_ = nullptr;
-  std::size_t vacancies_ = 0;   // threads that may still join the job
-  std::size_t running_ = 0;  // threads that have joined it
+  std::size_t vacancies_ = 0;  // threads that may still join the job
+  std::size_t running_ = 0;    // threads that have joined it
   bool stopping_ = false;
 };
 
