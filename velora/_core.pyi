@@ -9,6 +9,7 @@ import typing
 
 __all__: list[str] = [
     "Buffer",
+    "BufferOptions",
     "DrawSeed",
     "Field",
     "byte_tensor",
@@ -49,13 +50,11 @@ class DrawSeed:
     def worker(self) -> int | None:
         """The seed of the DataLoader's worker that it is for, if any."""
 
-class Buffer:
-    """The rows of one buffer and what is drawn from them."""
+class BufferOptions:
+    """Configuration of a buffer, besides the fields of its rows."""
     def __init__(
-        self: Buffer,
+        self,
         *,
-        fields: collections.abc.Sequence[Field],
-        trees: dict,
         lane_capacity: typing.SupportsInt | typing.SupportsIndex,
         num_lanes: typing.SupportsInt | typing.SupportsIndex,
         seed: DrawSeed,
@@ -64,12 +63,22 @@ class Buffer:
         overwrite: bool,
         compact: bool,
         frame_stack: typing.SupportsInt | typing.SupportsIndex,
+        storage: str,
+        device: typing.SupportsInt | typing.SupportsIndex | None,
+    ) -> None: ...
+
+class Buffer:
+    """The rows of one buffer and what is drawn from them."""
+    def __init__(
+        self: Buffer,
+        *,
+        fields: collections.abc.Sequence[Field],
+        trees: dict,
+        options: BufferOptions,
         check_type: typing.Any,
         batch_names: collections.abc.Sequence[str],
         read_batch: typing.Any,
         batch_type: typing.Any,
-        storage: str = "cpu",
-        device: typing.SupportsInt | typing.SupportsIndex | None = None,
     ) -> None: ...
     def __len__(self: Buffer) -> int: ...
     def batch_layout(self: Buffer, batch_size: typing.Any) -> tuple: ...
@@ -150,13 +159,7 @@ def inspect(value: typing.Any, field: str) -> tuple[str, tuple]:
 def require_cuda(device: typing.SupportsInt | typing.SupportsIndex) -> None:
     """Raises RuntimeError, which says what to do, when a CUDA device cannot hold rows."""
 
-def rows_nbytes(
-    fields: collections.abc.Sequence[Field],
-    lane_capacity: typing.SupportsInt | typing.SupportsIndex,
-    num_lanes: typing.SupportsInt | typing.SupportsIndex,
-    compact: bool,
-    frame_stack: typing.SupportsInt | typing.SupportsIndex,
-) -> int:
+def rows_nbytes(fields: collections.abc.Sequence[Field], options: BufferOptions) -> int:
     """Bytes that rows of these fields take, without blocks beside them."""
 
 def use_cuda_library(path: str) -> None:

@@ -124,25 +124,33 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("worker", &DrawSeed::worker,
                              "The seed of the DataLoader's worker that it is for, if any.");
 
+  using velora::BufferOptions;
+  py::class_<BufferOptions>(m, "BufferOptions",
+                            "Configuration of a buffer, besides the fields of its rows.")
+      .def(py::init([](std::uint64_t lane_capacity, std::uint32_t num_lanes,
+                       std::shared_ptr<DrawSeed> seed, std::uint32_t n_step,
+                       std::optional<double> gamma, bool overwrite, bool compact,
+                       std::uint32_t frame_stack, const std::string& storage,
+                       std::optional<int> device) {
+             return BufferOptions{.lane_capacity = lane_capacity,
+                                  .num_lanes = num_lanes,
+                                  .seed = std::move(seed),
+                                  .n_step = n_step,
+                                  .gamma = gamma,
+                                  .overwrite = overwrite,
+                                  .observations = {.compact = compact, .frame_stack = frame_stack},
+                                  .storage = parse_storage(storage),
+                                  .device = device ? &velora::TorchDevice::of(*device) : nullptr};
+           }),
+           py::kw_only(), py::arg("lane_capacity"), py::arg("num_lanes"),
+           py::arg("seed").none(false), py::arg("n_step"), py::arg("gamma"), py::arg("overwrite"),
+           py::arg("compact"), py::arg("frame_stack"), py::arg("storage"), py::arg("device"));
+
   py::class_<velora::Buffer>(m, "Buffer", "The rows of one buffer and what is drawn from them.")
       .def(py::init([](std::vector<velora::Field> fields, const py::dict& trees,
-                       std::uint64_t lane_capacity, std::uint32_t num_lanes,
-                       std::shared_ptr<velora::DrawSeed> seed, std::uint32_t n_step,
-                       std::optional<double> gamma, bool overwrite, bool compact,
-                       std::uint32_t frame_stack, py::object check_type,
+                       const BufferOptions& options, py::object check_type,
                        std::vector<std::string> batch_names, py::object read_batch,
-                       py::object batch_type, const std::string& storage,
-                       std::optional<int> device) {
-             const velora::BufferOptions options = {
-                 .lane_capacity = lane_capacity,
-                 .num_lanes = num_lanes,
-                 .seed = std::move(seed),
-                 .n_step = n_step,
-                 .gamma = gamma,
-                 .overwrite = overwrite,
-                 .observations = {.compact = compact, .frame_stack = frame_stack},
-                 .storage = parse_storage(storage),
-                 .device = device ? &velora::TorchDevice::of(*device) : nullptr};
+                       py::object batch_type) {
              velora::SchemaCalls schema = {.check_type = std::move(check_type),
                                            .batch_names = std::move(batch_names),
                                            .read_batch = std::move(read_batch),
@@ -150,11 +158,9 @@ PYBIND11_MODULE(_core, m) {
              return std::make_unique<velora::Buffer>(std::move(fields), trees, options,
                                                      std::move(schema));
            }),
-           py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("lane_capacity"),
-           py::arg("num_lanes"), py::arg("seed").none(false), py::arg("n_step"), py::arg("gamma"),
-           py::arg("overwrite"), py::arg("compact"), py::arg("frame_stack"), py::arg("check_type"),
-           py::arg("batch_names"), py::arg("read_batch"), py::arg("batch_type"),
-           py::arg("storage") = "cpu", py::arg("device") = py::none())
+           py::kw_only(), py::arg("fields"), py::arg("trees"), py::arg("options"),
+           py::arg("check_type"), py::arg("batch_names"), py::arg("read_batch"),
+           py::arg("batch_type"))
       .def("__len__", &velora::Buffer::size)
       .def_property_readonly("push", &velora::make_push_method, "Appends one experience.")
       .def_property_readonly("extend", &velora::make_extend_method, "Appends steps.")
@@ -189,15 +195,14 @@ PYBIND11_MODULE(_core, m) {
 
   m.def(
       "rows_nbytes",
-      [](std::vector<velora::Field> fields, std::uint64_t lane_capacity, std::uint32_t num_lanes,
-         bool compact, std::uint32_t frame_stack) {
-        const velora::RowLayout layout(std::move(fields),
-                                       {.compact = compact, .frame_stack = frame_stack});
-        return velora::RowExtent{lane_capacity, num_lanes, layout.pitch(), frame_stack - 1}
+      [](std::vector<velora::Field> fields, const BufferOptions& options) {
+        const velora::RowLayout layout(std::move(fields), options.observations);
+        return velora::RowExtent{options.lane_capacity, options.num_lanes, layout.pitch(),
+                                 layout.frame_stack() - 1}
             .nbytes();
       },
-      py::arg("fields"), py::arg("lane_capacity"), py::arg("num_lanes"), py::arg("compact"),
-      py::arg("frame_stack"), "Bytes that rows of these fields take, without blocks beside them.");
+      py::arg("fields"), py::arg("options"),
+      "Bytes that rows of these fields take, without blocks beside them.");
 
   m.def(
       "gae_cuda",

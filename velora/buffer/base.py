@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast, overload
@@ -414,23 +415,22 @@ class Buffer(Sequence[Any]):
 
     def _build(self, schema: Schema, first: Iterable[Any] = ()) -> NativeBuffer:
         """A native buffer; `first` are the values of the first experience, where there is one."""
-        compact = self._is_compact(schema, first)
-        storage = self._storage
-        if storage == "auto":
-            on_cuda = self._device.type == "cuda"
-            storage = self._choose_storage(schema, compact) if on_cuda else "cpu"
-        return schema.build_core(
+        options = functools.partial(
+            _core.BufferOptions,
             lane_capacity=self._lane_capacity,
             num_lanes=self._num_envs,
             seed=self._seed,
             n_step=self._n_step,
             gamma=self._gamma,
             overwrite=self._overwrite,
-            compact=compact,
+            compact=self._is_compact(schema, first),
             frame_stack=self._frame_stack,
-            storage=storage,
             device=cuda_index(self._device) if self._device.type == "cuda" else None,
         )
+        storage = self._storage
+        if storage == "auto" and self._device.type == "cuda":
+            storage = choose_storage(self._device, schema.rows_nbytes(options(storage="cpu")))
+        return schema.build_core(options(storage="cpu" if storage == "auto" else storage))
 
     def _is_compact(self, schema: Schema, first: Iterable[Any]) -> bool:
         if self._compact != "auto":
@@ -441,10 +441,6 @@ class Buffer(Sequence[Any]):
         if self._device.type == "cuda" and self._storage != "cpu" and _any_on_cuda(first):
             return False
         return schema.observation_bytes >= COMPACT_BYTES
-
-    def _choose_storage(self, schema: Schema, compact: bool) -> Storage:
-        nbytes = schema.rows_nbytes(self._lane_capacity, self._num_envs, compact, self._frame_stack)
-        return choose_storage(self._device, nbytes)
 
     def _deliver(self, batch: BatchExperience) -> BatchExperience:
         return batch.to(self._device) if self._comes_by_copy else batch

@@ -192,21 +192,8 @@ class Schema:
                 )
         return columns, lanes
 
-    def build_core(
-        self,
-        *,
-        lane_capacity: int,
-        num_lanes: int,
-        seed: _core.DrawSeed,
-        n_step: int,
-        gamma: float | None,
-        overwrite: bool,
-        compact: bool,
-        frame_stack: int,
-        storage: str,
-        device: int | None,
-    ) -> _core.Buffer:
-        """A native buffer for rows of this schema, for the CUDA device of that number if any.
+    def build_core(self, options: _core.BufferOptions) -> _core.Buffer:
+        """A native buffer for rows of this schema.
 
         Raises:
             MemoryError: If so many rows do not fit into this machine, or onto the device.
@@ -215,27 +202,16 @@ class Schema:
         return _core.Buffer(
             fields=self._fields(),
             trees=self.places(),
-            lane_capacity=lane_capacity,
-            num_lanes=num_lanes,
-            seed=seed,
-            n_step=n_step,
-            gamma=gamma,
-            overwrite=overwrite,
-            compact=compact,
-            frame_stack=frame_stack,
+            options=options,
             check_type=self.check_type,
             batch_names=[_STACKED.get(name, name) for name in (*self.trees, "done", "truncated")],
             read_batch=self.read_batch,
             batch_type=BatchExperience,
-            storage=storage,
-            device=device,
         )
 
-    def rows_nbytes(
-        self, lane_capacity: int, num_lanes: int, compact: bool, frame_stack: int
-    ) -> int:
-        """The size of so many rows, without what compact ones have beside them."""
-        return _core.rows_nbytes(self._fields(), lane_capacity, num_lanes, compact, frame_stack)
+    def rows_nbytes(self, options: _core.BufferOptions) -> int:
+        """The size of all rows, without what compact ones have beside them."""
+        return _core.rows_nbytes(self._fields(), options)
 
     def _fields(self) -> list[_core.Field]:
         leaves = tree.leaves(self.trees)
