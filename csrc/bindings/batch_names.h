@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "bindings/field_trees.h"
+
 namespace velora {
 
 /// Turns the tensors of a batch into a BatchExperience, and such a batch into its tensors.
@@ -14,10 +16,8 @@ namespace velora {
 /// are: indices and discounts; mask and is_first.
 class BatchNames {
  public:
-  /// `batch_type` is BatchExperience; `trees` are pytrees of field numbers by attribute of an
-  /// experience, `names` what a batch calls these, in the same order.
-  BatchNames(pybind11::object batch_type, const pybind11::dict& trees,
-             const std::vector<std::string>& names);
+  /// `batch_type` is BatchExperience. `trees` must outlive this object.
+  BatchNames(pybind11::object batch_type, const FieldTrees& trees);
 
   /// Takes the tensors. Sets the fields of a new batch without a call of its `__init__`.
   pybind11::object name(std::vector<pybind11::object> tensors) const;
@@ -28,15 +28,19 @@ class BatchNames {
   const std::string& label(std::size_t i) const { return labels_[i]; }
 
  private:
-  struct Tree {
+  /// Where a batch has a tree of fields.
+  struct Part {
     pybind11::object name;  // attribute of a batch, or key of its extras
-    pybind11::object places;
     bool is_extra;
+    std::string label;
   };
 
+  void flatten(std::size_t part, pybind11::handle value,
+               std::vector<pybind11::object>& tensors) const;
+
   pybind11::object type_;
-  std::vector<Tree> trees_;
-  std::size_t num_fields_;
+  const FieldTrees& trees_;
+  std::vector<Part> parts_;              // one for each of the trees
   std::vector<pybind11::object> steps_;  // names of what follows the fields
   std::vector<std::string> labels_;
   pybind11::dict no_parts_;  // all attributes of a batch, each None

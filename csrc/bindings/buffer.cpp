@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "bindings/arguments.h"
-#include "bindings/field_trees.h"
 #include "bindings/torch_threads.h"
 #include "core/values/errors.h"
 
@@ -30,9 +29,8 @@ constexpr std::size_t kLargeBatch = std::size_t{512} << 10;
 
 RowReader& Buffer::idle_reader() {
   if (idle_readers_.empty()) {
-    idle_readers_.push_back(
-        std::make_unique<RowReader>(storage_->layout(), trees_, schema_.batch_names,
-                                    storage_->takes_columns() ? options_.device : nullptr));
+    idle_readers_.push_back(std::make_unique<RowReader>(
+        storage_->layout(), trees_, storage_->takes_columns() ? options_.device : nullptr));
   }
   return *idle_readers_.back();
 }
@@ -72,8 +70,8 @@ Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, const BufferOpt
                   ? std::make_unique<CopyRing>(options.device->runtime())
                   : nullptr),
       options_(options),
-      trees_(check_trees(trees, storage_->layout().fields().size())),
-      names_(schema.batch_type, trees, schema.batch_names),
+      trees_(trees, schema.batch_names, storage_->layout().fields().size()),
+      names_(schema.batch_type, trees_),
       schema_(std::move(schema)),
       lanes_name_(intern("lanes")),
       plan_(plan_batch()),
@@ -144,7 +142,7 @@ void Buffer::push(py::handle experience, py::handle lane) {
   const std::uint32_t number = read_lane(lane, options_.num_lanes);
   const LaneOrder order = {.lanes = &number, .num_lanes = options_.num_lanes};
   if (!known_type_.is(Py_TYPE(experience.ptr()))) learn_type(experience);
-  AttributeValues values;  // held to the end: what is peeked looks into them
+  HeldValues values;  // held to the end: what is peeked looks into them
   if (known_type_.read(experience.ptr(), values)) {
     gather_lock_.wait();
     if (idle_reader().peek_row(values)) {
@@ -233,7 +231,8 @@ void Buffer::append_rows(RowReader& reader, const std::vector<PyObject*>& column
   const std::vector<std::uint32_t> numbers =
       in_turn ? std::vector<std::uint32_t>() : read_lanes(lanes, options_.num_lanes);
   gather_lock_.wait();
-  if (!reader.peek_rows(columns)) {
+  HeldValues leaves;
+  if (!reader.peek_rows(columns, leaves)) {
     reader.prepare_rows(columns, !in_turn);
     gather_lock_.wait();
     reader.look();

@@ -12,6 +12,7 @@
 #include "bindings/arguments.h"
 #include "bindings/batch_names.h"
 #include "bindings/batch_tensors.h"
+#include "bindings/field_trees.h"
 #include "bindings/gather_lock.h"
 #include "bindings/known_type.h"
 #include "bindings/row_reader.h"
@@ -202,7 +203,7 @@ class Buffer {
   std::unique_ptr<CopyRing> copies_;  // where rows are on the host and batches on the device
   GatherLock gather_lock_;
   BufferOptions options_;
-  pybind11::dict trees_;
+  FieldTrees trees_;
   BatchNames names_;
   SchemaCalls schema_;
   std::vector<pybind11::object> batch_names_;  // interned, as lanes_name_

@@ -15,6 +15,7 @@
 #include "bindings/exchange_api.h"
 #include "bindings/gae_cuda.h"
 #include "bindings/native_methods.h"
+#include "bindings/nests.h"
 #include "bindings/python_errors.h"
 #include "bindings/tensor_view.h"
 #include "bindings/torch_device.h"
@@ -69,6 +70,8 @@ PYBIND11_MODULE(_core, m) {
     }
   });
 
+  velora::bind_nests(m);
+
   py::class_<velora::Field>(m, "Field", "One array of a row: name, role, dtype and shape.")
       .def(py::init([](std::string name, const std::string& role, const std::string& dtype,
                        std::vector<std::int64_t> shape) {
@@ -111,7 +114,7 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("worker", &DrawSeed::worker,
                              "The seed of the DataLoader's worker that it is for, if any.");
 
-  py::class_<velora::Buffer>(m, "Buffer", "The rows of one buffer and what is drawn from them.")
+  py::class_<velora::Buffer>(m, "BufferCore", "The rows of one buffer and what is drawn from them.")
       .def(py::init([](std::vector<velora::Field> fields, const py::dict& trees,
                        std::uint64_t lane_capacity, std::uint32_t num_lanes,
                        std::shared_ptr<velora::DrawSeed> seed, std::uint32_t n_step,
