@@ -163,9 +163,8 @@ types: .venv/dev.stamp ## Check the types
 
 build/stubs/velora/_core.pyi: .venv/dev.stamp build/installed.stamp
 	@$(BIN)/pybind11-stubgen velora._core --output-dir build/stubs --exit-code
-	@# It takes our class Buffer for the one of typing_extensions, and knows no type of a tuple's items.
-	@sed -i -e 's/typing_extensions\.Buffer/Buffer/; /^import typing_extensions$$/d' \
-	  -e '1i # Written by `make stubs`.\n# mypy: disable-error-code="type-arg"' $@
+	@# It knows no type of a tuple's items.
+	@sed -i '1i # Written by `make stubs`.\n# mypy: disable-error-code="type-arg"' $@
 	@$(BIN)/ruff check --quiet --fix --unsafe-fixes --select D2,I --exit-zero $@
 	@$(BIN)/ruff format --quiet $@
 

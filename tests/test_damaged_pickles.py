@@ -360,32 +360,38 @@ def test_load_names_of_types_that_are_no_names_is_refused() -> None:
     assert MemberName(TypeName("m", "q", pairs[0]), "A", "int").find() == 1
 
 
-TREES = {"state": {"a": 0, "b": (1, 2)}, "action": 3, "reward": 4, "next_state": (5, 6, 7)}
-
-
-@pytest.mark.parametrize("number", [-1, 3, 8, 2**40, 2**80, 1.0, None, "1", [1]])
-def test_construct_core_with_numbers_of_fields_that_are_not_is_refused(number: Any) -> None:
+def test_construct_core_with_trees_of_more_or_fewer_fields_is_refused() -> None:
+    leaf = object()
+    trees: Any = {
+        "state": {"a": leaf, "b": (leaf, leaf)},
+        "action": leaf,
+        "reward": leaf,
+        "next_state": (leaf, leaf, leaf),
+    }
     fields = [_core.Field(f"f{i}", "extra", "float32", [1]) for i in range(8)]
     options: Any = {
         "fields": fields,
-        "lane_capacity": 3,
-        "num_lanes": 1,
-        "seed": _core.DrawSeed(0),
-        "n_step": 1,
-        "gamma": None,
-        "overwrite": True,
-        "compact": False,
-        "frame_stack": 1,
+        "options": _core.BufferOptions(
+            lane_capacity=3,
+            num_lanes=1,
+            seed=_core.DrawSeed(0),
+            n_step=1,
+            gamma=None,
+            overwrite=True,
+            compact=False,
+            frame_stack=1,
+            storage="cpu",
+            device=None,
+        ),
         "check_type": None,
         "read_batch": None,
         "batch_type": BatchExperience,
         "batch_names": ["states", "actions", "rewards", "next_states", "dones", "truncations"],
     }
-    assert len(_core.Buffer(trees=TREES, **options)) == 0
-    with pytest.raises(ValueError, match="expected numbers of fields, each of 8 once"):
-        _core.Buffer(trees=TREES | {"state": {"a": 0, "b": (1, number)}}, **options)
-    with pytest.raises(ValueError, match="got none for field 7"):
-        _core.Buffer(trees=TREES | {"next_state": (5, 6)}, **options)
+    assert len(_core.BufferCore(trees=trees, **options)) == 0
+    for other, count in (((leaf, leaf), 7), ((leaf,) * 4, 9), ((), 5)):
+        with pytest.raises(ValueError, match=f"a leaf for each of 8 fields, got {count}"):
+            _core.BufferCore(trees=trees | {"next_state": other}, **options)
 
 
 def test_draw_sequences_with_first_fields_that_are_none_is_refused() -> None:

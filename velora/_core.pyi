@@ -8,15 +8,19 @@ import collections.abc
 import typing
 
 __all__: list[str] = [
-    "Buffer",
+    "BufferCore",
     "BufferOptions",
     "DrawSeed",
     "Field",
     "byte_tensor",
     "check_lanes",
+    "form_of",
     "gae_cuda",
     "gae_scratch_words",
     "inspect",
+    "leaves",
+    "map_leaves",
+    "map_named_leaves",
     "require_cuda",
     "rows_nbytes",
     "use_cuda_library",
@@ -67,10 +71,10 @@ class BufferOptions:
         device: typing.SupportsInt | typing.SupportsIndex | None,
     ) -> None: ...
 
-class Buffer:
+class BufferCore:
     """The rows of one buffer and what is drawn from them."""
     def __init__(
-        self: Buffer,
+        self,
         *,
         fields: collections.abc.Sequence[Field],
         trees: dict,
@@ -80,33 +84,33 @@ class Buffer:
         read_batch: typing.Any,
         batch_type: typing.Any,
     ) -> None: ...
-    def __len__(self: Buffer) -> int: ...
-    def batch_layout(self: Buffer, batch_size: typing.Any) -> tuple: ...
-    def clear(self: Buffer) -> None: ...
-    def count_pushed(self: Buffer) -> int: ...
-    def end_episodes(self: Buffer, lanes: typing.Any) -> None: ...
-    def is_even(self: Buffer) -> bool: ...
-    def name_batch(self: Buffer, tensors: collections.abc.Sequence[typing.Any]) -> typing.Any: ...
+    def __len__(self) -> int: ...
+    def batch_layout(self, batch_size: typing.Any) -> tuple: ...
+    def clear(self) -> None: ...
+    def count_pushed(self) -> int: ...
+    def end_episodes(self, lanes: typing.Any) -> None: ...
+    def is_even(self) -> bool: ...
+    def name_batch(self, tensors: collections.abc.Sequence[typing.Any]) -> typing.Any: ...
     def restore(
-        self: Buffer,
+        self,
         lanes: typing.Any,
         draws: typing.SupportsInt | typing.SupportsIndex,
         rows: typing.Any,
         blocks: typing.Any,
     ) -> None: ...
-    def sample_into(self: Buffer, base: typing.Any, batch_size: typing.Any) -> None: ...
+    def sample_into(self, base: typing.Any, batch_size: typing.Any) -> None: ...
     def sample_sequences(
-        self: Buffer,
+        self,
         batch_size: typing.Any,
         length: typing.SupportsInt | typing.SupportsIndex,
         burn_in: typing.SupportsInt | typing.SupportsIndex,
         boundary: str,
         first_fields: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
     ) -> typing.Any: ...
-    def seed(self: Buffer, value: typing.SupportsInt | typing.SupportsIndex) -> None: ...
-    def state(self: Buffer) -> tuple: ...
+    def seed(self, value: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def state(self) -> tuple: ...
     def take(
-        self: Buffer,
+        self,
         start: typing.SupportsInt | typing.SupportsIndex,
         count: typing.SupportsInt | typing.SupportsIndex,
     ) -> typing.Any: ...
@@ -132,6 +136,9 @@ def byte_tensor(data: bytes) -> typing.Any:
 def check_lanes(lanes: typing.Any, num_lanes: typing.SupportsInt | typing.SupportsIndex) -> None:
     """Raises ValueError for what is neither an array of lanes nor None."""
 
+def form_of(nest: typing.Any) -> str:
+    """What a nest is at its top: "a dict with keys ['a', 'b']"."""
+
 def gae_cuda(
     rewards: typing.Any,
     values: typing.Any,
@@ -155,6 +162,17 @@ def gae_scratch_words(
 
 def inspect(value: typing.Any, field: str) -> tuple[str, tuple]:
     """The dtype and shape that a value is read with. Raises ValueError for what is no array."""
+
+def leaves(nest: typing.Any) -> list:
+    """All leaves of a nest of dicts and tuples in their order, but None."""
+
+def map_leaves(function: typing.Any, nest: typing.Any) -> typing.Any:
+    """The same nest with `function` applied to each leaf; None stays None."""
+
+def map_named_leaves(
+    function: typing.Any, nest: typing.Any, name: str, others: tuple = ()
+) -> typing.Any:
+    """The nest of `function(path, leaf, *leaves of others)`. Raises ValueError for other forms."""
 
 def require_cuda(device: typing.SupportsInt | typing.SupportsIndex) -> None:
     """Raises RuntimeError, which says what to do, when a CUDA device cannot hold rows."""

@@ -49,7 +49,8 @@ class BatchMaker {
   /// Throws ValueError where two tensors of a batch share memory.
   void require_apart(const BatchPlan& plan, BatchExtent extent, BatchMemory memory) const;
   /// Writes a batch where locate() says: calls fill(memory, runner) when no other call gathers.
-  /// Where that is one piece of memory, laid out as lay_out() does, the gaps between tensors are overwritten.
+  /// Where that is one piece of memory, laid out as lay_out() does, the gaps between tensors are
+  /// overwritten.
   void run_gather(const BatchPlan& plan, BatchExtent extent, bool in_one_piece,
                   const Locate& locate, const FillBatch& fill);
   /// The same to the host's memory: no other code runs between locate() and fill().

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/field_trees.h"
 #include "core/batch/plan.h"
 
 namespace velora {
@@ -15,10 +16,8 @@ namespace velora {
 /// Tensors come in the order of a BatchPlan.
 class BatchNames {
  public:
-  /// `batch_type` is BatchExperience; `trees` are pytrees of field numbers by attribute of an
-  /// experience, `names` what a batch calls these, in the same order.
-  BatchNames(pybind11::object batch_type, const pybind11::dict& trees,
-             const std::vector<std::string>& names);
+  /// `batch_type` is BatchExperience. `trees` must outlive this object.
+  BatchNames(pybind11::object batch_type, const FieldTrees& trees);
 
   /// Takes the tensors. Sets the fields of a new batch without a call of its `__init__`.
   pybind11::object name(const BatchPlan& plan, std::vector<pybind11::object> tensors) const;
@@ -29,17 +28,22 @@ class BatchNames {
   std::string label(const BatchPlan& plan, std::size_t i) const;
 
  private:
-  struct Tree {
+  /// Where a batch has a tree of fields.
+  struct Part {
     pybind11::object name;  // attribute of a batch, or key of its extras
-    pybind11::object places;
     bool is_extra;
+    std::string label;
   };
 
+  void flatten(std::size_t part, pybind11::handle value,
+               std::vector<pybind11::object>& tensors) const;
+
   pybind11::object type_;
-  std::vector<Tree> trees_;
-  std::vector<pybind11::object> parts_;  // names, by BatchPart
-  std::vector<std::string> labels_;      // of the fields
-  pybind11::dict no_parts_;              // all attributes of a batch, each None
+  const FieldTrees& trees_;
+  std::vector<Part> parts_;                   // one for each of the trees
+  std::vector<pybind11::object> part_names_;  // by BatchPart
+  std::vector<std::string> labels_;           // of the fields
+  pybind11::dict no_parts_;                   // all attributes of a batch, each None
   pybind11::object extras_;
 };
 

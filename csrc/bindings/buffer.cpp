@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "bindings/field_trees.h"
 #include "core/device/store.h"
 #include "core/host/store.h"
 #include "core/values/errors.h"
@@ -35,11 +34,10 @@ Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, BufferOptions o
       seed_(options_.seed),
       seed_version_(seed_->version()),
       storage_(make_storage(RowLayout(std::move(fields), options_.observations), options_)),
+      trees_(trees, schema_.batch_names, storage_->layout().fields().size()),
       plan_(storage_->layout(), options_.n_step, options_.gamma),
-      writer_(*storage_, gather_lock_, options_, schema_,
-              check_trees(trees, storage_->layout().fields().size())),
-      batches_(gather_lock_, options_, BatchNames(schema_.batch_type, trees, schema_.batch_names)) {
-}
+      writer_(*storage_, gather_lock_, options_, schema_, trees_),
+      batches_(gather_lock_, options_, BatchNames(schema_.batch_type, trees_)) {}
 
 void Buffer::end_episodes(py::handle lanes) {
   if (!lanes.is_none()) {

@@ -11,6 +11,7 @@
 #include "bindings/arguments.h"
 #include "bindings/batch_maker.h"
 #include "bindings/buffer_options.h"
+#include "bindings/field_trees.h"
 #include "bindings/gather_lock.h"
 #include "bindings/row_writer.h"
 #include "core/batch/plan.h"
@@ -100,6 +101,7 @@ class Buffer {
   std::uint64_t seed_version_;  // that the storage knows of
   std::unique_ptr<Storage> storage_;
   GatherLock gather_lock_;
+  FieldTrees trees_;
   BatchPlan plan_;
   RowWriter writer_;
   BatchMaker batches_;

@@ -3,12 +3,41 @@
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
+#include <string>
+#include <vector>
+
+#include "bindings/pytree.h"
 
 namespace velora {
 
-/// Checks pytrees of field numbers by attribute, which others index by: dicts and tuples, in which
-/// each of `num_fields` numbers is there once. Returns them. Throws ValueError, and RecursionError
-/// for nests that are too deep to walk.
-pybind11::dict check_trees(const pybind11::dict& trees, std::size_t num_fields);
+/// The attributes of an experience that are a row's fields: a pytree for each, whose leaves are the
+/// fields in their order. Immutable.
+class FieldTrees {
+ public:
+  struct Tree {
+    std::string attribute;  // of an experience
+    std::string batch_name;
+    Pytree form;
+    std::size_t first_field;
+  };
+
+  /// `trees` are nests by attribute and `batch_names` what a batch calls these, in the same order,
+  /// and then `done` and `truncated`. Throws ValueError where there is not a leaf for each of
+  /// `num_fields` fields, RecursionError for a nest that is too deep to walk.
+  FieldTrees(const pybind11::dict& trees, const std::vector<std::string>& batch_names,
+             std::size_t num_fields);
+
+  const std::vector<Tree>& trees() const { return trees_; }
+  std::size_t num_fields() const { return num_fields_; }
+  /// What a batch calls the flags of a step.
+  const std::string& done_batch_name() const { return done_batch_name_; }
+  const std::string& truncated_batch_name() const { return truncated_batch_name_; }
+
+ private:
+  std::vector<Tree> trees_;
+  std::size_t num_fields_;
+  std::string done_batch_name_;
+  std::string truncated_batch_name_;
+};
 
 }  // namespace velora

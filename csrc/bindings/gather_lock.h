@@ -56,8 +56,8 @@ class GatherLock {
   void free_after_fork();
 
   bool gathering_ = false;
-  std::uint64_t next_ticket_ = 0;         // of the next call that has to wait
-  std::uint64_t serving_ = 0;              // of the call that may go on next
+  std::uint64_t next_ticket_ = 0;       // of the next call that has to wait
+  std::uint64_t serving_ = 0;           // of the call that may go on next
   std::uint64_t forks_ = fork_count();  // of the process that this is true of
   std::unique_ptr<Waiters> waiters_ = std::make_unique<Waiters>();
 };

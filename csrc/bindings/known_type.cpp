@@ -33,7 +33,7 @@ void KnownType::learn(PyTypeObject* type) {
   _PyType_Lookup(type, names_.front().ptr());  // gives the type a version, where it has none
   const unsigned int version = type->tp_version_tag;
   bool plain = version != 0 && type->tp_getattro == PyObject_GenericGetAttr &&
-               names_.size() <= AttributeValues::kMax;
+               names_.size() <= HeldValues::kMax;
   std::vector<Slot> slots;
   for (std::size_t i = 0; plain && i < names_.size(); ++i) {
     const std::optional<Py_ssize_t> offset = find_slot(type, names_[i]);

@@ -9,20 +9,27 @@
 
 namespace velora {
 
-/// The values of one object's attributes, held: nothing that runs afterwards takes them away.
-class AttributeValues {
+/// Values that are held: nothing that runs afterwards takes them away.
+class HeldValues {
  public:
   static constexpr std::size_t kMax = 32;
 
-  AttributeValues() = default;
-  ~AttributeValues() {
+  HeldValues() = default;
+  ~HeldValues() {
     for (std::size_t i = 0; i < size_; ++i) Py_XDECREF(values_[i]);
   }
-  AttributeValues(const AttributeValues&) = delete;
-  AttributeValues& operator=(const AttributeValues&) = delete;
+  HeldValues(const HeldValues&) = delete;
+  HeldValues& operator=(const HeldValues&) = delete;
 
-  /// Steals a reference, or null for an attribute that is not there.
+  /// Steals a reference, or null for a value that is not there. Precondition: there is room.
   void add(PyObject* value) { values_[size_++] = value; }
+  /// Holds one more value. Returns whether there is room.
+  bool hold(PyObject* value) {
+    if (size_ == kMax) return false;
+    Py_INCREF(value);
+    add(value);
+    return true;
+  }
   /// Adds so many that are not there. Precondition: there are at most kMax then.
   void add_missing(std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) add(nullptr);
@@ -56,7 +63,7 @@ class KnownType {
   /// Can run code, which can learn another type or give the object one: that of keys in the dicts
   /// of the object and its type which are no plain str, and of a default in the type that became a
   /// descriptor. So slots come first: their offsets are used before anything else can run.
-  bool read(PyObject* object, AttributeValues& values) {
+  bool read(PyObject* object, HeldValues& values) {
     if (is(Py_TYPE(object)) && Py_TYPE(object)->tp_version_tag != version_) learn(Py_TYPE(object));
     const PyTypeObject* type = Py_TYPE(object);
     if (!is(type) || !plain_ || type->tp_version_tag != version_) return false;
@@ -80,7 +87,7 @@ class KnownType {
   };
 
   /// Runs no code. Returns a bit for each attribute that has a slot, empty or not.
-  std::uint32_t read_slots(PyObject* object, AttributeValues& values) const {
+  std::uint32_t read_slots(PyObject* object, HeldValues& values) const {
     std::uint32_t found = 0;
     for (const Slot& slot : slots_) {
       PyObject* value =

@@ -15,6 +15,7 @@
 #include "bindings/exchange_api.h"
 #include "bindings/gae_cuda.h"
 #include "bindings/native_methods.h"
+#include "bindings/nests.h"
 #include "bindings/python_errors.h"
 #include "bindings/tensor_view.h"
 #include "bindings/torch_device.h"
@@ -82,6 +83,8 @@ PYBIND11_MODULE(_core, m) {
     }
   });
 
+  velora::bind_nests(m);
+
   py::class_<velora::Field>(m, "Field", "One array of a row: name, role, dtype and shape.")
       .def(py::init([](std::string name, const std::string& role, const std::string& dtype,
                        std::vector<std::int64_t> shape) {
@@ -146,7 +149,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("seed").none(false), py::arg("n_step"), py::arg("gamma"), py::arg("overwrite"),
            py::arg("compact"), py::arg("frame_stack"), py::arg("storage"), py::arg("device"));
 
-  py::class_<velora::Buffer>(m, "Buffer", "The rows of one buffer and what is drawn from them.")
+  py::class_<velora::Buffer>(m, "BufferCore", "The rows of one buffer and what is drawn from them.")
       .def(py::init([](std::vector<velora::Field> fields, const py::dict& trees,
                        const BufferOptions& options, py::object check_type,
                        std::vector<std::string> batch_names, py::object read_batch,

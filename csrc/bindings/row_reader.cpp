@@ -62,44 +62,25 @@ const char* reason(Misfit misfit) {
 
 }  // namespace
 
-RowReader::RowReader(const RowLayout& layout, const py::dict& trees,
-                     const std::vector<std::string>& batch_names, const TorchDevice* device)
+RowReader::RowReader(const RowLayout& layout, const FieldTrees& trees, const TorchDevice* device)
     : layout_(layout),
       device_(device),
+      trees_(trees),
       leaves_(layout.fields().size()),
       field_rows_(layout.fields().size()),
       on_device_(std::make_unique<bool[]>(layout.fields().size())) {
-  for (const auto& [name, tree] : trees) {
-    const auto text = py::cast<std::string>(name);
-    names_.push_back(intern(text));
-    trees_.push_back(parse(tree, {text, batch_names.at(trees_.size())}));
+  for (const FieldTrees::Tree& tree : trees_.trees()) {
+    names_.push_back(intern(tree.attribute));
+    const std::vector<std::string> one = tree.form.paths(tree.attribute);
+    const std::vector<std::string> many = tree.form.paths(tree.batch_name);
+    for (std::size_t i = 0; i < one.size(); ++i) {
+      leaves_[tree.first_field + i].label = {one[i], many[i]};
+    }
   }
-  done_.label = {"done", batch_names.at(trees_.size())};
-  truncated_.label = {"truncated", batch_names.at(trees_.size() + 1)};
+  done_.label = {"done", trees_.done_batch_name()};
+  truncated_.label = {"truncated", trees_.truncated_batch_name()};
   names_.push_back(intern(done_.label.one));
   names_.push_back(intern(truncated_.label.one));
-}
-
-RowReader::Node RowReader::parse(py::handle tree, const Label& label) {
-  Node node;
-  node.label = label;
-  if (py::isinstance<py::dict>(tree)) {
-    node.kind = Node::Kind::kDict;
-    for (const auto& [key, child] : py::reinterpret_borrow<py::dict>(tree)) {
-      node.keys.push_back(py::reinterpret_borrow<py::object>(key));
-      node.children.push_back(parse(child, label + ("[" + std::string(py::repr(key)) + "]")));
-    }
-  } else if (py::isinstance<py::tuple>(tree)) {
-    node.kind = Node::Kind::kTuple;
-    for (const auto& child : py::reinterpret_borrow<py::tuple>(tree)) {
-      node.children.push_back(
-          parse(child, label + ("[" + std::to_string(node.children.size()) + "]")));
-    }
-  } else {
-    node.field = py::cast<std::size_t>(tree);
-    leaves_.at(node.field).label = label;
-  }
-  return node;
 }
 
 void RowReader::prepare_row(PyObject* source) {
@@ -107,7 +88,7 @@ void RowReader::prepare_row(PyObject* source) {
   to_host_ = false;
   // All of them first: looking one up can run code that drops another from the object.
   std::vector<py::object> values;
-  for (std::size_t i = 0; i <= trees_.size(); ++i) {
+  for (std::size_t i = 0; i < names_.size() - 1; ++i) {
     values.push_back(py::reinterpret_steal<py::object>(PyObject_GetAttr(source, names_[i].ptr())));
     if (!values.back()) throw py::error_already_set();
   }
@@ -121,35 +102,45 @@ void RowReader::prepare_row(PyObject* source) {
       throw error;
     }
   }
-  for (std::size_t i = 0; i < trees_.size(); ++i) visit(trees_[i], values[i].ptr());
+  for (std::size_t i = 0; i < trees_.trees().size(); ++i) prepare_tree(i, values[i].ptr());
   prepare_leaf(values.back().ptr(), kFlag, done_);
   if (truncated) prepare_leaf(truncated.ptr(), kFlag, truncated_);
 }
 
-bool RowReader::peek_row(const AttributeValues& values) {
+bool RowReader::peek_row(HeldValues& values) {
   stacked_ = false;
   count_ = 1;
-  return peek<false>([&](std::size_t i) { return values[i]; });
+  return peek<false>([&](std::size_t i) { return values[i]; }, values);
 }
 
-bool RowReader::peek_rows(std::span<PyObject* const> columns) {
+bool RowReader::peek_rows(std::span<PyObject* const> columns, HeldValues& leaves) {
   stacked_ = true;
   count_ = 0;  // the first array says how many
-  return device_ == nullptr && peek<true>([&](std::size_t i) { return columns[i]; });
+  return device_ == nullptr && peek<true>([&](std::size_t i) { return columns[i]; }, leaves);
 }
 
 /// `value_of(i)` is the value of names()[i].
 template <bool kStacked, typename ValueOf>
-bool RowReader::peek(const ValueOf& value_of) {
+bool RowReader::peek(const ValueOf& value_of, HeldValues& held) {
   num_on_device_ = 0;
   part_rows_ = kAllRows;
-  for (std::size_t i = 0; i < trees_.size(); ++i) {
-    if (trees_[i].kind != Node::Kind::kLeaf) return false;
-    const std::size_t field = trees_[i].field;
-    if (!peek_leaf<kStacked>(value_of(i), layout_.fields()[field], leaves_[field])) return false;
+  const std::vector<Field>& fields = layout_.fields();
+  std::size_t i = 0;
+  for (const FieldTrees::Tree& tree : trees_.trees()) {
+    PyObject* value = value_of(i++);
+    const std::size_t first = tree.first_field;
+    if (tree.form.is_leaf()) {
+      if (!peek_leaf<kStacked>(value, fields[first], leaves_[first])) return false;
+      continue;
+    }
+    const auto peek_entry = [&](std::size_t leaf, PyObject* entry) {
+      const std::size_t field = first + leaf;
+      return held.hold(entry) && peek_leaf<kStacked>(entry, fields[field], leaves_[field]);
+    };
+    if (value == nullptr || !tree.form.peek(value, peek_entry)) return false;
   }
-  if (!peek_leaf<kStacked>(value_of(trees_.size()), kFlag, done_)) return false;
-  PyObject* truncated = value_of(trees_.size() + 1);
+  if (!peek_leaf<kStacked>(value_of(i), kFlag, done_)) return false;
+  PyObject* truncated = value_of(i + 1);
   if (kStacked && (truncated == nullptr || truncated == Py_None)) {
     truncated_.rows = nullptr;
   } else if (!peek_leaf<kStacked>(truncated, kFlag, truncated_)) {
@@ -167,11 +158,13 @@ bool RowReader::peek_leaf(PyObject* value, const Field& field, Leaf& leaf) {
                : !row_fits(field, view.shape, static_cast<std::size_t>(view.ndim))) {
     return false;
   }
-  if (view.dtype == field.dtype && view.is_contiguous()) {
-    leaf.rows = view.data;
-    return true;
-  }
-  return convert(view, field, leaf) == Misfit::kNone;
+  return find_rows(view, field, leaf) == Misfit::kNone;
+}
+
+Misfit RowReader::find_rows(const ArrayView& view, const Field& field, Leaf& leaf) {
+  if (view.dtype != field.dtype || !view.is_contiguous()) return convert(view, field, leaf);
+  leaf.rows = view.data;
+  return Misfit::kNone;
 }
 
 /// The first array says how many there are.
@@ -244,51 +237,39 @@ void RowReader::point_at_rows() {
 void RowReader::prepare_rows(std::span<PyObject* const> columns, bool to_host) {
   stacked_ = true;
   to_host_ = to_host;
-  for (std::size_t i = 0; i < trees_.size(); ++i) {
+  const std::vector<FieldTrees::Tree>& trees = trees_.trees();
+  for (std::size_t i = 0; i < trees.size(); ++i) {
     if (columns[i] == nullptr) {
-      throw ValueError(trees_[i].label.many + ": expected a batch of this field, got none");
+      throw ValueError(trees[i].batch_name + ": expected a batch of this field, got none");
     }
-    visit(trees_[i], columns[i]);
+    prepare_tree(i, columns[i]);
   }
-  PyObject* done = columns[trees_.size()];
+  PyObject* done = columns[trees.size()];
   if (done == nullptr) throw ValueError(done_.label.many + ": expected a batch of flags, got none");
   prepare_leaf(done, kFlag, done_);
-  PyObject* truncated = columns[trees_.size() + 1];
+  PyObject* truncated = columns[trees.size() + 1];
   if (truncated != nullptr && truncated != Py_None) prepare_leaf(truncated, kFlag, truncated_);
 }
 
-void RowReader::visit(const Node& node, PyObject* value) {
-  // Reading an entry can run code that drops its siblings or the nest.
-  const auto alive = py::reinterpret_borrow<py::object>(value);
-  const std::string& path = name(node.label);
-  switch (node.kind) {
-    case Node::Kind::kLeaf:
-      prepare_leaf(value, layout_.fields()[node.field], leaves_[node.field]);
-      return;
-    case Node::Kind::kDict:
-      if (PyDict_Check(value) == 0 ||
-          PyDict_GET_SIZE(value) != static_cast<py::ssize_t>(node.keys.size())) {
-        refuse_entries(path, "dict", py::str(py::list(py::cast(node.keys))), value);
-      }
-      for (std::size_t i = 0; i < node.keys.size(); ++i) {
-        PyObject* child = PyDict_GetItemWithError(value, node.keys[i].ptr());
-        if (child == nullptr) {
-          if (PyErr_Occurred() != nullptr) throw py::error_already_set();
-          refuse_entries(path, "dict", py::str(py::list(py::cast(node.keys))), value);
-        }
-        visit(node.children[i], child);
-      }
-      return;
-    case Node::Kind::kTuple:
-      if (PyTuple_Check(value) == 0 ||
-          PyTuple_GET_SIZE(value) != static_cast<py::ssize_t>(node.children.size())) {
-        refuse_entries(path, "tuple", std::to_string(node.children.size()), value);
-      }
-      for (std::size_t i = 0; i < node.children.size(); ++i) {
-        visit(node.children[i], PyTuple_GET_ITEM(value, static_cast<py::ssize_t>(i)));
-      }
-      return;
+void RowReader::prepare_tree(std::size_t tree, PyObject* value) {
+  const std::size_t first = trees_.trees()[tree].first_field;
+  trees_.trees()[tree].form.flatten(
+      value, Pytree::Types::kAny,
+      [&](std::size_t leaf, PyObject* entry) {
+        prepare_leaf(entry, layout_.fields()[first + leaf], leaves_[first + leaf]);
+      },
+      [&](const Pytree::Node& node, PyObject* got, const Pytree::Node* /*missing*/) {
+        refuse_form(tree, node, got);
+      });
+}
+
+void RowReader::refuse_form(std::size_t tree, const Pytree::Node& node, PyObject* value) const {
+  const FieldTrees::Tree& read = trees_.trees()[tree];
+  const std::string path = read.form.path_of(node, stacked_ ? read.batch_name : read.attribute);
+  if (node.kind == Pytree::Kind::kDict) {
+    refuse_entries(path, "dict", py::str(py::list(node.keys)), value);
   }
+  refuse_entries(path, "tuple", std::to_string(node.children.size()), value);
 }
 
 void RowReader::prepare_leaf(PyObject* value, const Field& field, Leaf& leaf) {
@@ -325,11 +306,7 @@ void RowReader::look_at(const Field& field, Leaf& leaf) {
   }
   const ArrayView& view = leaf.array.look(path.c_str());
   check_shape(view, field, leaf);
-  if (view.dtype == field.dtype && view.is_contiguous()) {
-    leaf.rows = view.data;
-    return;
-  }
-  const Misfit misfit = convert(view, field, leaf);
+  const Misfit misfit = find_rows(view, field, leaf);
   if (misfit != Misfit::kNone) {
     throw ValueError(path + ": expected a value that " + name_of(field.dtype) + " holds, got " +
                      describe(leaf.value.ptr()) + " (" + reason(misfit) +

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bindings/borrowed_array.h"
+#include "bindings/field_trees.h"
 #include "bindings/known_type.h"
 #include "core/device/store.h"
 #include "core/rows/row_layout.h"
@@ -20,18 +21,16 @@ namespace velora {
 
 /// Reads Experiences and batches from Python and lays them out as rows.
 ///
-/// There are two steps. The prepare calls run all code that reading takes and hold what comes of
-/// it; look() runs none, checks everything, and throws before anything is stored. What else may run
-/// code, or wait, comes before look(): what was read is good until other code runs. Rows of another
-/// dtype are converted: few right away, many part by part as they are stored.
+/// Values that run no code when they are read are peeked at, which is all that nearly every call
+/// takes. For any other call there are two steps: the prepare calls run all code that reading takes
+/// and hold what comes of it; look() runs none, checks everything, and throws before anything is
+/// stored. What else may run code, or wait, comes before: what was read is good until other code
+/// runs. Rows of another dtype are converted: few right away, many part by part as they are stored.
 class RowReader {
  public:
-  /// `trees` maps each attribute to read to its pytree, whose leaves are indices into the
-  /// layout's fields. The attributes `done` and `truncated` are always read, as the row's flags.
-  /// `batch_names` are what a batch calls all of these, in this order. Tensors on `device`, which
-  /// may be null, can stay there.
-  RowReader(const RowLayout& layout, const pybind11::dict& trees,
-            const std::vector<std::string>& batch_names, const TorchDevice* device);
+  /// Reads the attributes of `trees`, which must outlive this object, and always `done` and
+  /// `truncated`, as the row's flags. Tensors on `device`, which may be null, can stay there.
+  RowReader(const RowLayout& layout, const FieldTrees& trees, const TorchDevice* device);
 
   /// The attributes that are read: those of `trees` in their order, then `done` and `truncated`.
   const std::vector<pybind11::object>& names() const { return names_; }
@@ -45,11 +44,11 @@ class RowReader {
   /// Reads what was prepared, as it is now. Throws ValueError and MemoryError.
   void look();
   /// Reads one row in a fraction of the time, for what nearly every push brings: arrays and numbers
-  /// that fit, in the order of names(). Runs no code and holds on to nothing. Returns false for
-  /// anything else, which is for prepare_row.
-  bool peek_row(const AttributeValues& values);
-  /// The same for what nearly every extend brings.
-  bool peek_rows(std::span<PyObject* const> columns);
+  /// that fit, or nests of them, in the order of names(). Runs no code; adds the leaves of nests to
+  /// what is held. Returns false for anything else, which is for prepare_row.
+  bool peek_row(HeldValues& values);
+  /// The same for what nearly every extend brings; holds the leaves of nests alone.
+  bool peek_rows(std::span<PyObject* const> columns, HeldValues& leaves);
 
   /// The number of rows that were read.
   std::size_t count() const { return count_; }
@@ -78,15 +77,6 @@ class RowReader {
   struct Label {
     std::string one;
     std::string many;
-    Label operator+(const std::string& entry) const { return {one + entry, many + entry}; }
-  };
-  struct Node {
-    enum class Kind { kLeaf, kDict, kTuple };
-    Kind kind = Kind::kLeaf;
-    Label label;
-    std::size_t field = 0;               // kLeaf
-    std::vector<pybind11::object> keys;  // kDict
-    std::vector<Node> children;          // kDict, kTuple
   };
   /// One field of what is being read: borrowed, and converted where its own bytes do not do.
   struct Leaf {
@@ -107,14 +97,16 @@ class RowReader {
   static constexpr std::size_t kAllRows = SIZE_MAX;
 
   const std::string& name(const Label& label) const { return stacked_ ? label.many : label.one; }
-  Node parse(pybind11::handle tree, const Label& label);
-  void visit(const Node& node, PyObject* value);
+  void prepare_tree(std::size_t tree, PyObject* value);
+  [[noreturn]] void refuse_form(std::size_t tree, const Pytree::Node& node, PyObject* value) const;
   void prepare_leaf(PyObject* value, const Field& field, Leaf& leaf);
   void look_at(const Field& field, Leaf& leaf);
   template <bool kStacked, typename ValueOf>
-  bool peek(const ValueOf& value_of);
+  bool peek(const ValueOf& value_of, HeldValues& held);
   template <bool kStacked>
   bool peek_leaf(PyObject* value, const Field& field, Leaf& leaf);
+  /// Finds the rows of a leaf in its view, or converts them.
+  Misfit find_rows(const ArrayView& view, const Field& field, Leaf& leaf);
   bool rows_fit(const Field& field, const ArrayView& view);
   Misfit convert(const ArrayView& view, const Field& field, Leaf& leaf);
   void check_shape(const ArrayView& view, const Field& field, const Leaf& leaf);
@@ -127,7 +119,7 @@ class RowReader {
   const RowLayout& layout_;
   const TorchDevice* device_;
   std::vector<pybind11::object> names_;
-  std::vector<Node> trees_;   // of all names but the flags
+  const FieldTrees& trees_;   // of all names but the flags
   std::vector<Leaf> leaves_;  // one for each field of the layout; a Leaf does not move
   Leaf done_;
   Leaf truncated_;

@@ -21,9 +21,8 @@ bool is_listed(PyObject* lanes) {
 
 RowReader& RowWriter::idle_reader() {
   if (idle_readers_.empty()) {
-    idle_readers_.push_back(
-        std::make_unique<RowReader>(storage_.layout(), trees_, schema_.batch_names,
-                                    storage_.takes_columns() ? options_.device : nullptr));
+    idle_readers_.push_back(std::make_unique<RowReader>(
+        storage_.layout(), trees_, storage_.takes_columns() ? options_.device : nullptr));
   }
   return *idle_readers_.back();
 }
@@ -53,12 +52,12 @@ class RowWriter::ReaderLease {
 };
 
 RowWriter::RowWriter(Storage& storage, GatherLock& lock, const BufferOptions& options,
-                     const SchemaCalls& schema, py::dict trees)
+                     const SchemaCalls& schema, const FieldTrees& trees)
     : storage_(storage),
       gather_lock_(lock),
       options_(options),
       schema_(schema),
-      trees_(std::move(trees)),
+      trees_(trees),
       lanes_name_(intern("lanes")),
       known_type_(idle_reader().names()) {
   for (const std::string& name : schema_.batch_names) batch_names_.push_back(intern(name));
@@ -93,7 +92,7 @@ void RowWriter::push(py::handle experience, py::handle lane) {
   const std::uint32_t number = read_lane(lane, options_.num_lanes);
   const LaneOrder order = {.lanes = &number, .num_lanes = options_.num_lanes};
   if (!known_type_.is(Py_TYPE(experience.ptr()))) learn_type(experience);
-  AttributeValues values;  // held to the end: what is peeked looks into them
+  HeldValues values;  // held to the end: what is peeked looks into them
   if (known_type_.read(experience.ptr(), values)) {
     gather_lock_.wait();
     if (idle_reader().peek_row(values)) {
@@ -186,7 +185,8 @@ void RowWriter::append_rows(RowReader& reader, const std::vector<PyObject*>& col
   const std::vector<std::uint32_t> numbers =
       in_turn ? std::vector<std::uint32_t>() : read_lanes(lanes, options_.num_lanes);
   gather_lock_.wait();
-  if (!reader.peek_rows(columns)) {
+  HeldValues leaves;
+  if (!reader.peek_rows(columns, leaves)) {
     reader.prepare_rows(columns, !in_turn);
     gather_lock_.wait();
     reader.look();

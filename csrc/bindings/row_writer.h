@@ -9,6 +9,7 @@
 
 #include "bindings/arguments.h"
 #include "bindings/buffer_options.h"
+#include "bindings/field_trees.h"
 #include "bindings/gather_lock.h"
 #include "bindings/known_type.h"
 #include "bindings/row_reader.h"
@@ -20,12 +21,11 @@ namespace velora {
 ///
 /// The GIL is its lock, with the GatherLock where a batch is gathered without it: all code that
 /// reading takes runs before the lock is waited for, and none after. Every call is all or nothing.
-/// `storage`, `lock`, `options` and `schema` outlive this.
+/// All that the constructor takes outlives this.
 class RowWriter {
  public:
-  /// `trees` are the pytrees of field numbers by attribute.
   RowWriter(Storage& storage, GatherLock& lock, const BufferOptions& options,
-            const SchemaCalls& schema, pybind11::dict trees);
+            const SchemaCalls& schema, const FieldTrees& trees);
 
   /// Appends one experience to a lane; null where there is only one. Throws ValueError for data
   /// that does not fit, BufferError when full.
@@ -69,7 +69,7 @@ class RowWriter {
   GatherLock& gather_lock_;
   const BufferOptions& options_;
   const SchemaCalls& schema_;
-  pybind11::dict trees_;
+  const FieldTrees& trees_;
   std::vector<pybind11::object> batch_names_;  // interned, as lanes_name_
   pybind11::object lanes_name_;
   std::vector<std::unique_ptr<RowReader>> idle_readers_;

@@ -12,7 +12,7 @@ import torch
 from typing_extensions import Self
 
 from velora import _core
-from velora._core import Buffer as NativeBuffer
+from velora._core import BufferCore
 from velora.buffer import tree
 from velora.buffer.checks import check_count, check_int
 from velora.buffer.experience import BatchExperience
@@ -359,7 +359,7 @@ class Buffer(Sequence[Any]):
         ours = [kind for kind in cls.__mro__ if kind.__module__.startswith("velora.")]
         return hasattr(ours[0], name)
 
-    def _options(self, core: NativeBuffer | None) -> dict[str, Any]:  # noqa: ARG002
+    def _options(self, core: BufferCore | None) -> dict[str, Any]:  # noqa: ARG002
         """What the constructor takes to make one like this, whose native half is `core`."""
         return {
             "capacity": self._lane_capacity * self._num_envs,
@@ -386,12 +386,12 @@ class Buffer(Sequence[Any]):
         return None if first is None else first[0]
 
     @property
-    def _core(self) -> NativeBuffer | None:
+    def _core(self) -> BufferCore | None:
         """The native half; None before the first row."""
         first = self.__dict__.get("_first")
         return None if first is None else first[1]
 
-    def _adopt(self, schema: Schema, core: NativeBuffer) -> bool:
+    def _adopt(self, schema: Schema, core: BufferCore) -> bool:
         """Makes the first rows those of this buffer, unless others were first.
 
         Reading an experience can run its own code, and other threads, before the schema is there.
@@ -413,7 +413,7 @@ class Buffer(Sequence[Any]):
         if getattr(type(self), name) is method and name not in self.__dict__:
             self.__dict__[name] = native
 
-    def _build(self, schema: Schema, first: Iterable[Any] = ()) -> NativeBuffer:
+    def _build(self, schema: Schema, first: Iterable[Any] = ()) -> BufferCore:
         """A native buffer; `first` are the values of the first experience, where there is one."""
         options = functools.partial(
             _core.BufferOptions,

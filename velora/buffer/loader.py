@@ -228,7 +228,7 @@ class _SideStreamDraw:
             ready.record(self._stream)
         return _Drawn(batch, ready, memory)
 
-    def _draw(self, core: _core.Buffer) -> tuple[BatchExperience, tuple[Tensor, ...]]:
+    def _draw(self, core: _core.BufferCore) -> tuple[BatchExperience, tuple[Tensor, ...]]:
         nbytes, layout = core.batch_layout(self._batch_size)
         base = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
         core.sample_into(base, self._batch_size)

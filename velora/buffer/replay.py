@@ -102,7 +102,7 @@ class ReplayBuffer(Buffer):
             storage=storage,
         )
 
-    def _options(self, core: _core.Buffer | None) -> dict[str, Any]:
+    def _options(self, core: _core.BufferCore | None) -> dict[str, Any]:
         return super()._options(core) | {
             "n_step": self._n_step,
             "gamma": self._gamma,
@@ -189,7 +189,7 @@ class ReplayBuffer(Buffer):
             raise ValueError(f"out: expected None for a buffer on {self._device}, got a batch")
         return self._deliver(self._core.sample(batch_size, out=out))
 
-    def _adopt(self, schema: Schema, core: _core.Buffer) -> bool:
+    def _adopt(self, schema: Schema, core: _core.BufferCore) -> bool:
         is_first = super()._adopt(schema, core)
         if not self._comes_by_copy:
             assert self._core is not None

@@ -85,7 +85,7 @@ class Schema:
     Attributes:
         trees: Attribute -> nest of leaves: state, action, reward, next_state, then the extras.
         experience_type: What `buffer[i]` gives back; None for extra fields of no declared type.
-        extra_fields: Name of an extra field -> numbers of its leaves among all of them.
+        extra_fields: Name of an extra field -> numbers of its leaves among those of all trees.
     """
 
     trees: dict[str, Any]
@@ -94,8 +94,11 @@ class Schema:
 
     def __post_init__(self) -> None:
         # Now, not at the first use: that would change an object which others may be reading.
-        places = self.places()
-        extras = {name: tree.leaves(places[name]) for name in places if name not in _STACKED}
+        numbers = itertools.count()
+        fields = {
+            name: [next(numbers) for _ in tree.leaves(nest)] for name, nest in self.trees.items()
+        }
+        extras = {name: fields[name] for name in fields if name not in _STACKED}
         object.__setattr__(self, "extra_fields", extras)
 
     @classmethod
@@ -167,7 +170,7 @@ class Schema:
 
     def read_batch(
         self, batch: Any = None, *, lanes: Any = None, **arrays: Any
-    ) -> tuple[dict[str, Any] | _core.Buffer | None, Any]:
+    ) -> tuple[dict[str, Any] | _core.BufferCore | None, Any]:
         """Attribute -> stacked arrays, and lanes, from the arguments of `Buffer.extend`.
 
         The native core calls it for those that are not just arrays by their names. In place of
@@ -192,16 +195,16 @@ class Schema:
                 )
         return columns, lanes
 
-    def build_core(self, options: _core.BufferOptions) -> _core.Buffer:
+    def build_core(self, options: _core.BufferOptions) -> _core.BufferCore:
         """A native buffer for rows of this schema.
 
         Raises:
             MemoryError: If so many rows do not fit into this machine, or onto the device.
             ValueError: If states are no stacks of `frame_stack` frames.
         """
-        return _core.Buffer(
+        return _core.BufferCore(
             fields=self._fields(),
-            trees=self.places(),
+            trees=self.trees,
             options=options,
             check_type=self.check_type,
             batch_names=[_STACKED.get(name, name) for name in (*self.trees, "done", "truncated")],
@@ -222,14 +225,6 @@ class Schema:
         """The size of one state."""
         return sum(leaf.nbytes for leaf in tree.leaves(self.trees["state"]))
 
-    def places(self) -> dict[str, Any]:
-        """Attribute -> nest of numbers: where each leaf stands among all of them."""
-        numbers = itertools.count()
-        return {
-            name: tree.map_leaves(lambda _: next(numbers), nest)
-            for name, nest in self.trees.items()
-        }
-
     @property
     def extra_names(self) -> list[str]:
         """The fields that a subclass of `Experience` added."""
@@ -239,7 +234,12 @@ class Schema:
         """Row `i` of a batch, in the form in which it was pushed."""
         values = {name: getattr(batch, _STACKED[name]) for name in self.trees if name in _STACKED}
         values.update(batch.extras)
-        restored = {name: _restore(nest, values[name], i) for name, nest in self.trees.items()}
+        restored = {
+            name: tree.map_named_leaves(
+                lambda _, leaf, column: leaf.restore(column[i]), nest, name, (values[name],)
+            )
+            for name, nest in self.trees.items()
+        }
         restored["done"] = bool(batch.dones[i])
         restored["truncated"] = bool(batch.truncations[i])
         return construct(self.experience_type or self._declare_type(), restored)
@@ -447,12 +447,3 @@ def _label_of_batch(name: str) -> str:
     """What a batch calls `state['camera']`: `states['camera']`."""
     attribute, bracket, entry = name.partition("[")
     return _STACKED.get(attribute, attribute) + bracket + entry
-
-
-def _restore(nest: Any, batch: Any, i: int) -> Any:
-    if isinstance(nest, dict):
-        return {key: _restore(child, batch[key], i) for key, child in nest.items()}
-    if isinstance(nest, tuple):
-        children = [_restore(child, batch[j], i) for j, child in enumerate(nest)]
-        return tree.rebuild_tuple(nest, children)
-    return nest.restore(batch[i])

@@ -53,7 +53,7 @@ def make_state(
     Args:
         options: What its constructor takes.
         schema: What its rows hold; None before the first.
-        saved: What `_core.Buffer.state` gives.
+        saved: What `_core.BufferCore.state` gives.
         worker: The seed of the DataLoader's worker that this is, if it is one.
         attributes: Those that a subclass has besides.
     """

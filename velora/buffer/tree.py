@@ -1,44 +1,14 @@
-"""Nested dicts and tuples of arrays, walked in one way everywhere."""
+"""Nested dicts and tuples of arrays, walked in one way everywhere: that of the native core."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from velora._core import form_of, leaves, map_leaves, map_named_leaves
 
-def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
-    """The same nest with `function` applied to each leaf; None stays None."""
-    if tree is None:
-        return None
-    if isinstance(tree, dict):
-        return {key: map_leaves(function, child) for key, child in tree.items()}
-    if isinstance(tree, tuple):
-        return rebuild_tuple(tree, [map_leaves(function, child) for child in tree])
-    return function(tree)
-
-
-def map_named_leaves(function: Callable[[str, Any], Any], tree: Any, name: str) -> Any:
-    """As `map_leaves`, with a name for each leaf that says where it is: `state['camera'][0]`."""
-    if isinstance(tree, dict):
-        return {
-            key: map_named_leaves(function, child, f"{name}[{key!r}]")
-            for key, child in tree.items()
-        }
-    if isinstance(tree, tuple):
-        return rebuild_tuple(
-            tree,
-            [map_named_leaves(function, child, f"{name}[{i}]") for i, child in enumerate(tree)],
-        )
-    return function(name, tree)
-
-
-def leaves(tree: Any) -> list[Any]:
-    """All leaves, in the order in which `map_leaves` visits them."""
-    found: list[Any] = []
-    map_leaves(found.append, tree)
-    return found
+__all__ = ["equal", "form_of", "leaves", "map_leaves", "map_named_leaves"]
 
 
 def equal(left: Any, right: Any) -> bool:
@@ -53,9 +23,3 @@ def equal(left: Any, right: Any) -> bool:
         return False
     same = left == right
     return bool(same.all() if hasattr(same, "all") else same)
-
-
-def rebuild_tuple(like: tuple[Any, ...], children: list[Any]) -> tuple[Any, ...]:
-    """A tuple of the type of `like` with other entries."""
-    # A named tuple takes its fields one by one, a plain tuple takes a list.
-    return type(like)(*children) if hasattr(like, "_fields") else tuple(children)

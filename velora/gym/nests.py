@@ -73,30 +73,25 @@ def replaced(nest: Any, index: Any, rows: Any, name: str) -> Any:
     Raises:
         ValueError: If the rows have another form or shape, or no dtype holds the values of both.
     """
-    if isinstance(nest, dict):
-        if not isinstance(rows, dict) or rows.keys() != nest.keys():
-            raise ValueError(f"{name}: expected {_form(nest)}, got {_form(rows)}")
-        return {
-            key: replaced(child, index, rows[key], f"{name}[{key!r}]")
-            for key, child in nest.items()
-        }
-    if isinstance(nest, tuple):
-        if not isinstance(rows, tuple) or len(rows) != len(nest):
-            raise ValueError(f"{name}: expected {_form(nest)}, got {_form(rows)}")
-        return tree.rebuild_tuple(
-            nest,
-            [replaced(child, index, rows[i], f"{name}[{i}]") for i, child in enumerate(nest)],
-        )
+    return tree.map_named_leaves(
+        lambda path, leaf, leaf_rows: _replaced_rows(leaf, index, leaf_rows, path),
+        nest,
+        name,
+        (rows,),
+    )
+
+
+def _replaced_rows(array: Any, index: Any, rows: Any, name: str) -> Any:
     if isinstance(rows, dict | tuple):
-        raise ValueError(f"{name}: expected an array, got {_form(rows)}")
-    if isinstance(nest, torch.Tensor):
-        rows = torch.as_tensor(rows, device=nest.device)
+        raise ValueError(f"{name}: expected an array, got {tree.form_of(rows)}")
+    if isinstance(array, torch.Tensor):
+        rows = torch.as_tensor(rows, device=array.device)
     else:
         rows = as_numpy(rows)
-    expected = tuple(nest[index].shape)
+    expected = tuple(array[index].shape)
     if tuple(rows.shape) != expected:
         raise ValueError(f"{name}: expected shape {expected}, got {tuple(rows.shape)}")
-    merged, rows = _promoted(nest, rows, name)
+    merged, rows = _promoted(array, rows, name)
     merged[index] = rows
     return merged
 
@@ -107,21 +102,12 @@ def stacked_rows(nests: Sequence[Any], name: str) -> Any:
     Raises:
         ValueError: If they have different forms or shapes.
     """
-    first = nests[0]
-    if isinstance(first, dict):
-        for nest in nests:
-            if not isinstance(nest, dict) or nest.keys() != first.keys():
-                raise ValueError(f"{name}: expected {_form(first)}, got {_form(nest)}")
-        return {key: stacked_rows([x[key] for x in nests], f"{name}[{key!r}]") for key in first}
-    if isinstance(first, tuple):
-        for nest in nests:
-            if not isinstance(nest, tuple) or len(nest) != len(first):
-                raise ValueError(f"{name}: expected {_form(first)}, got {_form(nest)}")
-        parts = zip(*nests, strict=True)
-        return tree.rebuild_tuple(
-            first, [stacked_rows(part, f"{name}[{i}]") for i, part in enumerate(parts)]
-        )
-    arrays = [as_array(nest) for nest in nests]
+    return tree.map_named_leaves(_stacked_arrays, nests[0], name, tuple(nests[1:]))
+
+
+def _stacked_arrays(name: str, *leaves: Any) -> Any:
+    first = leaves[0]
+    arrays = list(map(as_array, leaves))
     shape = tuple(arrays[0].shape)
     for array in arrays:
         if tuple(array.shape) != shape:
@@ -163,9 +149,3 @@ def _same_values(cast: Any, array: Any) -> bool:
         return True
     with np.errstate(invalid="ignore"):
         return bool((_cast(cast, array.dtype) == array).all())
-
-
-def _form(nest: Any) -> str:
-    if isinstance(nest, dict):
-        return f"a dict with keys {sorted(nest, key=str)}"
-    return f"a tuple of {len(nest)}" if isinstance(nest, tuple) else type(nest).__name__
