@@ -274,7 +274,6 @@ auto Buffer::draw_rows(std::size_t count) {
   return [this, count](BatchMemory memory, const PartRunner* runner) {
     require_rows(count);
     storage_->sample(count, target_of(plan_, memory, options_.n_step, columns_), runner);
-    storage_->lanes().count_draw();
   };
 }
 
@@ -336,7 +335,6 @@ py::object Buffer::sample_sequences(py::handle batch_size, std::size_t length, s
     target.firsts.columns = first_columns_.data();
     target.firsts.num_columns = static_cast<std::uint32_t>(first_columns_.size());
     storage_->sample_sequences(spec, count, target, runner);
-    storage_->lanes().count_draw();
   });
 }
 

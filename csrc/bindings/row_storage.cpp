@@ -29,18 +29,18 @@ class HostRows final : public RowStorage {
   void end_episode(std::uint32_t lane) override { store_.end_episode(lane); }
   void clear() override { store_.clear(); }
   void sample(std::size_t count, const BatchTarget& target, const PartRunner* runner) override {
-    sampler_.sample(store_, count, target, runner);
+    reader_.sample(count, target, runner);
   }
   void take(std::uint64_t start, std::size_t count, const BatchTarget& target,
             const PartRunner* runner) override {
-    sampler_.take(store_, start, count, target, runner);
+    reader_.take(start, count, target, runner);
   }
   std::uint64_t count_sequences(const SequenceSpec& spec) override {
-    return Sampler::count_sequences(store_, spec);
+    return reader_.count_sequences(spec);
   }
   void sample_sequences(const SequenceSpec& spec, std::size_t count, const SequenceTarget& target,
                         const PartRunner* runner) override {
-    sampler_.sample_sequences(store_, spec, count, target, runner);
+    reader_.sample_sequences(spec, count, target, runner);
   }
   void set_seed(std::uint64_t seed) override { store_.set_seed(seed); }
   void save(std::span<std::byte> rows, const BlockMemory& block_memory) override {
@@ -53,7 +53,7 @@ class HostRows final : public RowStorage {
 
  private:
   Store store_;
-  Sampler sampler_;
+  BatchReader reader_{store_};
 };
 
 /// Everything goes to torch's current stream.

@@ -36,7 +36,7 @@ class RowStorage {
   virtual RowsView view() = 0;
   /// Live rows of all lanes, and at most of one.
   virtual std::uint64_t size() { return view().size(); }
-  virtual std::uint64_t fullest() { return lanes().control().largest; }
+  virtual std::uint64_t fullest() { return view().fullest(); }
   virtual std::size_t nbytes() const = 0;
 
   /// As Store::reserve.
@@ -50,8 +50,8 @@ class RowStorage {
   /// As Store::end_episode.
   virtual void end_episode(std::uint32_t lane) = 0;
   virtual void clear() = 0;
-  /// Writes `count` distinct rows, which there are, to `target`: those of the lanes' next draw.
-  /// To count it is up to the caller. A runner, here and below, copies rows on the host.
+  /// Writes `count` distinct rows, which there are, to `target`: those of the lanes' next draw,
+  /// which it counts. A runner, here and below, copies rows on the host.
   virtual void sample(std::size_t count, const BatchTarget& target, const PartRunner* runner) = 0;
   /// Writes the `count` live rows from position `start` on in time order.
   virtual void take(std::uint64_t start, std::size_t count, const BatchTarget& target,

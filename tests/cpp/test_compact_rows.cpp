@@ -112,8 +112,6 @@ class StoreTwins {
       const SequenceSpec spec = {.length = 2, .burn_in = 2, .boundary = boundary};
       ASSERT_EQ(sequences(whole, spec), sequences(compact, spec));
     }
-    whole.lanes().count_draw();
-    compact.lanes().count_draw();
   }
 
   /// Blocks that rows need, by what was pushed: one for each next state that the next row does not
@@ -154,32 +152,32 @@ class StoreTwins {
                        kImageBytes - frame) == 0;
   }
 
-  Bytes sampled(const Store& store, std::size_t count, std::uint32_t n_step) {
+  Bytes sampled(Store& store, std::size_t count, std::uint32_t n_step) {
     Bytes bytes(Batch::nbytes(store.layout(), count));
-    sampler_.sample(store, count, Batch(store.layout(), count, bytes.data(), n_step).target());
+    BatchReader(store).sample(count, Batch(store.layout(), count, bytes.data(), n_step).target());
     return bytes;
   }
-  Bytes taken(const Store& store, std::size_t count) {
+  Bytes taken(Store& store, std::size_t count) {
     Bytes bytes(Batch::nbytes(store.layout(), count));
-    sampler_.take(store, 0, count, Batch(store.layout(), count, bytes.data()).target());
+    BatchReader(store).take(0, count, Batch(store.layout(), count, bytes.data()).target());
     return bytes;
   }
   Bytes sequences(Store& store, const SequenceSpec& spec) {
-    const std::uint64_t count = Sampler::count_sequences(store, spec);
+    BatchReader reader(store);
+    const std::uint64_t count = reader.count_sequences(spec);
     const std::uint64_t steps = count * (spec.length + spec.burn_in);
     const std::size_t mask_bytes = steps * sizeof(float);
     Bytes bytes(mask_bytes + 64 + Batch::nbytes(store.layout(), steps));
     std::byte* columns = bytes.data() + (mask_bytes + 63) / 64 * 64;
     const Batch batch(store.layout(), steps, columns);
-    sampler_.sample_sequences(
-        store, spec, count,
+    reader.sample_sequences(
+        spec, count,
         {.steps = batch.target(), .mask = reinterpret_cast<float*>(bytes.data()), .firsts = {}});
     return bytes;
   }
 
   std::uint32_t frames_;
   Streams streams_;
-  Sampler sampler_;
 };
 
 constexpr std::uint32_t kFrames[] = {1, 2, 4};

@@ -9,6 +9,7 @@
 
 #include "core/batch/target.h"
 #include "core/device/blocks.h"
+#include "core/device/flag_mirror.h"
 #include "core/device/head.h"
 #include "core/device/order.h"
 #include "core/device/runtime.h"
@@ -17,6 +18,7 @@
 #include "core/host/saved_rows.h"
 #include "core/memory/memory.h"
 #include "core/random/distinct_draw.h"
+#include "core/rows/lane_sizes.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/row_source.h"
@@ -71,7 +73,7 @@ class DeviceStore {
   /// Live rows of all lanes, and at most of one.
   std::uint64_t size();
   std::uint64_t fullest() const {
-    return std::min(lanes_.control().largest + pending_steps_, extent_.lane_capacity);
+    return std::min(known_view().fullest() + pending_steps_, extent_.lane_capacity);
   }
   /// Bytes of the rows and of what belongs to them.
   std::size_t nbytes() const;
@@ -94,16 +96,17 @@ class DeviceStore {
   void flush(void* stream);
 
   /// Writes `count` distinct rows to `target`, in one launch: those of the next draw, which it
-  /// counts on the device; the caller counts it in the lanes. `target` is memory that the device
-  /// writes, but its list of columns is the host's. Throws ValueError when there are fewer rows.
+  /// counts, both on the device and in the lanes. `target` is memory that the device writes, but
+  /// its list of columns is the host's. Throws ValueError when there are fewer rows.
   void sample(std::uint64_t count, const BatchTarget& target, void* stream);
   /// The same with the `count` live rows from position `start` on in time order.
   void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target, void* stream);
 
-  /// As Sampler::count_sequences. For other boundaries than kPad the host keeps account of all
-  /// rows: the first call, and the next after append_columns(), waits and looks through them.
+  /// As BatchReader::count_sequences. For other boundaries than kPad the host has a copy of all
+  /// flags: the first call waits for those of all rows, and a call after append_columns() for those
+  /// of the rows that came so.
   std::uint64_t count_sequences(const SequenceSpec& spec, void* stream);
-  /// As Sampler::sample_sequences, in one launch. Waits as count_sequences() does, and where a
+  /// As BatchReader::sample_sequences, in one launch. Waits as count_sequences() does, and where a
   /// graph may have drawn.
   void sample_sequences(const SequenceSpec& spec, std::uint64_t count, const SequenceTarget& target,
                         void* stream);
@@ -135,20 +138,23 @@ class DeviceStore {
   /// Where a launch that reads is to find its lists: `bytes` for both parts of begin_read().
   std::byte* begin_read(std::size_t bytes, void* stream);
   void end_read(void* stream);
+  /// view() without pending steps.
+  RowsView known_view() const { return lanes_.view(rows_, layout_, sizes_); }
   /// The device's lane states, for launches.
-  RowsView device_view() const { return lanes_.view(rows_, layout_, head_.states()); }
+  RowsView device_view() const;
   GatherParams gather_params(const BatchTarget& target, std::uint64_t count, std::byte*& lists);
   DrawParams draw_params(std::uint64_t count, bool in_memory, std::size_t more_bytes);
 
-  const Windows& windows(const SequenceSpec& spec, void* stream);
-  RowsView flags_view();
-  void fetch_flags(void* stream);
-  void fetch_flags(std::span<const RowId> ids, void* stream);
+  /// The host's copy of the flags as rows, up to date.
+  RowsView flags_view(void* stream);
+  void fetch_flags(const RowsView& rows, std::span<const RowId> ids, void* stream);
+  Windows& windows(const RowsView& flags, const SequenceSpec& spec);
 
   RowLayout layout_;
   RowExtent extent_;
   Memory lanes_memory_;
   Lanes lanes_;
+  mutable LaneSizes sizes_;  // as of the last view
   DeviceRuntime& runtime_;
   DeviceAllocator& allocator_;
   DeviceMemory memory_;       // of the head and, unless they are pinned, the rows
@@ -168,11 +174,10 @@ class DeviceStore {
   std::size_t draw_space_bytes_ = 0;
   std::uint64_t pending_steps_ = 0;  // of all lanes, that lanes_ has not been told of
   bool knows_episodes_ = true;       // that rows belong to, as lanes_ has them
-  std::vector<std::byte> flags_;     // of each place, where windows_ need them
-  bool knows_flags_ = false;
-  WindowIndex windows_;
+  FlagMirror flags_;                 // which windows_ read
   static constexpr std::uint64_t kMostKept = std::uint64_t{1} << 16;  // elements of a draw
   DrawScratch scratch_;
+  WindowIndex windows_{scratch_};
 };
 
 }  // namespace velora

@@ -9,10 +9,10 @@
 #include "core/host/compact_rows.h"
 #include "core/host/saved_rows.h"
 #include "core/memory/memory.h"
+#include "core/rows/lane_sizes.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/row_source.h"
-#include "core/samplers/window_index.h"
 
 namespace velora {
 
@@ -22,8 +22,9 @@ namespace velora {
 /// Huge pages make random reads faster. Many lanes begin on small ones, since each would have a
 /// huge page of its own after one row; they go over once the rows that are there fill half of them.
 ///
-/// append() costs O(rows), times O(log lanes) until lanes are full and O(log capacity) for each
-/// kind of windows. Not synchronised: callers serialise writers and readers.
+/// append() costs O(rows). view() costs O(rows appended since the last one), times O(log lanes)
+/// until lanes are full. Not synchronised: callers serialise writers and readers, but view() may
+/// run beside other readers once it was called after the last change.
 class Store {
  public:
   /// Throws ValueError for a capacity or lane count out of range, MemoryError when the rows do
@@ -33,7 +34,9 @@ class Store {
   const RowLayout& layout() const { return layout_; }
   Lanes& lanes() { return lanes_; }
   const Lanes& lanes() const { return lanes_; }
-  RowsView view() const { return lanes_.view(rows(), layout_); }
+  RowsView view() const { return lanes_.view(rows(), layout_, sizes_); }
+  /// Live rows of the fullest lane.
+  std::uint64_t fullest() const { return view().fullest(); }
   /// Null where rows are whole.
   const CompactRows* compact() const { return compact_.get(); }
   /// Bytes of the mapping and the blocks.
@@ -50,12 +53,6 @@ class Store {
   /// Marks the newest row of `lane` as truncated, unless it ended its episode by itself.
   void end_episode(std::uint32_t lane);
   void clear();
-
-  /// The windows of that kind, kept up to date from the first call on, which looks through all
-  /// rows. The kinds asked for last are kept.
-  const Windows& windows(std::uint64_t length, bool crosses) {
-    return windows_.find(view(), length, crosses);
-  }
 
   /// Draws begin again, with another seed.
   void set_seed(std::uint64_t seed) { lanes_.set_seed(seed); }
@@ -91,15 +88,14 @@ class Store {
   void write_rows(const NewRows& block, const RowSource& source, std::size_t first,
                   std::size_t count);
   void append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count);
-  void commit(std::uint32_t lane, std::uint8_t flags);
 
   RowLayout layout_;
   std::size_t rows_offset_;
   Memory memory_;
   std::size_t small_pages_;  // where what was left on small pages begins
   Lanes lanes_;
+  mutable LaneSizes sizes_;  // as of the last view()
   std::unique_ptr<CompactRows> compact_;
-  WindowIndex windows_;
 };
 
 }  // namespace velora
