@@ -59,9 +59,9 @@ void Buffer::clear() {
 /// Fills the memory of a batch with so many rows of the next draw.
 auto Buffer::draw_rows(std::size_t count) {
   return [this, count](BatchMemory memory, const PartRunner* runner) {
+    require_rows(count);
     const BatchTarget target = plan_.target(memory, options_.n_step, columns_);
     storage_->sample(count, target, stream(), runner);
-    storage_->lanes().count_draw();
   };
 }
 
@@ -117,7 +117,6 @@ py::object Buffer::sample_sequences(py::handle batch_size, std::size_t length, s
     const SequenceTarget target = {.steps = plan.target(memory, 1, columns_),
                                    .firsts = plan.firsts_target(memory, first_columns_)};
     storage_->sample_sequences(spec, count, target, stream(), runner);
-    storage_->lanes().count_draw();
   });
 }
 

@@ -29,6 +29,8 @@ class Storage {
  public:
   Storage() = default;
   virtual ~Storage() = default;
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
 
   virtual const RowLayout& layout() const = 0;
   /// Of a device the number of draws and the episodes are good after settle() alone.
@@ -89,10 +91,6 @@ class Storage {
   /// Replaces all rows by exported ones of all lanes. Throws ValueError when it
   /// does not fit, and MemoryError; then nothing has changed.
   virtual void import_rows(const SavedRows& saved, void* stream) = 0;
-
- protected:
-  Storage(Storage&&) = default;
-  Storage& operator=(Storage&&) = default;
 };
 
 }  // namespace velora

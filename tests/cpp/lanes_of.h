@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/rows/lane_sizes.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/rows_view.h"
@@ -19,6 +20,7 @@ class LanesOf {
       : layout_(std::vector<Field>{}),
         memory_(Lanes::nbytes(num_lanes) / sizeof(std::uint64_t)),
         rows_((capacity + spare_slots) * num_lanes * kPitch),
+        sizes_(num_lanes),
         lanes(reinterpret_cast<std::byte*>(memory_.data()),
               {capacity, num_lanes, kPitch, spare_slots}, 7) {}
 
@@ -30,12 +32,20 @@ class LanesOf {
   void push_many(std::uint32_t lane, std::uint64_t count) {
     for (std::uint64_t i = 0; i < count; ++i) push(lane);
   }
-  RowsView view() const { return lanes.view(rows_.data(), layout_); }
+  /// As Store::end_episode.
+  void end_episode(std::uint32_t lane) {
+    if (!lanes.end_episode(lane)) return;
+    const RowId newest = {lane, view().end(lane) - 1};
+    rows_[view().place(newest) * kPitch] |= std::byte{kTruncated};
+    lanes.patch(newest);
+  }
+  RowsView view() const { return lanes.view(rows_.data(), layout_, sizes_); }
 
  private:
   RowLayout layout_;
   std::vector<std::uint64_t> memory_;
   std::vector<std::byte> rows_;
+  mutable LaneSizes sizes_;
 
  public:
   Lanes lanes;

@@ -95,10 +95,8 @@ class StorePair {
 
   QueuedBatch queue_sample(std::uint64_t count, void* stream = kStream, std::uint32_t n_step = 1) {
     QueuedBatch batch = make_batch(count);
-    sampler_.sample(host, count, batch_of(count, batch.expected.data(), n_step).target());
+    reader_.sample(count, batch_of(count, batch.expected.data(), n_step).target());
     device.sample(count, batch_of(count, batch.memory.data(), n_step).target(), stream);
-    host.lanes().count_draw();
-    device.lanes().count_draw();
     return batch;
   }
   bool sample_is_same(std::uint64_t count, void* stream = kStream, std::uint32_t n_step = 1) {
@@ -110,7 +108,7 @@ class StorePair {
   bool take_is_same(std::uint64_t start, std::uint64_t count) {
     const QueuedBatch batch = make_batch(count);
     Bytes expected(batch.expected.size());
-    sampler_.take(host, start, count, batch_of(count, expected.data()).target());
+    reader_.take(start, count, batch_of(count, expected.data()).target());
     device.take(start, count, batch_of(count, batch.memory.data()).target(), kStream);
     runtime.synchronize(kStream);
     return std::memcmp(batch.memory.data(), expected.data(), expected.size()) == 0;
@@ -158,7 +156,7 @@ class StorePair {
 
  private:
   std::mt19937_64 random_{1};
-  Sampler sampler_;
+  BatchReader reader_{host};
 };
 
 }  // namespace velora::testing

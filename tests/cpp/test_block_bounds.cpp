@@ -99,7 +99,7 @@ TEST_P(BlockBounds, DeviceTableHoldsAllBlocksThatItsRowsCanLeadTo) {
   DeviceStore device(layout, GetParam().capacity, GetParam().num_lanes, kSeed, runtime.device(),
                      StorageKind::kDevice, kStream);
   const std::size_t rows_bytes = device.nbytes();
-  Sampler sampler;
+  BatchReader reader(host);
   for (std::size_t turn = 0; turn < 3; ++turn) {
     const RowSet rows = strangers(turn);
     host.append(in_turn(), rows.source(), rows.size());
@@ -111,7 +111,7 @@ TEST_P(BlockBounds, DeviceTableHoldsAllBlocksThatItsRowsCanLeadTo) {
     Bytes expected(Batch::nbytes(layout, count));
     const DeviceMemory memory(runtime, expected.size(), "batch");
     std::memset(memory.data(), 0, expected.size());
-    sampler.take(host, 0, count, Batch(layout, count, expected.data()).target());
+    reader.take(0, count, Batch(layout, count, expected.data()).target());
     device.take(0, count, Batch(layout, count, memory.data()).target(), kStream);
     runtime.synchronize(kStream);
     const Batch batch(layout, count, expected.data());

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <utility>
 #include <vector>
@@ -83,19 +84,22 @@ class StoreTwins {
     compact.clear();
     history.clear();
   }
-  /// Goes on with stores that were given what the old ones saved.
+  /// Goes on with a new store that was given what the old one exported.
   void pass_on() {
-    Store heir(compact.layout(), compact.view().lane_capacity, history.num_lanes(), kSeed);
-    Streams others(5, history.num_lanes(), {.frames = frames_});
-    const LaneOrder in_turn = {.lanes = nullptr, .num_lanes = history.num_lanes()};
-    const std::size_t count = 3 * std::size_t{history.num_lanes()};
-    heir.append(in_turn, others.next(in_turn, count).source(), count);
     Bytes rows(count_saved_rows(compact) * compact.layout().pitch());
     const Bytes blocks = testing::save_to(rows, compact);
     EXPECT_EQ(blocks.size(), count_links(compact) * compact.layout().block_bytes());
-    heir.import_rows({compact.lanes().save(), rows, blocks});
-    heir.lanes().set_draws(compact.lanes().next_draw().draw);
-    compact = std::move(heir);
+    const std::vector<SavedLane> lanes = compact.lanes().save();
+    const std::uint64_t draws = compact.lanes().next_draw().draw;
+    const RowLayout layout = compact.layout();
+    const std::uint64_t capacity = compact.view().lane_capacity;
+    std::destroy_at(&compact);
+    std::construct_at(&compact, layout, capacity, history.num_lanes(), kSeed);
+    Streams others(5, history.num_lanes(), {.frames = frames_});
+    const LaneOrder in_turn = {.lanes = nullptr, .num_lanes = history.num_lanes()};
+    const std::size_t count = 3 * std::size_t{history.num_lanes()};
+    compact.append(in_turn, others.next(in_turn, count).source(), count);
+    compact.import_rows({lanes, rows, blocks, draws});
   }
 
   void expect_same() {
@@ -112,8 +116,6 @@ class StoreTwins {
       const SequenceSpec spec = {.length = 2, .burn_in = 2, .boundary = boundary};
       ASSERT_EQ(sequences(whole, spec), sequences(compact, spec));
     }
-    whole.lanes().count_draw();
-    compact.lanes().count_draw();
   }
 
   /// Blocks that rows need, by what was pushed: one for each next state that the next row does not
@@ -154,25 +156,26 @@ class StoreTwins {
                        kImageBytes - frame) == 0;
   }
 
-  Bytes sampled(const Store& store, std::size_t count, std::uint32_t n_step) {
+  Bytes sampled(Store& store, std::size_t count, std::uint32_t n_step) {
     Bytes bytes(Batch::nbytes(store.layout(), count));
-    sampler_.sample(store, count, Batch(store.layout(), count, bytes.data(), n_step).target());
+    BatchReader(store).sample(count, Batch(store.layout(), count, bytes.data(), n_step).target());
     return bytes;
   }
-  Bytes taken(const Store& store, std::size_t count) {
+  Bytes taken(Store& store, std::size_t count) {
     Bytes bytes(Batch::nbytes(store.layout(), count));
-    sampler_.take(store, 0, count, Batch(store.layout(), count, bytes.data()).target());
+    BatchReader(store).take(0, count, Batch(store.layout(), count, bytes.data()).target());
     return bytes;
   }
   Bytes sequences(Store& store, const SequenceSpec& spec) {
-    const std::uint64_t count = Sampler::count_sequences(store, spec);
+    BatchReader reader(store);
+    const std::uint64_t count = reader.count_sequences(spec);
     const std::uint64_t steps = count * (spec.length + spec.burn_in);
     const std::size_t mask_bytes = steps * sizeof(float);
     Bytes bytes(mask_bytes + 64 + Batch::nbytes(store.layout(), steps));
     std::byte* columns = bytes.data() + (mask_bytes + 63) / 64 * 64;
     const Batch batch(store.layout(), steps, columns);
-    sampler_.sample_sequences(
-        store, spec, count,
+    reader.sample_sequences(
+        spec, count,
         {.steps = testing::with_mask(batch.target(), reinterpret_cast<float*>(bytes.data())),
          .firsts = {}});
     return bytes;
@@ -180,7 +183,6 @@ class StoreTwins {
 
   std::uint32_t frames_;
   Streams streams_;
-  Sampler sampler_;
 };
 
 constexpr std::uint32_t kFrames[] = {1, 2, 4};

@@ -40,9 +40,8 @@ class CapturedSample {
     run(stream);
     stores_.runtime.synchronize(stream);
     testing::Bytes expected(batch_.expected.size());
-    sampler_.sample(stores_.host, count_,
-                    stores_.batch_of(count_, expected.data(), n_step_).target());
-    stores_.host.lanes().count_draw();
+    BatchReader(stores_.host)
+        .sample(count_, stores_.batch_of(count_, expected.data(), n_step_).target());
     return std::memcmp(batch_.memory.data(), expected.data(), expected.size()) == 0;
   }
   const std::byte* memory() const { return batch_.memory.data(); }
@@ -53,7 +52,6 @@ class CapturedSample {
   QueuedBatch batch_;
   std::uint64_t count_;
   EmulatedRuntime::Graph graph_;
-  Sampler sampler_;
 };
 
 /// Both draw by that seed from now on.
@@ -85,13 +83,12 @@ TEST(DeviceCapture, SeedMayBeSetWhileASampleIsCaptured) {
   set_seed(stores, 43, &capture_stream);
   stores.device.sample(5, stores.batch_of(5, batch.memory.data()).target(), &capture_stream);
   const EmulatedRuntime::Graph graph = stores.runtime.end_capture(&capture_stream);
-  Sampler sampler;
+  BatchReader reader(stores.host);
   for (int run = 0; run < 3; ++run) {
     stores.runtime.run(graph, &run_stream);
     stores.runtime.synchronize(&run_stream);
     testing::Bytes expected(batch.expected.size());
-    sampler.sample(stores.host, 5, stores.batch_of(5, expected.data()).target());
-    stores.host.lanes().count_draw();
+    reader.sample(5, stores.batch_of(5, expected.data()).target());
     EXPECT_EQ(std::memcmp(batch.memory.data(), expected.data(), expected.size()), 0);
   }
 }
@@ -174,8 +171,7 @@ TEST(DeviceCapture, ALaterWriteWaitsForARunOnAnotherStream) {
   CapturedSample captured(stores, 4);
   captured.run(&names[0]);  // not waited for
   testing::Bytes expected(testing::Batch::nbytes(stores.host.layout(), 4));
-  Sampler sampler;
-  sampler.sample(stores.host, 4, stores.batch_of(4, expected.data()).target());
+  BatchReader(stores.host).sample(4, stores.batch_of(4, expected.data()).target());
   stores.push_many(4);
   stores.device.flush(&names[1]);
   stores.runtime.synchronize(&names[1]);
@@ -197,9 +193,7 @@ TEST(DeviceCapture, RunsThatDoNotWaitForEachOtherShareAStreamAndKeepTheirOrder) 
       stores.push(static_cast<std::uint32_t>(random() % 2), &names[random() % 3]);
       first.run();  // not waited for
       QueuedBatch between = stores.make_batch(4);
-      Sampler sampler;
-      sampler.sample(stores.host, 4, stores.batch_of(4, between.expected.data(), 2).target());
-      stores.host.lanes().count_draw();
+      BatchReader(stores.host).sample(4, stores.batch_of(4, between.expected.data(), 2).target());
       EXPECT_TRUE(second.run_is_same());
       EXPECT_EQ(std::memcmp(first.memory(), between.expected.data(), between.expected.size()), 0);
       EXPECT_TRUE(stores.sample_is_same(3, &names[random() % 3]));
@@ -220,15 +214,13 @@ TEST(DeviceCapture, OfTwoSamplesInOneGraphTheSecondDrawsAfterTheFirst) {
                            &capture_stream);
     }
     const EmulatedRuntime::Graph graph = stores.runtime.end_capture(&capture_stream);
-    Sampler sampler;
+    BatchReader reader(stores.host);
     for (int run = 0; run < 4; ++run) {
       stores.push_many(1);
       stores.runtime.run(graph, &run_stream);
       stores.runtime.synchronize(&run_stream);
       for (int i = 0; i < 2; ++i) {
-        sampler.sample(stores.host, counts[i],
-                       stores.batch_of(counts[i], batches[i].expected.data()).target());
-        stores.host.lanes().count_draw();
+        reader.sample(counts[i], stores.batch_of(counts[i], batches[i].expected.data()).target());
         EXPECT_TRUE(batches[i].is_as_expected()) << waits << run << i;
       }
     }

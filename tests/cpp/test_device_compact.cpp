@@ -68,15 +68,13 @@ class CompactPair {
     Bytes expected(bytes);
     const DeviceMemory memory(runtime, bytes, "batch");
     std::memset(memory.data(), 0, bytes);
-    sampler_.sample(host, count, Batch(layout_, count, expected.data(), n_step).target());
+    reader_.sample(count, Batch(layout_, count, expected.data(), n_step).target());
     device->sample(count, Batch(layout_, count, memory.data(), n_step).target(), kStream);
-    host.lanes().count_draw();
-    device->lanes().count_draw();
     runtime.synchronize(kStream);
     ASSERT_EQ(std::memcmp(memory.data(), expected.data(), bytes), 0);
   }
   void expect_same_sequences(const SequenceSpec& spec) {
-    const std::uint64_t count = Sampler::count_sequences(host, spec);
+    const std::uint64_t count = reader_.count_sequences(spec);
     ASSERT_EQ(device->count_sequences(spec, kStream), count);
     if (count == 0) return;
     const std::size_t steps = count * (spec.burn_in + spec.length);
@@ -90,10 +88,8 @@ class CompactPair {
       auto* mask = reinterpret_cast<float*>(start + bytes - steps * sizeof(float));
       return SequenceTarget{.steps = testing::with_mask(batch.target(), mask), .firsts = {}};
     };
-    sampler_.sample_sequences(host, spec, count, target(on_host, expected.data()));
+    reader_.sample_sequences(spec, count, target(on_host, expected.data()));
     device->sample_sequences(spec, count, target(on_device, memory.data()), kStream);
-    host.lanes().count_draw();
-    device->lanes().count_draw();
     runtime.synchronize(kStream);
     ASSERT_EQ(std::memcmp(memory.data(), expected.data(), bytes), 0);
   }
@@ -153,7 +149,7 @@ class CompactPair {
   }
 
   Streams streams_;
-  Sampler sampler_;
+  BatchReader reader_{host};
   std::unique_ptr<RowSet> others_;
 };
 

@@ -86,9 +86,7 @@ TEST(DeviceFailures, DrawsOfARestoredStoreAreThereForTheNextRunOfAGraph) {
   stores.runtime.run(graph, &other_stream);
   stores.runtime.synchronize_all();
   Bytes expected(batch.expected.size());
-  Sampler sampler;
-  sampler.sample(stores.host, 3, stores.batch_of(3, expected.data()).target());
-  stores.host.lanes().count_draw();
+  BatchReader(stores.host).sample(3, stores.batch_of(3, expected.data()).target());
   EXPECT_EQ(std::memcmp(batch.memory.data(), expected.data(), expected.size()), 0);
   EXPECT_TRUE(stores.sample_is_same(5));  // and the run has counted its draw
 }

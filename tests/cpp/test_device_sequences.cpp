@@ -69,17 +69,14 @@ bool sequences_are_same(StorePair& stores, const SequenceSpec& spec, std::size_t
   std::memset(memory.data(), 0, expected.size());
   const SequenceBatch on_host(layout, spec, count, expected.data());
   const SequenceBatch on_device(layout, spec, count, memory.data());
-  Sampler sampler;
-  sampler.sample_sequences(stores.host, spec, count, on_host.target());
+  BatchReader(stores.host).sample_sequences(spec, count, on_host.target());
   stores.device.sample_sequences(spec, count, on_device.target(), stream);
-  stores.host.lanes().count_draw();
-  stores.device.lanes().count_draw();
   stores.runtime.synchronize(stream);
   return std::memcmp(memory.data(), expected.data(), expected.size()) == 0;
 }
 
 std::uint64_t count_of(StorePair& stores, const SequenceSpec& spec) {
-  const std::uint64_t count = Sampler::count_sequences(stores.host, spec);
+  const std::uint64_t count = BatchReader(stores.host).count_sequences(spec);
   EXPECT_EQ(stores.device.count_sequences(spec, kStream), count);
   return count;
 }
@@ -176,14 +173,12 @@ TEST(DeviceSequences, CapturedDrawAnewInEachRun) {
   stores.device.sample_sequences(spec, 6, SequenceBatch(layout, spec, 6, memory.data()).target(),
                                  &captured);
   const auto graph = stores.runtime.end_capture(&captured);
-  Sampler sampler;
+  BatchReader reader(stores.host);
   for (int run = 0; run < 4; ++run) {
     stores.runtime.run(graph, kStream);
     stores.runtime.synchronize(kStream);
     Bytes expected(bytes);
-    sampler.sample_sequences(stores.host, spec, 6,
-                             SequenceBatch(layout, spec, 6, expected.data()).target());
-    stores.host.lanes().count_draw();
+    reader.sample_sequences(spec, 6, SequenceBatch(layout, spec, 6, expected.data()).target());
     EXPECT_EQ(std::memcmp(memory.data(), expected.data(), bytes), 0);
     stores.append_anywhere(7);
   }

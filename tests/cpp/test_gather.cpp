@@ -35,7 +35,9 @@ class Rows {
             .lanes = lanes_.data(),
             .num_lanes = static_cast<std::uint32_t>(lanes_.size()),
             .sizes = {},
-            .even_size = 0};
+            .largest = nullptr,
+            .even_size = 0,
+            .journal = nullptr};
   }
 
   /// By the definition: slot = serial % capacity.
@@ -183,7 +185,9 @@ TEST(Gather, RewardsAreSummedUntilTheEpisodeEndsOrTheRowsDo) {
                          .lanes = &lane,
                          .num_lanes = 1,
                          .sizes = {},
-                         .even_size = 0};
+                         .largest = nullptr,
+                         .even_size = 0,
+                         .journal = nullptr};
   std::vector<float> rewards(7);
   std::vector<float> dones(7);
   std::vector<float> truncations(7);

@@ -69,17 +69,18 @@ class Recorded {
     ASSERT_EQ(store.view().size(), live.size());
     std::vector<RowId> ids;
     for (const std::uint64_t place : draw(count, live.size())) ids.push_back(live[place]);
-    const auto sample = [&](const BatchTarget& target) {
-      sampler_.sample(store, count, target, runner);
-    };
+    const auto sample = [&](const BatchTarget& target) { reader_.sample(count, target, runner); };
     ASSERT_EQ(batch_of(count, n_step, sample), batch_by_history(ids, n_step));
-    store.lanes().count_draw();
   }
   void expect_take(std::uint64_t start, std::size_t count) {
-    RowIds ids;
-    find_in_time_order(store.view(), start, count, ids);
+    const RowsView view = store.view();
+    TimeOrder order(start);
+    order.catch_up(view);
+    order.begin({}, count);
+    RowIds ids(count);
+    order.next(ids);
     const auto take = [&](const BatchTarget& target) {
-      sampler_.take(store, start, count, target, runner);
+      reader_.take(start, count, target, runner);
     };
     ASSERT_EQ(batch_of(count, 1, take), batch_by_history(ids, 1));
   }
@@ -88,7 +89,7 @@ class Recorded {
                         const std::vector<std::size_t>& first_fields = {}) {
     const RowLayout& layout = store.layout();
     const std::vector<RowId> starts = history.starts(spec);
-    ASSERT_EQ(Sampler::count_sequences(store, spec), starts.size());
+    ASSERT_EQ(reader_.count_sequences(spec), starts.size());
     count = std::min(count, starts.size());
     std::vector<RowId> ids;
     std::vector<RowId> firsts;
@@ -109,10 +110,10 @@ class Recorded {
     std::vector<float> mask_found(mask.size());
     const Batch steps(layout, ids.size(), steps_found.data(), 1, step_fields);
     const Batch first_steps(layout, count, firsts_found.data(), 1, first_fields);
-    sampler_.sample_sequences(store, spec, count,
-                              {.steps = testing::with_mask(steps.target(), mask_found.data()),
-                               .firsts = columns_of(first_steps)},
-                              runner);
+    reader_.sample_sequences(spec, count,
+                             {.steps = testing::with_mask(steps.target(), mask_found.data()),
+                              .firsts = columns_of(first_steps)},
+                             runner);
     ASSERT_EQ(mask_found, mask);
     ASSERT_EQ(steps_found, batch_by_history(ids, 1, step_fields));
     if (!first_fields.empty()) {
@@ -121,7 +122,6 @@ class Recorded {
       history.write(layout, firsts, batch);
       ASSERT_EQ(std::memcmp(firsts_found.data(), expected.data(), batch.field_bytes()), 0);
     }
-    store.lanes().count_draw();
   }
 
   Store store;
@@ -162,10 +162,10 @@ class Recorded {
   }
 
   Streams streams_;
-  Sampler sampler_;
+  BatchReader reader_{store};
 };
 
-TEST(Sampler, SamplesAreThoseOfTheHistoryAsLanesFillAndWrap) {
+TEST(BatchReader, SamplesAreThoseOfTheHistoryAsLanesFillAndWrap) {
   for (const ObservationStorage storage : kStorages) {
     for (const std::uint32_t num_lanes : {1u, 3u}) {
       Recorded recorded(7, num_lanes, storage);
@@ -180,7 +180,7 @@ TEST(Sampler, SamplesAreThoseOfTheHistoryAsLanesFillAndWrap) {
   }
 }
 
-TEST(Sampler, BatchesOfAllSizesAroundItsStagesAreThoseOfTheHistory) {
+TEST(BatchReader, BatchesOfAllSizesAroundItsStagesAreThoseOfTheHistory) {
   for (const ObservationStorage storage : kStorages) {
     Recorded recorded(40, 2, storage);
     recorded.append_anywhere(170);
@@ -192,7 +192,7 @@ TEST(Sampler, BatchesOfAllSizesAroundItsStagesAreThoseOfTheHistory) {
   }
 }
 
-TEST(Sampler, TakeGivesAnyPartOfOneLane) {
+TEST(BatchReader, TakeGivesAnyPartOfOneLane) {
   for (const ObservationStorage storage : kStorages) {
     Recorded recorded(9, 1, storage);
     for (int step = 0; step < 3; ++step) {
@@ -207,7 +207,7 @@ TEST(Sampler, TakeGivesAnyPartOfOneLane) {
   }
 }
 
-TEST(Sampler, TakeGivesAnyPartInTimeOrder) {
+TEST(BatchReader, TakeGivesAnyPartInTimeOrder) {
   for (const ObservationStorage storage : kStorages) {
     Recorded recorded(5, 3, storage);
     recorded.append_to(0, 9);
@@ -221,17 +221,17 @@ TEST(Sampler, TakeGivesAnyPartInTimeOrder) {
   }
 }
 
-TEST(Sampler, MoreThanThereIsIsAValueError) {
+TEST(BatchReader, MoreThanThereIsIsAValueError) {
   Recorded recorded(5, 2, {});
   recorded.append_to(1, 3);
-  Sampler sampler;
-  EXPECT_THROW(sampler.sample(recorded.store, 4, {}), ValueError);
+  BatchReader reader(recorded.store);
+  EXPECT_THROW(reader.sample(4, {}), ValueError);
   const SequenceSpec spec = {.length = 2, .burn_in = 0, .boundary = SequenceBoundary::kCross};
-  EXPECT_THROW(sampler.sample_sequences(recorded.store, spec, 3, {}), ValueError);
+  EXPECT_THROW(reader.sample_sequences(spec, 3, {}), ValueError);
 }
 
 /// Of several parts.
-TEST(Sampler, LargeBatchesAreThoseOfTheHistoryWhoeverGathersThem) {
+TEST(BatchReader, LargeBatchesAreThoseOfTheHistoryWhoeverGathersThem) {
   const testing::Backwards backwards(2);
   const testing::OnThreads on_threads;
   for (const ObservationStorage storage : kStorages) {

@@ -150,28 +150,6 @@ TEST(Store, RestoreThatIsRefusedChangesNothing) {
   refuses({0, 1, 0}, pitch, 64);
 }
 
-TEST(Store, WindowsOfEachKindFollowTheRows) {
-  Recorded recorded(6, 2);
-  std::mt19937_64 random(5);
-  for (int step = 0; step < 60; ++step) {
-    recorded.append_to(static_cast<std::uint32_t>(random() % 2));
-    for (const std::uint64_t length : {1u, 3u, 6u}) {
-      for (const bool crosses : {false, true}) {
-        const Windows& windows = recorded.store.windows(length, crosses);
-        ASSERT_EQ(windows.length(), length);
-        ASSERT_EQ(windows.crosses(), crosses);
-        const Windows anew(recorded.store.view(), length, crosses);
-        ASSERT_EQ(windows.size(), anew.size());
-        for (std::uint64_t i = 0; i < anew.size(); ++i) {
-          ASSERT_EQ(windows.locate(recorded.store.view(), i),
-                    anew.locate(recorded.store.view(), i));
-        }
-      }
-    }
-    if (random() % 15 == 0) recorded.store.clear();
-  }
-}
-
 TEST(Store, MoreThanTheMachineHasIsAMemoryError) {
   EXPECT_THROW(Store(mixed_layout(), std::uint64_t{1} << 40, 1, 0), MemoryError);
   EXPECT_THROW(Store(mixed_layout(), std::uint64_t{1} << 40, RowId::kMaxLanes, 0), MemoryError);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "core/samplers/time_order.h"
@@ -26,10 +27,15 @@ std::vector<RowId> in_time_order(const RowsView& view) {
 void expect_all_parts(const RowsView& view) {
   const std::vector<RowId> all = in_time_order(view);
   ASSERT_EQ(view.size(), all.size());
-  RowIds part = {{7, 7}};
   for (std::uint64_t start = 0; start <= all.size(); ++start) {
     for (std::uint64_t count = 0; count <= all.size() - start; ++count) {
-      find_in_time_order(view, start, count, part);
+      TimeOrder order(start);
+      order.catch_up(view);
+      ASSERT_EQ(order.size(), all.size() - start);
+      order.begin({}, count);
+      RowIds part(count);
+      order.next(std::span(part).first(count / 3));
+      order.next(std::span(part).subspan(count / 3));
       const auto first = all.begin() + static_cast<long>(start);
       ASSERT_EQ(part, RowIds(first, first + static_cast<long>(count))) << start << ' ' << count;
     }

@@ -29,6 +29,27 @@ std::size_t draw_bytes(std::uint32_t count) {
 
 }  // namespace
 
+RowsView DeviceStore::view() {
+  apply_pending();
+  return known_view();
+}
+
+RowsView DeviceStore::device_view() const {
+  RowsView view = known_view();
+  view.lanes = head_.states();
+  view.sizes = head_.sizes();
+  view.largest = head_.largest();
+  view.journal = nullptr;
+  return view;
+}
+
+std::uint64_t DeviceStore::size() {
+  const RowsView known = known_view();
+  if (pending_steps_ > 0 && !known.is_even()) return view().size();
+  const std::uint64_t each = std::min(known.size(0) + pending_steps_, extent_.lane_capacity);
+  return pending_steps_ > 0 ? each * extent_.num_lanes : known.size();
+}
+
 std::byte* DeviceStore::begin_read(std::size_t bytes, void* stream) {
   capturing_ = runtime_.is_capturing(stream);
   has_lists_ = bytes > 0;
@@ -58,7 +79,6 @@ GatherParams DeviceStore::gather_params(const BatchTarget& target, std::uint64_t
                                         std::byte*& lists) {
   GatherParams params = {};
   params.view = device_view();
-  params.control = head_.control();
   params.target = target;
   params.target.columns = nullptr;
   if (blocks_ != nullptr) params.compact = blocks_->view();
@@ -93,15 +113,21 @@ void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* s
                                .draw = draw_params(count, count > DrawParams::kMaxBlockDraw, 0)};
   runtime_.launch_sample(params, stream);
   end_read(stream);
+  lanes_.count_draw();
 }
 
 void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
                        void* stream, const PartRunner* /*runner*/) {
   if (count == 0) return;
   RowIds ids;
-  if (!view().is_even()) {
+  const RowsView rows = view();
+  if (!rows.is_even()) {
     require_running("sample of environments with different numbers of steps", stream);
-    find_in_time_order(view(), start, count, ids);
+    TimeOrder order(start);
+    order.catch_up(rows);
+    order.begin(lanes_.next_draw(), count);
+    ids.resize(count);
+    order.next(ids);
   }
   std::byte* lists = begin_read(columns_bytes(target) + ids_bytes(ids.size()), stream);
   TakeParams params = {
@@ -112,7 +138,9 @@ void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarg
 }
 
 std::uint64_t DeviceStore::count_sequences(const SequenceSpec& spec, void* stream) {
-  return spec.boundary == SequenceBoundary::kPad ? size() : windows(spec, stream).size();
+  if (spec.boundary == SequenceBoundary::kPad) return size();
+  const RowsView flags = flags_view(stream);
+  return windows(flags, spec).size();
 }
 
 void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count,
@@ -124,10 +152,11 @@ void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count
   if (spec.boundary != SequenceBoundary::kPad) {
     require_running("sample_sequences", stream);
     settle(stream);  // the number of draws
-    const Windows& from = windows(spec, stream);
-    std::vector<std::uint64_t> drawn(count);
-    draw_distinct(lanes_.next_draw(), from.size(), drawn, scratch_);
-    for (const std::uint64_t number : drawn) starts.push_back(from.locate(view(), number));
+    const RowsView flags = flags_view(stream);
+    Windows& from = windows(flags, spec);
+    from.begin(lanes_.next_draw(), count);
+    starts.resize(count);
+    from.next(starts);
     if (count > kMostKept) scratch_ = {};
   }
   const std::uint64_t rows = count * (spec.burn_in + spec.length);
@@ -146,43 +175,23 @@ void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count
   params.crosses = spec.boundary == SequenceBoundary::kCross;
   runtime_.launch_sequences(params, stream);
   end_read(stream);
+  lanes_.count_draw();
 }
 
-/// Rows that are nothing but flags, in the host's memory.
-RowsView DeviceStore::flags_view() {
-  RowsView flags = view();
-  flags.rows = flags_.data();
-  flags.pitch = 1;
-  flags.flags_offset = 0;
-  return flags;
-}
-
-const Windows& DeviceStore::windows(const SequenceSpec& spec, void* stream) {
-  if (!knows_flags_) {
-    require_running("sample_sequences", stream);
-    fetch_flags(stream);
-  }
-  return windows_.find(flags_view(), spec.length, spec.boundary == SequenceBoundary::kCross);
-}
-
-void DeviceStore::fetch_flags(void* stream) {
-  constexpr std::size_t kPart = std::size_t{1} << 16;
+RowsView DeviceStore::flags_view(void* stream) {
   const RowsView rows = view();
-  flags_.resize(extent_.num_lanes * extent_.lane_slots());
-  std::vector<RowId> ids;
-  for (std::uint32_t lane = 0; lane < rows.num_lanes; ++lane) {
-    for (std::uint64_t serial = rows.begin(lane); serial < rows.end(lane); ++serial) {
-      ids.push_back({lane, serial});
-      if (ids.size() < kPart) continue;
-      fetch_flags(ids, stream);
-      ids.clear();
-    }
-  }
-  if (!ids.empty()) fetch_flags(ids, stream);
-  knows_flags_ = true;
+  flags_.catch_up(rows, [&](std::span<const RowId> ids) {
+    require_running("sample_sequences", stream);
+    fetch_flags(rows, ids, stream);
+  });
+  return flags_.view(rows);
 }
 
-void DeviceStore::fetch_flags(std::span<const RowId> ids, void* stream) {
+Windows& DeviceStore::windows(const RowsView& flags, const SequenceSpec& spec) {
+  return windows_.find(flags, spec.length, spec.boundary == SequenceBoundary::kCross);
+}
+
+void DeviceStore::fetch_flags(const RowsView& rows, std::span<const RowId> ids, void* stream) {
   const DeviceMemory memory(allocator_, ids.size(), "flags");
   const Column flags = {.row_offset = layout_.flags_offset(), .nbytes = 1, .out = memory.data()};
   BatchTarget target = {};
@@ -197,7 +206,7 @@ void DeviceStore::fetch_flags(std::span<const RowId> ids, void* stream) {
   std::vector<std::byte> bytes(ids.size());
   runtime_.copy_to_host(bytes.data(), flags.out, bytes.size(), stream);
   runtime_.synchronize(stream);
-  for (std::size_t i = 0; i < ids.size(); ++i) flags_[flags_view().place(ids[i])] = bytes[i];
+  for (std::size_t i = 0; i < ids.size(); ++i) flags_.set(rows.place(ids[i]), bytes[i]);
 }
 
 }  // namespace velora

@@ -28,14 +28,15 @@ std::size_t head_bytes(std::uint32_t num_lanes) {
 
 }  // namespace
 
-DeviceStaging::DeviceStaging(const RowLayout& layout, const Lanes& lanes, DeviceWriteBuffer& buffer,
-                             std::byte* rows, DeviceHead head)
+DeviceStaging::DeviceStaging(const RowLayout& layout, const Lanes& lanes, LaneSizes& sizes,
+                             DeviceWriteBuffer& buffer, std::byte* rows, DeviceHead head)
     : layout_(layout),
       lanes_(lanes),
+      sizes_(sizes),
       buffer_(buffer),
       device_rows_(rows),
       head_(head),
-      num_levels_(view().sizes.num_levels),
+      num_levels_(sizes.tree().num_levels),
       bytes_per_row_(row_bytes(layout)),
       all_lanes_bytes_(head_bytes(lanes.num_lanes())),
       newest_(lanes.num_lanes()) {}
@@ -113,15 +114,13 @@ void DeviceStaging::add_piece(std::byte* to, const std::byte* from, std::size_t 
   }
 }
 
-void DeviceStaging::copy_lanes(const void* from, std::size_t nbytes) {
+void DeviceStaging::copy(void* to, const void* from, std::size_t nbytes) {
   std::byte* memory = buffer_.take(nbytes);
   std::memcpy(memory, from, nbytes);
-  const auto* host = reinterpret_cast<const std::byte*>(&lanes_.control());
-  add_piece(head_.data() + (static_cast<const std::byte*>(from) - host), memory, nbytes);
+  add_piece(static_cast<std::byte*>(to), memory, nbytes);
 }
 
-void DeviceStaging::list_rows() {
-  const RowsView view = this->view();
+void DeviceStaging::list_rows(const RowsView& view) {
   for (const Row& row : rows_) {
     // Rows that newer ones pushed out, or that were cleared, stay behind: their place is another's.
     if (row.id.serial < view.present(row.id.lane)) continue;
@@ -129,41 +128,47 @@ void DeviceStaging::list_rows() {
   }
   for (const Change& change : changes_) {
     if (change.row.serial < view.present(change.row.lane)) continue;
-    std::byte* memory = buffer_.take(change.nbytes);
-    std::memcpy(memory, change.bytes, change.nbytes);
-    add_piece(device_rows_ + view.place(change.row) * layout_.pitch() + change.offset, memory,
-              change.nbytes);
+    copy(device_rows_ + view.place(change.row) * layout_.pitch() + change.offset, change.bytes,
+         change.nbytes);
   }
   for (const WritePiece& other : others_) add_piece(other.to, other.from, other.nbytes);
 }
 
-void DeviceStaging::list_lanes() {
+void DeviceStaging::list_lanes(const RowsView& view) {
   const std::uint32_t num_lanes = lanes_.num_lanes();
+  const std::size_t sizes_bytes = LaneSizes::num_words(num_lanes) * sizeof(std::uint64_t);
   if (all_changed_) {
-    copy_lanes(&lanes_.control(), Lanes::nbytes(num_lanes));
-    const std::size_t rest = DeviceHead::nbytes(num_lanes) - Lanes::nbytes(num_lanes);
+    copy(head_.control(), &lanes_.control(), Lanes::states_bytes(num_lanes));
+    copy(head_.sizes_words(), view.sizes.levels[0], sizes_bytes);
+    const std::size_t copied = DeviceHead::copied_bytes(num_lanes);
+    const std::size_t rest = DeviceHead::nbytes(num_lanes) - copied;
     std::byte* zeros = buffer_.take(rest);
     std::memset(zeros, 0, rest);
-    return add_piece(head_.data() + Lanes::nbytes(num_lanes), zeros, rest);
+    return add_piece(head_.data() + copied, zeros, rest);
   }
-  copy_lanes(&lanes_.control().largest, sizeof(std::uint64_t));
+  if (touched_.empty()) return;  // the device may know more of its lanes than is known here
   if (lane_bytes(0) == all_lanes_bytes_) {
-    return copy_lanes(lanes_.states(), Lanes::states_bytes(num_lanes));
+    copy(head_.states(), lanes_.states(), num_lanes * sizeof(LaneState));
+    return copy(head_.sizes_words(), view.sizes.levels[0], sizes_bytes);
   }
-  for (const std::uint32_t lane : touched_) copy_lanes(lanes_.states() + lane, sizeof(LaneState));
-  list_tree();
+  copy(head_.largest(), view.largest, sizeof(std::uint64_t));
+  for (const std::uint32_t lane : touched_) {
+    copy(head_.states() + lane, lanes_.states() + lane, sizeof(LaneState));
+  }
+  list_tree(view.sizes);
 }
 
 /// The sizes of the touched lanes and all sums over them, each once.
-void DeviceStaging::list_tree() {
+void DeviceStaging::list_tree(const CountTree& sizes) {
   std::sort(touched_.begin(), touched_.end());
-  const CountTree sizes = view().sizes;
+  const CountTree on_device = head_.sizes();
   std::uint64_t children = 1;
   for (std::uint32_t level = 0; level < sizes.num_levels; ++level) {
     std::uint64_t last = UINT64_MAX;
     for (const std::uint32_t lane : touched_) {
       const std::uint64_t node = lane / children;
-      if (node != last) copy_lanes(sizes.levels[level] + node, sizeof(std::uint64_t));
+      const std::uint64_t* size = sizes.levels[level] + node;
+      if (node != last) copy(on_device.levels[level] + node, size, sizeof(*size));
       last = node;
     }
     children *= CountTree::kFanOut;
@@ -172,8 +177,9 @@ void DeviceStaging::list_tree() {
 
 WriteParams DeviceStaging::pieces() {
   pieces_.clear();
-  list_rows();
-  list_lanes();
+  const RowsView view = this->view();
+  list_rows(view);
+  list_lanes(view);
   const std::size_t nbytes = pieces_.size() * sizeof(WritePiece);
   std::byte* list = buffer_.take(nbytes);
   std::memcpy(list, pieces_.data(), nbytes);

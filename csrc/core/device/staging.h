@@ -7,6 +7,7 @@
 #include "core/device/head.h"
 #include "core/device/write_buffer.h"
 #include "core/kernels/write.h"
+#include "core/rows/lane_sizes.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/rows_view.h"
@@ -22,8 +23,8 @@ class DeviceStaging {
   static constexpr std::size_t kMostChange = 8;
 
   /// `rows` is where rows go on the device. All of these outlive this.
-  DeviceStaging(const RowLayout& layout, const Lanes& lanes, DeviceWriteBuffer& buffer,
-                std::byte* rows, DeviceHead head);
+  DeviceStaging(const RowLayout& layout, const Lanes& lanes, LaneSizes& sizes,
+                DeviceWriteBuffer& buffer, std::byte* rows, DeviceHead head);
 
   /// The least that half a write buffer must hold.
   static std::size_t least_half(const RowLayout& layout, std::uint32_t num_lanes);
@@ -65,18 +66,19 @@ class DeviceStaging {
     std::byte bytes[kMostChange];
   };
 
-  RowsView view() const { return lanes_.view(device_rows_, layout_); }
+  RowsView view() const { return lanes_.view(device_rows_, layout_, sizes_); }
   std::size_t tail_bytes(std::size_t more) const;
   std::size_t lane_bytes(std::size_t more) const;
   void add_piece(std::byte* to, const std::byte* from, std::size_t nbytes);
-  /// The same bytes of the host's lanes, by way of the buffer.
-  void copy_lanes(const void* from, std::size_t nbytes);
-  void list_rows();
-  void list_lanes();
-  void list_tree();
+  /// Bytes of the host's, by way of the buffer.
+  void copy(void* to, const void* from, std::size_t nbytes);
+  void list_rows(const RowsView& view);
+  void list_lanes(const RowsView& view);
+  void list_tree(const CountTree& sizes);
 
   const RowLayout& layout_;
   const Lanes& lanes_;
+  LaneSizes& sizes_;
   DeviceWriteBuffer& buffer_;
   std::byte* device_rows_;
   DeviceHead head_;

@@ -59,6 +59,7 @@ DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uin
       extent_{lane_capacity, num_lanes, layout_.pitch(), layout_.frame_stack() - 1},
       lanes_memory_(allocate_lanes(extent_, device.runtime, stream)),
       lanes_(lanes_memory_.data(), extent_, seed),
+      sizes_(num_lanes),
       runtime_(device.runtime),
       allocator_(device.allocator),
       memory_(allocator_, device_bytes(extent_, kind), extent_.describe().c_str()),
@@ -70,7 +71,7 @@ DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uin
                                          : pinned_rows_.data()),
       head_(memory_.data(), num_lanes),
       buffer_(runtime_, std::max(half_bytes, DeviceStaging::least_half(layout_, num_lanes))),
-      staging_(layout_, lanes_, buffer_, rows_, head_),
+      staging_(layout_, lanes_, sizes_, buffer_, rows_, head_),
       blocks_(layout_.compact() ? std::make_unique<DeviceBlocks>(layout_, extent_, allocator_)
                                 : nullptr),
       order_(runtime_) {
@@ -88,19 +89,6 @@ DeviceStore::~DeviceStore() {
 std::size_t DeviceStore::nbytes() const {
   const std::size_t blocks = blocks_ ? blocks_->nbytes() : 0;
   return head_bytes(extent_.num_lanes) + extent_.nbytes() + blocks;
-}
-
-RowsView DeviceStore::view() {
-  apply_pending();
-  return lanes_.view(rows_, layout_);
-}
-
-std::uint64_t DeviceStore::size() {
-  if (pending_steps_ > 0 && lanes_.view(rows_, layout_).is_even()) {
-    const std::uint64_t each = lanes_.view(rows_, layout_).size(0) + pending_steps_;
-    return std::min(each, extent_.lane_capacity) * extent_.num_lanes;
-  }
-  return view().size();
 }
 
 void DeviceStore::apply_pending() {
@@ -182,14 +170,11 @@ void DeviceStore::reserve_blocks(std::size_t rows, void* stream) {
 }
 
 void DeviceStore::commit(std::uint32_t lane, const std::byte* row) {
-  const LaneState& state = lanes_.states()[lane];
-  const RowId id = {lane, state.pushed};
-  const std::uint64_t episode = state.episode;
+  const RowId id = {lane, lanes_.states()[lane].pushed};
   const std::byte flags = row[layout_.flags_offset()];
-  if (knows_flags_) flags_[lanes_.next_place(lane)] = flags;
+  flags_.push(lanes_.next_place(lane), id, flags);
   lanes_.commit(lane, static_cast<std::uint8_t>(flags));
   staging_.add(id, row);
-  if (!windows_.empty()) windows_.update(flags_view(), lane, episode);
 }
 
 void DeviceStore::append_columns(LaneRange lanes, std::uint64_t steps, const MixedSource& source,
@@ -197,8 +182,6 @@ void DeviceStore::append_columns(LaneRange lanes, std::uint64_t steps, const Mix
   require_running("push", stream);
   flush(stream);
   knows_episodes_ = false;
-  knows_flags_ = false;
-  windows_.forget();
   const std::size_t host_bytes = std::max<std::size_t>(1, host_step_bytes(layout_, lanes, source));
   const std::uint64_t most = std::max<std::uint64_t>(1, buffer_.half_bytes() / 2 / host_bytes);
   for (std::uint64_t done = 0; done < steps;) {
@@ -238,7 +221,6 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   };
   AppendParams params = {};
   params.view = device_view();
-  params.control = head_.control();
   params.ended = head_.ended();
   params.arrived = head_.arrived();
   params.first_lane = lanes.first;
@@ -269,8 +251,9 @@ void DeviceStore::end_episode(std::uint32_t lane, void* stream) {
   if (lanes_.end_episode(lane)) {
     const RowId newest = {lane, before.pushed - 1};
     const std::uint8_t flags = kTruncated | (before.episode == newest.serial ? kFirst : 0);
-    if (knows_flags_) flags_[view().place(newest)] = std::byte{flags};
+    flags_.set(view().place(newest), std::byte{flags});
     staging_.set(newest, layout_.flags_offset(), &flags, 1);
+    lanes_.patch(newest);
   }
   flush_for_graphs(stream);
 }
@@ -280,11 +263,10 @@ void DeviceStore::clear(void* stream) {
   flush(stream);
   apply_pending();
   order_.begin(stream);
-  runtime_.launch_clear({.view = device_view(), .control = head_.control()}, stream);
+  runtime_.launch_clear({.view = device_view()}, stream);
   order_.end(stream);
   lanes_.clear();
   if (blocks_) blocks_->clear();
-  windows_.clear();
 }
 
 void DeviceStore::flush(void* stream) {
@@ -316,7 +298,7 @@ void DeviceStore::fetch_lanes(void* stream) {
   require_running("lanes", stream);
   flush(stream);
   order_.begin(stream);
-  std::vector<std::uint64_t> copy(Lanes::nbytes(extent_.num_lanes) / sizeof(std::uint64_t));
+  std::vector<std::uint64_t> copy(Lanes::states_bytes(extent_.num_lanes) / sizeof(std::uint64_t));
   auto* memory = reinterpret_cast<std::byte*>(copy.data());
   runtime_.copy_to_host(memory, head_.data(), copy.size() * sizeof(std::uint64_t), stream);
   runtime_.synchronize(stream);
@@ -348,8 +330,6 @@ void DeviceStore::import_rows(const SavedRows& saved, void* stream) {
   lanes_.restore(saved.lanes);
   lanes_.set_draws(saved.draws);
   knows_episodes_ = true;
-  knows_flags_ = false;
-  windows_.forget();
   staging_.change_all();
   if (blocks_) restore_blocks(saved.blocks, bools, stream);
   const std::size_t pitch = layout_.pitch();

@@ -9,6 +9,7 @@
 
 #include "core/batch/target.h"
 #include "core/device/blocks.h"
+#include "core/device/flag_mirror.h"
 #include "core/device/head.h"
 #include "core/device/order.h"
 #include "core/device/runtime.h"
@@ -17,6 +18,7 @@
 #include "core/host/check_saved.h"
 #include "core/memory/memory.h"
 #include "core/random/distinct_draw.h"
+#include "core/rows/lane_sizes.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/row_source.h"
@@ -63,7 +65,7 @@ class DeviceStore final : public Storage {
   RowsView view() override;
   std::uint64_t size() override;
   std::uint64_t fullest() override {
-    return std::min(lanes_.control().largest + pending_steps_, extent_.lane_capacity);
+    return std::min(known_view().fullest() + pending_steps_, extent_.lane_capacity);
   }
   std::size_t nbytes() const override;
 
@@ -85,15 +87,15 @@ class DeviceStore final : public Storage {
   /// Sends what the host appended since the last flush.
   void flush(void* stream);
 
-  /// In one launch, which counts the draw on the device. `target` is memory that the device writes,
-  /// but its list of columns is the host's.
+  /// In one launch, which counts the draw on the device, too. `target` is memory that the device
+  /// writes, but its list of columns is the host's.
   void sample(std::uint64_t count, const BatchTarget& target, void* stream,
               const PartRunner* runner = nullptr) override;
   void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target, void* stream,
             const PartRunner* runner = nullptr) override;
 
-  /// For other boundaries than kPad the host keeps account of all rows: the first call, and the
-  /// next after append_columns(), waits and looks through them.
+  /// For other boundaries than kPad the host has a copy of all flags: the first call waits for
+  /// those of all rows, and a call after append_columns() for those of the rows that came so.
   std::uint64_t count_sequences(const SequenceSpec& spec, void* stream) override;
   /// In one launch. Waits as count_sequences() does, and where a graph may have drawn.
   void sample_sequences(const SequenceSpec& spec, std::uint64_t count, const SequenceTarget& target,
@@ -125,20 +127,23 @@ class DeviceStore final : public Storage {
   /// Where a launch that reads is to find its lists: `bytes` for both parts of begin_read().
   std::byte* begin_read(std::size_t bytes, void* stream);
   void end_read(void* stream);
+  /// view() without pending steps.
+  RowsView known_view() const { return lanes_.view(rows_, layout_, sizes_); }
   /// The device's lane states, for launches.
-  RowsView device_view() const { return lanes_.view(rows_, layout_, head_.states()); }
+  RowsView device_view() const;
   GatherParams gather_params(const BatchTarget& target, std::uint64_t count, std::byte*& lists);
   DrawParams draw_params(std::uint64_t count, bool in_memory, std::size_t more_bytes);
 
-  const Windows& windows(const SequenceSpec& spec, void* stream);
-  RowsView flags_view();
-  void fetch_flags(void* stream);
-  void fetch_flags(std::span<const RowId> ids, void* stream);
+  /// The host's copy of the flags as rows, up to date.
+  RowsView flags_view(void* stream);
+  void fetch_flags(const RowsView& rows, std::span<const RowId> ids, void* stream);
+  Windows& windows(const RowsView& flags, const SequenceSpec& spec);
 
   RowLayout layout_;
   RowExtent extent_;
   Memory lanes_memory_;
   Lanes lanes_;
+  mutable LaneSizes sizes_;  // as of the last view
   DeviceRuntime& runtime_;
   DeviceAllocator& allocator_;
   DeviceMemory memory_;       // of the head and, unless they are pinned, the rows
@@ -158,11 +163,10 @@ class DeviceStore final : public Storage {
   std::size_t draw_space_bytes_ = 0;
   std::uint64_t pending_steps_ = 0;  // of all lanes, that lanes_ has not been told of
   bool knows_episodes_ = true;       // that rows belong to, as lanes_ has them
-  std::vector<std::byte> flags_;     // of each place, where windows_ need them
-  bool knows_flags_ = false;
-  WindowIndex windows_;
+  FlagMirror flags_;                 // which windows_ read
   static constexpr std::uint64_t kMostKept = std::uint64_t{1} << 16;  // elements of a draw
   DrawScratch scratch_;
+  WindowIndex windows_{scratch_};
 };
 
 }  // namespace velora

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/host/store.h"
+#include "core/samplers/time_order.h"
 
 namespace velora {
 namespace {
@@ -32,32 +33,6 @@ Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId sta
   return {.first = first, .burn_in = burn_in, .size = burn_in + length};
 }
 
-/// The next rows of a draw; `locate` tells that of a value.
-template <typename Locate>
-void draw_rows(DistinctDraw& draw, std::span<RowId> out, const Locate& locate) {
-  constexpr std::size_t kMost = 64;
-  std::uint64_t drawn[kMost];
-  while (!out.empty()) {
-    const std::size_t count = std::min(kMost, out.size());
-    draw.next({drawn, count});
-    for (std::size_t i = 0; i < count; ++i) out[i] = locate(drawn[i]);
-    out = out.subspan(count);
-  }
-}
-
-/// The rows of a draw of positions.
-class DrawnRows final : public RowStream {
- public:
-  DrawnRows(const RowsView& view, DistinctDraw draw) : view_(view), draw_(draw) {}
-  void next(std::span<RowId> out) override {
-    draw_rows(draw_, out, [this](std::uint64_t position) { return view_.locate(position); });
-  }
-
- private:
-  const RowsView& view_;
-  DistinctDraw draw_;
-};
-
 /// Writes the sequences that `starts` begin to train on, from number `place` of the batch on. Puts
 /// their first steps in place of `starts`.
 void gather_sequences(const RowsView& view, const CompactRows* compact, const SequenceSpec& spec,
@@ -85,76 +60,83 @@ void gather_sequences(const RowsView& view, const CompactRows* compact, const Se
 
 }  // namespace
 
-void Sampler::trim(std::size_t count) {
+void BatchReader::trim(std::size_t count) {
   if (count <= kMostKept) return;
   RowIds().swap(ids_);
   scratch_ = {};
 }
 
-void Sampler::gather_ids(const Store& store, const RowsView& view, const BatchTarget& target,
-                         const PartRunner* runner) const {
-  const std::span<const RowId> ids = ids_;
-  in_parts(runner, ids.size(), row_bytes(target), kGatherBlock,
-           [&](std::size_t begin, std::size_t end) {
-             gather(view, store.compact(), ids.subspan(begin, end - begin), target, begin);
-           });
-}
-
-void Sampler::sample(const Store& store, std::size_t count, const BatchTarget& target,
-                     const PartRunner* runner) {
-  const RowsView view = store.view();
-  DrawnRows rows(view, {store.lanes().next_draw(), view.size(), count, scratch_});
+void BatchReader::gather_from(Sampler& sampler, const RowsView& view, std::size_t count,
+                              const BatchTarget& target, const PartRunner* runner) {
   if (runner != nullptr && runner->num_threads() > 1) {
     ids_.resize(count);
-    rows.next(ids_);
-    gather_ids(store, view, target, runner);
-  } else {
+    sampler.next(ids_);
+    const std::span<const RowId> ids = ids_;
     in_parts(runner, count, row_bytes(target), kGatherBlock,
-             [&](std::size_t, std::size_t) { gather(view, store.compact(), rows, count, target); });
+             [&](std::size_t begin, std::size_t end) {
+               gather(view, store_.compact(), ids.subspan(begin, end - begin), target, begin);
+             });
+  } else {
+    in_parts(runner, count, row_bytes(target), kGatherBlock, [&](std::size_t, std::size_t) {
+      gather(view, store_.compact(), sampler, count, target);
+    });
   }
   trim(count);
 }
 
-void Sampler::take(const Store& store, std::uint64_t start, std::size_t count,
-                   const BatchTarget& target, const PartRunner* runner) {
-  const RowsView view = store.view();
+void BatchReader::sample(std::size_t count, const BatchTarget& target, const PartRunner* runner) {
+  const RowsView view = store_.view();
+  uniform_.catch_up(view);
+  uniform_.begin(store_.lanes().next_draw(), count);
+  gather_from(uniform_, view, count, target, runner);
+  store_.lanes().count_draw();
+}
+
+void BatchReader::take(std::uint64_t start, std::size_t count, const BatchTarget& target,
+                       const PartRunner* runner) {
+  const RowsView view = store_.view();
   if (view.num_lanes == 1) {
     const std::uint64_t first = view.begin(0) + start;
     in_parts(runner, count, row_bytes(target), kGatherBlock,
              [&](std::size_t begin, std::size_t end) {
-               gather_run(view, store.compact(), {0, first + begin}, end - begin, target, begin);
+               gather_run(view, store_.compact(), {0, first + begin}, end - begin, target, begin);
              });
     return;
   }
-  find_in_time_order(view, start, count, ids_);
-  gather_ids(store, view, target, runner);
-  trim(count);
+  TimeOrder order(start);
+  order.catch_up(view);
+  order.begin(store_.lanes().next_draw(), count);
+  gather_from(order, view, count, target, runner);
 }
 
-std::uint64_t Sampler::count_sequences(Store& store, const SequenceSpec& spec) {
-  if (spec.boundary == SequenceBoundary::kPad) return store.view().size();
-  return store.windows(spec.length, spec.boundary == SequenceBoundary::kCross).size();
+Sampler& BatchReader::starts_of(const SequenceSpec& spec, const RowsView& view) {
+  if (spec.boundary != SequenceBoundary::kPad) {
+    return windows_.find(view, spec.length, spec.boundary == SequenceBoundary::kCross);
+  }
+  uniform_.catch_up(view);
+  return uniform_;
 }
 
-void Sampler::sample_sequences(Store& store, const SequenceSpec& spec, std::size_t count,
-                               const SequenceTarget& target, const PartRunner* runner) {
-  const RowsView view = store.view();
-  const bool crosses = spec.boundary == SequenceBoundary::kCross;
-  const Windows* windows =
-      spec.boundary == SequenceBoundary::kPad ? nullptr : &store.windows(spec.length, crosses);
-  const std::uint64_t num_starts = windows == nullptr ? view.size() : windows->size();
-  DistinctDraw draw(store.lanes().next_draw(), num_starts, count, scratch_);
+std::uint64_t BatchReader::count_sequences(const SequenceSpec& spec) {
+  const RowsView view = store_.view();
+  return starts_of(spec, view).size();
+}
+
+void BatchReader::sample_sequences(const SequenceSpec& spec, std::size_t count,
+                                   const SequenceTarget& target, const PartRunner* runner) {
+  const RowsView view = store_.view();
+  Sampler& sampler = starts_of(spec, view);
+  sampler.begin(store_.lanes().next_draw(), count);
   ids_.resize(count);
-  draw_rows(draw, ids_, [&](std::uint64_t number) {
-    return windows == nullptr ? view.locate(number) : windows->locate(view, number);
-  });
+  sampler.next(ids_);
   const std::span<RowId> starts = ids_;
   const std::size_t sequence_bytes = (spec.burn_in + spec.length) * row_bytes(target.steps);
   in_parts(runner, count, sequence_bytes, 1, [&](std::size_t begin, std::size_t end) {
-    gather_sequences(view, store.compact(), spec, starts.subspan(begin, end - begin), target,
+    gather_sequences(view, store_.compact(), spec, starts.subspan(begin, end - begin), target,
                      begin);
   });
   trim(count);
+  store_.lanes().count_draw();
 }
 
 }  // namespace velora

@@ -20,7 +20,7 @@ StepReader::StepReader(const Store& source, std::span<const std::size_t> fields)
   std::size_t step_bytes = 0;
   for (const Column& column : columns_) step_bytes += column.nbytes;
   const std::uint64_t most = std::max<std::size_t>(1, kPartBytes / step_bytes);
-  const std::size_t steps = std::min(most, store_.lanes().control().largest);
+  const std::size_t steps = std::min(most, store_.view().fullest());
   std::size_t offset = 0;
   std::vector<std::size_t> offsets;
   for (const Column& column : columns_) {

@@ -53,6 +53,7 @@ Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_la
       memory_(allocate(extent_of(layout_, lane_capacity, num_lanes))),
       small_pages_(pages_of(num_lanes) == Pages::kSmall ? 0 : memory_.size()),
       lanes_(memory_.data(), extent_of(layout_, lane_capacity, num_lanes), seed),
+      sizes_(num_lanes),
       compact_(layout_.compact()
                    ? std::make_unique<CompactRows>(layout_, num_lanes * lanes_.control().lane_slots)
                    : nullptr) {}
@@ -81,12 +82,6 @@ void Store::put_on_huge_pages(std::uint64_t rows, std::size_t most) {
   small_pages_ += bytes;
 }
 
-void Store::commit(std::uint32_t lane, std::uint8_t flags) {
-  const std::uint64_t episode = lanes_.states()[lane].episode;
-  lanes_.commit(lane, flags);
-  if (!windows_.empty()) windows_.update(view(), lane, episode);
-}
-
 void Store::append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
   // While the fields of one block are written, the places of the next are on their way. Two rows
   // can have one place, where a lane is short: each field is written in their order, so the newer
@@ -110,9 +105,7 @@ void Store::begin_rows(const LaneOrder& lanes, const RowSource& source, std::siz
   const std::size_t prefetched = std::min(pitch, kPrefetchBytes);
   for (std::size_t i = 0; i < count; ++i) {
     lane = lanes.next(first + i, lane);
-    const std::uint64_t episode = lanes_.states()[lane].episode;
     const Lanes::NewRow row = lanes_.append(lane, source.flags(first + i));
-    if (!windows_.empty()) windows_.update(view(), lane, episode);
     out.rows[i] = base + row.place * pitch;
     out.flags[i] = row.flags;
     for (std::size_t at = 0; at < prefetched; at += kCacheLine) {
@@ -150,40 +143,41 @@ void Store::append_compact(const LaneOrder& lanes, const RowSource& source, std:
     }
     const std::uint8_t flags = lanes_.next_flags(lane, source.flags(i));
     row[layout_.flags_offset()] = std::byte{flags};
-    commit(lane, flags);
+    lanes_.commit(lane, flags);
   }
 }
 
 void Store::end_episode(std::uint32_t lane, void* /*stream*/) {
-  const RowId newest = {lane, view().end(lane) - 1};
   if (!lanes_.end_episode(lane)) return;
-  rows()[view().place(newest) * layout_.pitch() + layout_.flags_offset()] |= std::byte{kTruncated};
+  const RowsView view = this->view();
+  const RowId newest = {lane, view.end(lane) - 1};
+  rows()[view.place(newest) * layout_.pitch() + layout_.flags_offset()] |= std::byte{kTruncated};
+  lanes_.patch(newest);
 }
 
 void Store::clear(void* /*stream*/) {
   lanes_.clear();
   if (compact_) compact_->clear();
-  windows_.clear();
 }
 
 void Store::sample(std::uint64_t count, const BatchTarget& target, void* /*stream*/,
                    const PartRunner* runner) {
-  reader_.sample(*this, count, target, runner);
+  reader_.sample(count, target, runner);
 }
 
 void Store::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
                  void* /*stream*/, const PartRunner* runner) {
-  reader_.take(*this, start, count, target, runner);
+  reader_.take(start, count, target, runner);
 }
 
 std::uint64_t Store::count_sequences(const SequenceSpec& spec, void* /*stream*/) {
-  return Sampler::count_sequences(*this, spec);
+  return reader_.count_sequences(spec);
 }
 
 void Store::sample_sequences(const SequenceSpec& spec, std::uint64_t count,
                              const SequenceTarget& target, void* /*stream*/,
                              const PartRunner* runner) {
-  reader_.sample_sequences(*this, spec, count, target, runner);
+  reader_.sample_sequences(spec, count, target, runner);
 }
 
 void Store::export_rows(std::span<const RowRange> ranges, std::span<std::byte> rows,
@@ -216,7 +210,6 @@ void Store::import_rows(const SavedRows& saved, void* /*stream*/) {
   for (std::uint32_t i = 0; i < num_blocks; ++i) bools.clean_block(compact_->blocks().at(i));
   lanes_.restore(saved.lanes);
   lanes_.set_draws(saved.draws);
-  windows_.forget();  // they know nothing of these rows
   put_on_huge_pages(saved.rows.size() / layout_.pitch(), SIZE_MAX);
   const std::byte* row = saved.rows.data();
   for (std::uint32_t lane = 0; lane < saved.lanes.size(); ++lane) {

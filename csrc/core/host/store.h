@@ -11,10 +11,10 @@
 #include "core/host/check_saved.h"
 #include "core/host/compact_rows.h"
 #include "core/memory/memory.h"
+#include "core/rows/lane_sizes.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/row_source.h"
-#include "core/samplers/window_index.h"
 #include "core/storage.h"
 
 namespace velora {
@@ -25,8 +25,9 @@ namespace velora {
 /// Huge pages make random reads faster. Many lanes begin on small ones, since each would have a
 /// huge page of its own after one row; they go over once the rows that are there fill half of them.
 ///
-/// append() costs O(rows), times O(log lanes) until lanes are full and O(log capacity) for each
-/// kind of windows. Not synchronised: callers serialise writers and readers.
+/// append() costs O(rows). view() costs O(rows appended since the last one), times O(log lanes)
+/// until lanes are full. Not synchronised: callers serialise writers and readers, but view() may
+/// run beside other readers once it was called after the last change.
 class Store final : public Storage {
  public:
   /// Throws ValueError for a capacity or lane count out of range, MemoryError when the rows do
@@ -36,10 +37,10 @@ class Store final : public Storage {
   const RowLayout& layout() const override { return layout_; }
   Lanes& lanes() override { return lanes_; }
   const Lanes& lanes() const { return lanes_; }
-  RowsView view() const { return lanes_.view(rows(), layout_); }
+  RowsView view() const { return lanes_.view(rows(), layout_, sizes_); }
   RowsView view() override { return std::as_const(*this).view(); }
   std::uint64_t size() override { return view().size(); }
-  std::uint64_t fullest() override { return lanes_.control().largest; }
+  std::uint64_t fullest() override { return view().fullest(); }
   /// Null where rows are whole.
   const CompactRows* compact() const { return compact_.get(); }
   /// Bytes of the mapping and the blocks.
@@ -60,12 +61,6 @@ class Store final : public Storage {
   std::uint64_t count_sequences(const SequenceSpec& spec, void* stream = nullptr) override;
   void sample_sequences(const SequenceSpec& spec, std::uint64_t count, const SequenceTarget& target,
                         void* stream = nullptr, const PartRunner* runner = nullptr) override;
-
-  /// The windows of that kind, kept up to date from the first call on, which looks through all
-  /// rows. The kinds asked for last are kept.
-  const Windows& windows(std::uint64_t length, bool crosses) {
-    return windows_.find(view(), length, crosses);
-  }
 
   void settle(void* /*stream*/ = nullptr) override {}
   void set_seed(std::uint64_t seed, void* /*stream*/ = nullptr) override { lanes_.set_seed(seed); }
@@ -97,16 +92,15 @@ class Store final : public Storage {
   void write_rows(const NewRows& block, const RowSource& source, std::size_t first,
                   std::size_t count);
   void append_compact(const LaneOrder& lanes, const RowSource& source, std::size_t count);
-  void commit(std::uint32_t lane, std::uint8_t flags);
 
   RowLayout layout_;
   std::size_t rows_offset_;
   Memory memory_;
   std::size_t small_pages_;  // where what was left on small pages begins
   Lanes lanes_;
+  mutable LaneSizes sizes_;  // as of the last view()
   std::unique_ptr<CompactRows> compact_;
-  WindowIndex windows_;
-  Sampler reader_;
+  BatchReader reader_{*this};
 };
 
 /// A store on the host with the rows of any storage. Throws MemoryError.

@@ -45,11 +45,10 @@ struct DeviceColumns {
 
 /// What has to be known to write a batch on a device. Passed to launches by value.
 struct GatherParams {
-  RowsView view;                // of the device's lane states; its even_size is not good
-  const ControlBlock* control;  // on the device
-  CompactView compact;          // of no frames where rows are whole
-  BatchTarget target;           // without its columns
-  std::uint64_t count;          // of the batch's rows
+  RowsView view;        // of the device's lane states; its even_size is not good
+  CompactView compact;  // of no frames where rows are whole
+  BatchTarget target;   // without its columns
+  std::uint64_t count;  // of the batch's rows
   DeviceColumns columns;
 };
 
@@ -58,8 +57,7 @@ namespace device {
 /// How many rows each lane holds when the launch runs, which may be more than when it was queued; 0
 /// where they differ.
 VELORA_HD inline std::uint64_t even_size(const GatherParams& params) {
-  const std::uint64_t largest = params.control->largest;
-  return params.view.size() == largest * params.view.num_lanes ? largest : 0;
+  return params.view.find_even_size();
 }
 
 /// Moves word i, of a size that both places are aligned to: one wide access.

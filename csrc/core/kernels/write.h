@@ -41,8 +41,7 @@ struct FlagColumn {
 /// that the device reads. The device's own lane states say where they go, and which of them begin
 /// an episode.
 struct AppendParams {
-  RowsView view;  // as in GatherParams
-  ControlBlock* control;
+  RowsView view;           // as in GatherParams
   std::uint64_t* ended;    // lane -> one past the serial of the newest row that ended an episode
   std::uint32_t* arrived;  // for each kLanesOfGroup lanes; zero between launches
   std::uint32_t first_lane;
@@ -61,7 +60,6 @@ struct AppendParams {
 /// Takes all rows out: Lanes::clear() on the device.
 struct ClearParams {
   RowsView view;
-  ControlBlock* control;
 };
 
 namespace device {
@@ -96,7 +94,7 @@ VELORA_HD inline void clear_part(const ClearParams& params, std::uint32_t rank,
   }
   const std::uint64_t words = CountTree::num_words(view.num_lanes);
   for (std::uint64_t word = rank; word < words; word += size) view.sizes.levels[0][word] = 0;
-  if (rank == 0) params.control->largest = 0;
+  if (rank == 0) *const_cast<std::uint64_t*>(view.largest) = 0;
 }
 
 /// What ends an episode at source row `i`.
@@ -133,16 +131,14 @@ VELORA_HD inline void append_row(const AppendParams& params, std::uint32_t lane,
   row[view.flags_offset] = std::byte{static_cast<std::uint8_t>(ends | (first ? kFirst : 0))};
 }
 
-/// Moves a lane's state past the rows that were appended: Lanes::commit() for all of them at once.
+/// Moves a lane on past the rows that were appended, and the sizes with it: launches that were
+/// captured go by them, and no host need be asked.
 template <typename Atomics>
 VELORA_HD inline void commit_lane(const AppendParams& params, std::uint32_t lane) {
   const RowsView& view = params.view;
   LaneState& state = const_cast<LaneState*>(view.lanes)[lane];
   const std::uint64_t before = view.size(lane);
-  state.pushed += params.steps;
-  state.turn = (state.pushed - 1) / view.lane_slots * view.lane_slots;
-  const std::uint64_t ended = Atomics::load(&params.ended[lane]);
-  if (ended > state.episode) state.episode = ended;
+  state = state.advanced(params.steps, view.lane_slots, Atomics::load(&params.ended[lane]));
   const std::uint64_t size = view.size(lane);
   if (size == before) return;
   std::uint64_t place = lane;
@@ -150,7 +146,7 @@ VELORA_HD inline void commit_lane(const AppendParams& params, std::uint32_t lane
     Atomics::fetch_add(&view.sizes.levels[level][place], size - before);
     place /= CountTree::kFanOut;
   }
-  Atomics::fetch_max(&params.control->largest, size);
+  Atomics::fetch_max(const_cast<std::uint64_t*>(view.largest), size);
 }
 
 /// Group `number` of the launch writes its part of the rows of its lanes. The group that comes last

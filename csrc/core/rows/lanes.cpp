@@ -6,51 +6,38 @@
 #include "core/values/errors.h"
 
 namespace velora {
-namespace {
-
-CountTree sizes_behind(const LaneState* states, std::uint32_t num_lanes) {
-  auto* memory = const_cast<LaneState*>(states + num_lanes);
-  return CountTree::in(reinterpret_cast<std::uint64_t*>(memory), num_lanes);
-}
-
-}  // namespace
 
 Lanes::Lanes(std::byte* memory, const RowExtent& extent, std::uint64_t seed)
     : control_(reinterpret_cast<ControlBlock*>(memory)),
       states_(reinterpret_cast<LaneState*>(memory + sizeof(ControlBlock))),
-      sizes_(sizes_behind(states_, extent.num_lanes)) {
+      journal_(Journal::create(memory + states_bytes(extent.num_lanes), extent.num_lanes)) {
   *control_ = {.lane_capacity = extent.lane_capacity,
                .lane_slots = extent.lane_slots(),
                .pitch = extent.pitch,
                .seed = seed,
                .draws = 0,
-               .largest = 0,
                .num_lanes = extent.num_lanes};
 }
 
-RowsView Lanes::view(const std::byte* rows, const RowLayout& layout,
-                     const LaneState* states) const {
-  const bool even = sizes_.total() == control_->largest * control_->num_lanes;
-  return {.rows = rows,
-          .pitch = control_->pitch,
-          .flags_offset = layout.flags_offset(),
-          .lane_capacity = control_->lane_capacity,
-          .lane_slots = control_->lane_slots,
-          .lanes = states,
-          .num_lanes = num_lanes(),
-          .sizes = sizes_behind(states, num_lanes()),
-          .even_size = even ? control_->largest : 0};
+RowsView Lanes::view(const std::byte* rows, const RowLayout& layout, LaneSizes& sizes) const {
+  RowsView view = {.rows = rows,
+                   .pitch = control_->pitch,
+                   .flags_offset = layout.flags_offset(),
+                   .lane_capacity = control_->lane_capacity,
+                   .lane_slots = control_->lane_slots,
+                   .lanes = states_,
+                   .num_lanes = num_lanes(),
+                   .sizes = sizes.tree(),
+                   .largest = sizes.largest(),
+                   .even_size = 0,
+                   .journal = journal_};
+  sizes.catch_up(view);
+  view.even_size = view.find_even_size();
+  return view;
 }
 
 void Lanes::advance(std::uint32_t lane, std::uint64_t steps) {
-  if (steps == 0) return;
-  LaneState& state = states_[lane];
-  const auto size = [&] { return state.pushed - state.oldest(control_->lane_capacity); };
-  const std::uint64_t before = size();
-  state.pushed += steps;
-  state.turn = (state.pushed - 1) / control_->lane_slots * control_->lane_slots;
-  sizes_.add(lane, static_cast<std::int64_t>(size() - before));
-  control_->largest = std::max(control_->largest, size());
+  if (steps > 0) publish(lane, states_[lane].advanced(steps, control_->lane_slots, 0));
 }
 
 void Lanes::adopt(const std::byte* copy) {
@@ -65,8 +52,7 @@ void Lanes::clear() {
   for (std::uint32_t lane = 0; lane < num_lanes(); ++lane) {
     states_[lane].cleared = states_[lane].pushed;
   }
-  sizes_.clear(num_lanes());
-  control_->largest = 0;
+  journal_->reset();
 }
 
 std::vector<SavedLane> Lanes::save() const {
@@ -103,7 +89,6 @@ void Lanes::check(std::span<const SavedLane> lanes, std::size_t nbytes) const {
 }
 
 void Lanes::restore(std::span<const SavedLane> lanes) {
-  clear();
   for (std::uint32_t lane = 0; lane < num_lanes(); ++lane) {
     const std::uint64_t first = lanes[lane].first;
     states_[lane] = {.pushed = first,
@@ -111,6 +96,7 @@ void Lanes::restore(std::span<const SavedLane> lanes) {
                      .turn = first - first % control_->lane_slots,
                      .episode = std::min(lanes[lane].episode, first)};
   }
+  journal_->reset();
 }
 
 }  // namespace velora

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "core/random/philox.h"
+#include "core/rows/journal.h"
+#include "core/rows/lane_sizes.h"
 #include "core/rows/row_extent.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/rows_view.h"
@@ -13,32 +16,34 @@
 
 namespace velora {
 
-/// The head of a buffer's memory: everything that must survive with the rows, in one place.
+/// The first words of a buffer's memory: what must survive with the rows, in one place.
 struct ControlBlock {
   std::uint64_t lane_capacity;
   std::uint64_t lane_slots;
   std::uint64_t pitch;
   std::uint64_t seed;
-  std::uint64_t draws;    // draws made so far: the counter of the random streams
-  std::uint64_t largest;  // no lane holds more live rows
+  std::uint64_t draws;  // draws made so far: the counter of the random streams
   std::uint64_t num_lanes;
 };
 
-/// The control block, the states of all lanes and their sizes, and the only code that changes
-/// them. The rows themselves may lie anywhere: what is here says which are alive and where each
-/// goes.
+/// The control block, the states of all lanes and the journal of what came to them, and the only
+/// code that changes them. The rows themselves may lie anywhere: what is here says which are alive
+/// and where each goes.
 ///
-/// Lies in host memory that somebody else owns, nbytes(num_lanes) of it. Every operation is O(1),
-/// or O(log lanes) until a lane is full, but clear(), which visits each lane. Not synchronised:
-/// callers serialise writers and readers.
+/// A row counts from the moment that the serial of its lane moves on. Who has to know of it finds
+/// out by the journal when it is asked: nobody is told, and a writer writes its lane and its
+/// journal alone.
+///
+/// Lies in host memory that is not its own, nbytes(num_lanes) of it. Every operation is O(1), but
+/// clear() and restore(), which visit each lane. Not synchronised: callers serialise writers.
 class Lanes {
  public:
   static std::size_t nbytes(std::uint32_t num_lanes) {
-    return sizeof(ControlBlock) + states_bytes(num_lanes);
+    return states_bytes(num_lanes) + Journal::nbytes(num_lanes);
   }
-  /// The lane states and, right after them, their sizes: what a device needs a copy of.
+  /// The control block and the states, which come first: what a device has a copy of.
   static std::size_t states_bytes(std::uint32_t num_lanes) {
-    return num_lanes * sizeof(LaneState) + CountTree::num_words(num_lanes) * sizeof(std::uint64_t);
+    return sizeof(ControlBlock) + num_lanes * sizeof(LaneState);
   }
 
   /// Begins with empty lanes in `memory`, which is zeroed and aligned to 8 bytes.
@@ -46,12 +51,10 @@ class Lanes {
 
   const ControlBlock& control() const { return *control_; }
   const LaneState* states() const { return states_; }
+  const Journal& journal() const { return *journal_; }
   std::uint32_t num_lanes() const { return static_cast<std::uint32_t>(control_->num_lanes); }
-  /// `rows` is where the rows lie and `states` a copy of states_bytes(), on the host or a device.
-  RowsView view(const std::byte* rows, const RowLayout& layout, const LaneState* states) const;
-  RowsView view(const std::byte* rows, const RowLayout& layout) const {
-    return view(rows, layout, states_);
-  }
+  /// `rows` is where the rows lie. Lets `sizes`, which are those of these lanes, catch up.
+  RowsView view(const std::byte* rows, const RowLayout& layout, LaneSizes& sizes) const;
 
   /// Where the lane's next row goes, counted in rows from the first of lane 0. A row that was
   /// pushed lane_slots ago is there.
@@ -68,15 +71,9 @@ class Lanes {
   }
   /// Makes the row in next_place(), whose flags are these, the newest of its lane.
   void commit(std::uint32_t lane, std::uint8_t flags) {
-    LaneState& state = states_[lane];
-    if (state.pushed - state.turn == control_->lane_slots) state.turn = state.pushed;
-    ++state.pushed;
-    if ((flags & kEnds) != 0) state.episode = state.pushed;
-    const std::uint64_t rows = state.pushed - state.cleared;
-    if (rows <= control_->lane_capacity) {
-      sizes_.add(lane, 1);
-      if (rows > control_->largest) control_->largest = rows;
-    }
+    const LaneState& state = states_[lane];
+    const std::uint64_t ended = (flags & kEnds) != 0 ? state.pushed + 1 : 0;
+    publish(lane, state.advanced(1, control_->lane_slots, ended));
   }
   /// commit() for `steps` rows of which nobody here knows the flags: the lane's episode stays.
   void advance(std::uint32_t lane, std::uint64_t steps);
@@ -100,6 +97,8 @@ class Lanes {
     state.episode = state.pushed;
     return goes_on;
   }
+  /// Tells readers that bytes of a row have changed that was there already.
+  void patch(RowId row) { journal_->add({.row = row, .is_patch = true}); }
   /// Takes out every row. Serials and episodes go on, so indices from before stay recognisable.
   void clear();
   std::vector<SavedLane> save() const;
@@ -118,9 +117,19 @@ class Lanes {
   }
 
  private:
+  /// In the order that Journal states.
+  void publish(std::uint32_t lane, const LaneState& after) {
+    LaneState& state = states_[lane];
+    state.turn = after.turn;
+    state.episode = after.episode;
+    std::atomic_ref(state.pushed).store(after.pushed, std::memory_order_release);
+    if (control_->num_lanes == 1) return;
+    journal_->add({.row = {lane, after.pushed - 1}, .is_patch = false});
+  }
+
   ControlBlock* control_;
   LaneState* states_;
-  CountTree sizes_;
+  Journal* journal_;
 };
 
 }  // namespace velora

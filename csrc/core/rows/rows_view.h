@@ -9,6 +9,8 @@
 
 namespace velora {
 
+class Journal;
+
 /// The name of one row for ever: its lane and its serial number in it, in 63 bits, so that it
 /// travels as a non-negative int64. Serials count every row ever pushed to the lane.
 struct RowId {
@@ -42,6 +44,17 @@ struct LaneState {
     const std::uint64_t first = pushed > kept ? pushed - kept : std::uint64_t{0};
     return first > cleared ? first : cleared;
   }
+  /// The state after `steps` > 0 more rows in a ring of `slots`. `ended` is one past the serial of
+  /// the newest of them that ended an episode; 0: none did.
+  VELORA_HD LaneState advanced(std::uint64_t steps, std::uint64_t slots,
+                               std::uint64_t ended) const {
+    LaneState after = *this;
+    after.pushed += steps;
+    const std::uint64_t newest = after.pushed - 1;
+    if (newest - turn >= slots) after.turn = newest / slots * slots;
+    if (ended > episode) after.episode = ended;
+    return after;
+  }
 };
 
 /// The rows of all lanes and the only answers to "is this row alive", "where is it" and "does its
@@ -57,8 +70,10 @@ struct RowsView {
   std::uint64_t lane_slots;  // places of a ring: more than the capacity where frames stack up
   const LaneState* lanes;
   std::uint32_t num_lanes;
-  CountTree sizes;          // live rows of each lane
-  std::uint64_t even_size;  // of every lane, where all have the same; 0: look at `sizes`
+  CountTree sizes;               // live rows of each lane
+  const std::uint64_t* largest;  // live rows of the fullest lane
+  std::uint64_t even_size;       // of every lane, where all have the same; 0: look at `sizes`
+  const Journal* journal;        // of the lanes; null on a device
 
   VELORA_HD std::uint64_t begin(std::uint32_t lane) const {
     return lanes[lane].oldest(lane_capacity);
@@ -72,6 +87,11 @@ struct RowsView {
   VELORA_HD std::uint64_t size(std::uint32_t lane) const { return end(lane) - begin(lane); }
   /// Live rows of all lanes.
   VELORA_HD std::uint64_t size() const { return sizes.total(); }
+  VELORA_HD std::uint64_t fullest() const { return *largest; }
+  /// What even_size is to be.
+  VELORA_HD std::uint64_t find_even_size() const {
+    return size() == fullest() * num_lanes ? fullest() : std::uint64_t{0};
+  }
   /// Whether all lanes hold as many rows. One alone does.
   bool is_even() const { return num_lanes == 1 || even_size != 0; }
   /// The live row at `position` < size(), counted lane by lane.

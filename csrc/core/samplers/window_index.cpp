@@ -4,17 +4,18 @@
 
 namespace velora {
 
-const Windows& WindowIndex::find(const RowsView& view, std::uint64_t length, bool crosses) {
-  const auto known = std::find_if(kinds_.begin(), kinds_.end(), [&](const Windows& windows) {
-    return windows.length() == length && windows.crosses() == crosses;
+Windows& WindowIndex::find(const RowsView& view, std::uint64_t length, bool crosses) {
+  const auto known = std::find_if(kinds_.begin(), kinds_.end(), [&](const auto& windows) {
+    return windows->length() == length && windows->crosses() == crosses;
   });
   if (known != kinds_.end()) {
     std::rotate(known, known + 1, kinds_.end());
   } else {
-    kinds_.emplace_back(view, length, crosses);
+    kinds_.push_back(std::make_unique<Windows>(view, length, crosses, scratch_));
     if (kinds_.size() > kMostKinds) kinds_.erase(kinds_.begin());
   }
-  return kinds_.back();
+  kinds_.back()->catch_up(view);
+  return *kinds_.back();
 }
 
 }  // namespace velora
