@@ -137,8 +137,11 @@ class DeviceStore {
   void end_read(void* stream);
   /// The device's lane states, for launches.
   RowsView device_view() const { return lanes_.view(rows_, layout_, head_.states()); }
-  GatherParams gather_params(const BatchTarget& target, std::uint64_t count, std::byte*& lists);
-  DrawParams draw_params(std::uint64_t count, bool in_memory, std::size_t more_bytes);
+  LaunchRows launch_rows() const;
+  /// Takes columns_bytes(target) of `lists`.
+  DeviceBatch device_batch(const BatchTarget& target, std::byte*& lists) const;
+  /// Memory of the device for one draw at a time, and for what belongs to it.
+  std::byte* draw_space(std::size_t bytes);
 
   const Windows& windows(const SequenceSpec& spec, void* stream);
   RowsView flags_view();
