@@ -172,7 +172,7 @@ void Store::save(std::span<std::byte> rows, const BlockMemory& block_memory) con
   for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
     for (std::uint64_t serial = view.present(lane); serial < view.end(lane); ++serial) {
       std::memcpy(out, view.row({lane, serial}), view.pitch);
-      if (compact_) compact_->renumber(out, numbers);
+      if (compact_) compact_->rule().renumber(out, numbers);
       out += view.pitch;
     }
   }
@@ -186,7 +186,8 @@ void Store::save(std::span<std::byte> rows, const BlockMemory& block_memory) con
 }
 
 void Store::restore(const SavedRows& saved) {
-  const std::size_t num_blocks = check_saved(saved, lanes_, layout_, compact_.get());
+  const std::size_t num_blocks =
+      check_saved(saved, lanes_, layout_, compact_ ? &compact_->rule() : nullptr);
   const BoolFields bools(layout_);
   if (compact_) compact_->reserve_blocks(num_blocks);
   clear();
