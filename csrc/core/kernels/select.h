@@ -23,8 +23,8 @@ struct SelectParams {
   std::uint64_t count;                 // elements
   std::uint64_t start = 0;             // of kTimeOrder: the position of element 0
   const std::uint64_t* ids = nullptr;  // of kListed: packed, in memory that the device reads
-  /// Null where the launch is no draw. A draw moves the number of the device's next one on, whoever
-  /// has made it.
+  /// Null where the launch is no draw. A draw, made by the launch or listed by the host, moves the
+  /// device's number of draws on.
   LaunchCounters* counters = nullptr;
   /// Of a kUniform draw that all groups make together: of more than DrawSpace::kMaxInBlock, and
   /// wherever they wait for each other anyway. Otherwise null.
@@ -65,8 +65,8 @@ struct Selection {
   }
 };
 
-/// Chooses the rows of a launch, all threads of a group together. `memory` is what a draw's threads
-/// share: `params.space`, or block_bytes() of a block's own.
+/// Chooses the rows of a launch, all threads of a group together. The threads of a draw share
+/// `memory`: `params.space`, or block_bytes() of a block's own.
 VELORA_NO_EXEC_CHECK
 template <typename Group>
 VELORA_HD inline Selection select(const Group& group, const LaunchRows& rows,

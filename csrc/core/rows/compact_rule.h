@@ -26,9 +26,8 @@ struct ObservationLeaf {
   std::uint32_t frames;
 };
 
-/// How observations are stored once: what a row has, what lies in blocks beside it, and which
-/// blocks a row needs. The one answer for rows of the host and of a device, wherever they and the
-/// blocks lie.
+/// The rule by which observations are stored once: which part of them lies in a row, which in
+/// blocks beside it, and which blocks a row needs. The same for rows of the host and of a device.
 ///
 /// A row has the newest frame of its state and two links. `head` leads to a block with the older
 /// frames, unless they are those that the row before it ends with. `next` leads to a block with its
