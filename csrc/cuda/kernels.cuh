@@ -65,8 +65,8 @@ struct LaunchAtomics {
   __device__ static std::uint64_t fetch_max(std::uint64_t* word, std::uint64_t value) {
     return atomicMax(reinterpret_cast<unsigned long long*>(word), value);
   }
-  __device__ static std::uint32_t fetch_min(std::uint32_t* word, std::uint32_t value) {
-    return atomicMin(word, value);
+  __device__ static std::uint64_t fetch_min(std::uint64_t* word, std::uint64_t value) {
+    return atomicMin(reinterpret_cast<unsigned long long*>(word), value);
   }
   template <typename Word>
   __device__ static Word load(const Word* word) {
@@ -135,26 +135,19 @@ __global__ void __launch_bounds__(kBlockThreads)
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
-    sample_by_blocks(const __grid_constant__ SampleParams params) {
+    batch_by_blocks(const __grid_constant__ BatchParams params) {
   extern __shared__ std::uint64_t shared[];
-  device::sample(BlockGroup{}, params,
-                 DrawSpace::in(reinterpret_cast<std::byte*>(shared), params.draw.count));
+  device::make_batch(BlockGroup{}, params, reinterpret_cast<std::byte*>(shared));
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
-    sample_by_grid(const __grid_constant__ SampleParams params) {
-  device::sample(GridGroup{}, params, DrawSpace::in(params.draw.space, params.draw.count));
+    batch_by_grid(const __grid_constant__ BatchParams params) {
+  device::make_batch(GridGroup{}, params, params.select.space);
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
-    take_rows(const __grid_constant__ TakeParams params) {
-  device::take(BlockGroup{}, params);
-}
-
-__global__ void __launch_bounds__(kBlockThreads)
-    sample_sequences(const __grid_constant__ SequenceParams params) {
-  device::sample_sequences(GridGroup{}, params,
-                           DrawSpace::in(params.draw.space, params.draw.count));
+    sequences_by_grid(const __grid_constant__ SequenceParams params) {
+  device::make_sequences(GridGroup{}, params);
 }
 
 }  // namespace velora::cuda

@@ -109,10 +109,10 @@ class CudaRuntime final : public DeviceRuntime {
  public:
   explicit CudaRuntime(int device) : device_(device) {
     const auto use = use_device();
-    sample_blocks_ = max_blocks(sample_by_blocks, DrawSpace::nbytes(DrawParams::kMaxBlockDraw));
-    grid_blocks_ = cooperative_blocks(max_blocks(sample_by_grid, 0));
-    sequence_blocks_ = cooperative_blocks(max_blocks(sample_sequences, 0));
-    take_blocks_ = max_blocks(take_rows, 0);
+    draw_blocks_ = max_blocks(batch_by_blocks, DrawSpace::nbytes(DrawSpace::kMaxInBlock));
+    batch_blocks_ = max_blocks(batch_by_blocks, 0);
+    grid_blocks_ = cooperative_blocks(max_blocks(batch_by_grid, 0));
+    sequence_blocks_ = cooperative_blocks(max_blocks(sequences_by_grid, 0));
     write_blocks_ = max_blocks(write_pieces, 0);
   }
 
@@ -226,23 +226,25 @@ class CudaRuntime final : public DeviceRuntime {
                      as_stream(stream)>>>(params);
     check(cudaGetLastError(), "launch of append_columns");
   }
-  void launch_sample(const SampleParams& params, void* stream) override {
+  void launch_batch(const BatchParams& params, void* stream) override {
     const auto use = use_device();
-    if (params.draw.space != nullptr) {
-      return launch_together(sample_by_grid, params, params.gather, grid_blocks_, stream);
+    const SelectParams& select = params.select;
+    const std::uint64_t words = params.batch.columns.words;
+    if (select.space != nullptr) {
+      return launch_together(batch_by_grid, params, blocks(select.count, words, grid_blocks_),
+                             stream);
     }
-    sample_by_blocks<<<blocks(params.gather, sample_blocks_), kBlockThreads,
-                       DrawSpace::nbytes(params.draw.count), as_stream(stream)>>>(params);
-    check(cudaGetLastError(), "launch of sample_by_blocks");
-  }
-  void launch_take(const TakeParams& params, void* stream) override {
-    const auto use = use_device();
-    take_rows<<<blocks(params.gather, take_blocks_), kBlockThreads, 0, as_stream(stream)>>>(params);
-    check(cudaGetLastError(), "launch of take_rows");
+    const std::size_t shared = select.block_bytes();
+    const unsigned most = shared > 0 ? draw_blocks_ : batch_blocks_;
+    batch_by_blocks<<<blocks(select.count, words, most), kBlockThreads, shared,
+                      as_stream(stream)>>>(params);
+    check(cudaGetLastError(), "launch of batch_by_blocks");
   }
   void launch_sequences(const SequenceParams& params, void* stream) override {
     const auto use = use_device();
-    launch_together(sample_sequences, params, params.steps, sequence_blocks_, stream);
+    const std::uint64_t words = params.steps.columns.words;
+    launch_together(sequences_by_grid, params, blocks(params.num_rows(), words, sequence_blocks_),
+                    stream);
   }
 
   void launch_gae(const GaeParams& params, void* stream) override {
@@ -282,15 +284,12 @@ class CudaRuntime final : public DeviceRuntime {
         (device::useful_threads(count, words) + kBlockThreads - 1) / kBlockThreads;
     return static_cast<unsigned>(std::clamp<std::uint64_t>(wanted, 1, most));
   }
-  static unsigned blocks(const GatherParams& params, unsigned most) {
-    return blocks(params.count, params.columns.words, most);
-  }
 
   /// All blocks at once, so that they can wait for each other. How many there are changes nothing
   /// else.
   template <typename Params>
-  static void launch_together(void (*kernel)(Params), const Params& params,
-                              const GatherParams& gather, unsigned most, void* stream) {
+  static void launch_together(void (*kernel)(Params), const Params& params, unsigned wanted,
+                              void* stream) {
     void* arguments[] = {const_cast<Params*>(&params)};
     const auto launch = [&](unsigned blocks) {
       const cudaError_t status = cudaLaunchCooperativeKernel(kernel, blocks, kBlockThreads,
@@ -298,8 +297,7 @@ class CudaRuntime final : public DeviceRuntime {
       if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
       return status;
     };
-    check(launch_halving(blocks(gather, most), cudaErrorCooperativeLaunchTooLarge, launch),
-          "cooperative launch");
+    check(launch_halving(wanted, cudaErrorCooperativeLaunchTooLarge, launch), "cooperative launch");
   }
 
   /// Errors of what frees are left unsaid: the driver may be gone already when a process ends.
@@ -315,10 +313,10 @@ class CudaRuntime final : public DeviceRuntime {
   }
 
   int device_;
-  unsigned sample_blocks_ = 0;
+  unsigned draw_blocks_ = 0;  // of a batch that each block draws
+  unsigned batch_blocks_ = 0;
   unsigned grid_blocks_ = 0;
   unsigned sequence_blocks_ = 0;
-  unsigned take_blocks_ = 0;
   unsigned write_blocks_ = 0;
 };
 

@@ -207,22 +207,14 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
       });
     });
   }
-  void launch_sample(const SampleParams& params, void* stream) override {
+  void launch_batch(const BatchParams& params, void* stream) override {
     begin_launch();
-    push(stream, [this, kept = std::make_shared<SampleParams>(params)] { run_sample(*kept); });
-  }
-  void launch_take(const TakeParams& params, void* stream) override {
-    begin_launch();
-    push(stream, [this, kept = std::make_shared<TakeParams>(params)] {
-      each_group(num_blocks(kept->gather),
-                 [&](const EmulatedGroup& group, std::uint32_t) { device::take(group, *kept); });
-    });
+    push(stream, [this, kept = std::make_shared<BatchParams>(params)] { run_batch(*kept); });
   }
   void launch_sequences(const SequenceParams& params, void* stream) override {
     begin_launch();
     push(stream, [this, kept = std::make_shared<SequenceParams>(params)] {
-      device::sample_sequences(grid(kept->steps), *kept,
-                               DrawSpace::in(kept->draw.space, kept->draw.count));
+      device::make_sequences(grid(kept->num_rows(), kept->steps), *kept);
     });
   }
   void launch_gae(const GaeParams& params, void* stream) override {
@@ -284,8 +276,8 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
     const std::uint64_t wanted = (threads + kBlockThreads - 1) / kBlockThreads;
     return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(wanted, 1, kMaxBlocks));
   }
-  static std::uint32_t num_blocks(const GatherParams& params) {
-    return blocks_of(device::useful_threads(params.count, params.columns.words));
+  static std::uint32_t num_blocks(std::uint64_t rows, const DeviceBatch& batch) {
+    return blocks_of(device::useful_threads(rows, batch.columns.words));
   }
 
   /// f(group, its number), several at once.
@@ -301,21 +293,21 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
     each_group(blocks_of(threads),
                [&](const EmulatedGroup& group, std::uint32_t) { group.spread(f); });
   }
-  EmulatedGroup grid(const GatherParams& params) {
-    return EmulatedGroup(0, 1, num_blocks(params) * kBlockThreads, random_());
+  EmulatedGroup grid(std::uint64_t rows, const DeviceBatch& batch) {
+    return EmulatedGroup(0, 1, num_blocks(rows, batch) * kBlockThreads, random_());
   }
 
-  void run_sample(const SampleParams& params) {
-    const std::uint32_t count = params.draw.count;
-    if (params.draw.space != nullptr) {
-      return device::sample(grid(params.gather), params, DrawSpace::in(params.draw.space, count));
+  void run_batch(const BatchParams& params) {
+    const SelectParams& select = params.select;
+    if (select.space != nullptr) {
+      return device::make_batch(grid(select.count, params.batch), params, select.space);
     }
-    each_group(num_blocks(params.gather), [&](const EmulatedGroup& group, std::uint32_t) {
-      std::vector<std::uint64_t> shared(DrawSpace::nbytes(count) / sizeof(std::uint64_t) + 1);
-      std::memset(shared.data(), kRubbish, shared.size() * sizeof(std::uint64_t));
-      device::sample(group, params,
-                     DrawSpace::in(reinterpret_cast<std::byte*>(shared.data()), count));
-    });
+    each_group(
+        num_blocks(select.count, params.batch), [&](const EmulatedGroup& group, std::uint32_t) {
+          std::vector<std::uint64_t> shared(select.block_bytes() / sizeof(std::uint64_t) + 1);
+          std::memset(shared.data(), kRubbish, shared.size() * sizeof(std::uint64_t));
+          device::make_batch(group, params, reinterpret_cast<std::byte*>(shared.data()));
+        });
   }
 
   /// With a red zone behind it: a device says nothing when a launch writes there.

@@ -10,7 +10,7 @@
 #include <random>
 #include <vector>
 
-#include "core/kernels/sample.h"
+#include "core/kernels/draw.h"
 #include "core/random/distinct_draw.h"
 #include "core/values/errors.h"
 #include "emulated_group.h"

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <random>
@@ -249,7 +250,7 @@ TEST(RowsView, EpisodeContinuesUntilDoneTruncatedOrTheNewestRow) {
   EXPECT_FALSE(of.view().continues({0, 0})) << "it was overwritten";
 }
 
-TEST(RowsView, CountedStepsAreThoseThatContinue) {
+TEST(RowsView, FoundEndIsTheFirstRowThatEndsAnEpisode) {
   for (const std::uint64_t spare : {0u, 3u}) {
     std::mt19937_64 random(spare);
     LanesOf of(7, 2, spare);
@@ -259,9 +260,10 @@ TEST(RowsView, CountedStepsAreThoseThatContinue) {
       for (const std::uint32_t lane : {0u, 1u}) {
         for (RowId id = {lane, view.begin(lane)}; id.serial < view.end(lane); ++id.serial) {
           for (const std::uint64_t most : {1u, 2u, 5u, 9u}) {
-            std::uint64_t steps = 1;
-            for (RowId row = id; steps < most && view.continues(row); ++row.serial) ++steps;
-            EXPECT_EQ(view.count_steps(id, most), steps);
+            const std::uint64_t end = std::min(id.serial + most, view.end(lane));
+            std::uint64_t found = id.serial;
+            while (found < end && (view.flags({lane, found}) & kEnds) == 0) ++found;
+            EXPECT_EQ(view.find_end(lane, id.serial, end), found);
           }
         }
       }

@@ -28,24 +28,20 @@ std::uint64_t chunks_of(std::uint64_t blocks, std::uint32_t chunk_log2) {
 DeviceBlocks::DeviceBlocks(const RowLayout& layout, const RowExtent& extent,
                            DeviceAllocator& allocator)
     : allocator_(allocator),
-      rules_(layout, extent.num_lanes * extent.lane_slots()),
-      leaves_(observation_leaves(layout)),
-      links_offset_(layout.links_offset()),
-      block_bytes_(layout.block_bytes()),
-      frame_stack_(layout.frame_stack()),
-      chunk_log2_(chunk_log2_of(block_bytes_)),
+      rule_(layout, extent.num_lanes * extent.lane_slots()),
+      chunk_log2_(chunk_log2_of(block_bytes())),
       most_chunks_(
-          chunks_of(std::min<std::uint64_t>(rules_.most_blocks(), Links::kNone), chunk_log2_)),
+          chunks_of(std::min<std::uint64_t>(rule_.most_blocks(), Links::kNone), chunk_log2_)),
       table_(allocator, most_chunks_ * sizeof(std::byte*), kPurpose),
       links_(extent.num_lanes * extent.lane_slots(), Links{Links::kNone, Links::kNone}),
-      last_(Memory::anonymous(std::size_t{2} * extent.num_lanes * block_bytes_, kPurpose)) {}
+      last_(Memory::anonymous(std::size_t{2} * extent.num_lanes * block_bytes(), kPurpose)) {}
 
 CompactView DeviceBlocks::view_of(std::byte* const* chunks) const {
-  return {.links_offset = links_offset_,
-          .block_bytes = block_bytes_,
+  return {.links_offset = rule_.links_offset(),
+          .block_bytes = block_bytes(),
           .chunks = chunks,
           .chunk_log2 = chunk_log2_,
-          .frame_stack = frame_stack_};
+          .frame_stack = rule_.frame_stack()};
 }
 
 CompactView DeviceBlocks::view() const {
@@ -53,15 +49,15 @@ CompactView DeviceBlocks::view() const {
 }
 
 std::size_t DeviceBlocks::nbytes() const {
-  return chunks_.size() * (block_bytes_ << chunk_log2_) + most_chunks_ * sizeof(std::byte*);
+  return chunks_.size() * (block_bytes() << chunk_log2_) + most_chunks_ * sizeof(std::byte*);
 }
 
 void DeviceBlocks::reserve(std::size_t rows) {
   const std::uint64_t used = used_ - free_.size();
-  reserve_blocks(used + rules_.most_added(rows, used));
+  reserve_blocks(used + rule_.most_added(rows, used));
 }
 
-/// So that there can be so many in all, which are no more than rules_.most_blocks().
+/// So that there can be so many in all, which are no more than rule_.most_blocks().
 void DeviceBlocks::reserve_blocks(std::uint64_t needed) {
   if (needed >= Links::kNone) {
     throw MemoryError(std::string("compact: expected fewer than ") + std::to_string(Links::kNone) +
@@ -79,7 +75,7 @@ void DeviceBlocks::reserve_blocks(std::uint64_t needed) {
   chunk_memory_.reserve(chunks);
   try {
     while (chunks_.size() < chunks) {
-      chunk_memory_.emplace_back(allocator_, block_bytes_ << chunk_log2_, kPurpose);
+      chunk_memory_.emplace_back(allocator_, block_bytes() << chunk_log2_, kPurpose);
       chunks_.push_back(chunk_memory_.back().data());
     }
   } catch (...) {
@@ -105,62 +101,63 @@ std::uint32_t DeviceBlocks::acquire() {
   return block;
 }
 
-/// Is the last next state the new row's state?
-bool DeviceBlocks::is_state(std::uint32_t lane, const RowSource& source, std::size_t i) const {
-  return std::all_of(leaves_.begin(), leaves_.end(), [&](const ObservationLeaf& leaf) {
-    const std::byte* state = source.fields[leaf.state] + i * leaf.nbytes;
-    return std::memcmp(last_next(lane) + leaf.block_offset, state, leaf.nbytes) == 0;
-  });
-}
+/// The rows around a lane's next one, as CompactRule::link() asks for them.
+class DeviceBlocks::RowsAround {
+ public:
+  struct New {
+    RowId id;
+    std::uint64_t position;  // as Lanes::next_place
+    const RowSource& source;
+    std::size_t i;
+  };
 
-/// Are the older frames of the new row's state the newer ones of the last?
-bool DeviceBlocks::goes_on(std::uint32_t lane, const RowSource& source, std::size_t i) const {
-  return std::all_of(leaves_.begin(), leaves_.end(), [&](const ObservationLeaf& leaf) {
-    const std::byte* state = source.fields[leaf.state] + i * leaf.nbytes;
-    const std::byte* newer = last_state(lane) + leaf.block_offset + leaf.frame_bytes;
-    return leaf.frames == 1 || std::memcmp(newer, state, leaf.nbytes - leaf.frame_bytes) == 0;
-  });
-}
+  RowsAround(DeviceBlocks& blocks, const RowsView& view, DeviceStaging& staging, const New& added)
+      : blocks_(blocks), view_(view), staging_(staging), added_(added) {}
+
+  Links overwritten() const { return blocks_.links_[added_.position]; }
+  Links previous() const { return blocks_.links_[view_.place(previous_id())]; }
+  void set_previous(Links links) const {
+    blocks_.links_[view_.place(previous_id())] = links;
+    staging_.set(previous_id(), blocks_.rule_.links_offset(), &links, sizeof(links));
+  }
+  bool goes_on() const {
+    const std::byte* last = blocks_.last_state(added_.id.lane);
+    const auto frame_of = [last](std::uint32_t f) {
+      return FramePlace{.base = last, .frame = static_cast<std::int32_t>(f)};
+    };
+    return blocks_.rule_.goes_on(frame_of, added_.source, added_.i);
+  }
+  /// The host does not have the block, but the bytes that are in it.
+  bool is_state(std::uint32_t) const {
+    return blocks_.rule_.is_state(blocks_.last_next(added_.id.lane), added_.source, added_.i);
+  }
+  std::uint32_t acquire() const { return blocks_.acquire(); }
+  void release(std::uint32_t block) const { blocks_.release(block); }
+
+ private:
+  RowId previous_id() const { return {added_.id.lane, added_.id.serial - 1}; }
+
+  DeviceBlocks& blocks_;
+  const RowsView& view_;
+  DeviceStaging& staging_;
+  const New& added_;
+};
 
 void DeviceBlocks::write(const Lanes& lanes, const RowsView& view, std::uint32_t lane,
                          std::byte* row, const RowSource& source, std::size_t i,
                          DeviceStaging& staging) {
-  const LaneState& state = view.lanes[lane];
-  const std::uint64_t present = state.pushed - state.cleared;
-  const std::uint64_t place = lanes.next_place(lane);
-  if (present >= view.lane_slots) {
-    release(links_[place].next);
-    release(links_[place].head);
-  }
-  Links own = {.next = Links::kNone, .head = Links::kNone};
-  bool follows = false;
-  if (present > 0 && view.lane_slots > 1) {  // with one place this row overwrites the one before
-    const RowId previous = {lane, state.pushed - 1};
-    follows = frame_stack_ == 1 || goes_on(lane, source, i);
-    if (is_state(lane, source, i)) {
-      Links& theirs = links_[view.place(previous)];
-      own.next = theirs.next;  // for this row's next state
-      theirs.next = Links::kNone;
-      staging.set(previous, links_offset_, &theirs, sizeof(theirs));
-    }
-  }
-  if (frame_stack_ > 1 && !follows) own.head = acquire();
-  if (own.next == Links::kNone) own.next = acquire();
-  links_[place] = own;
-  std::memcpy(row + links_offset_, &own, sizeof(own));
-  std::byte* next = staging.block(at(own.next), own.next, block_bytes_);
+  const RowsAround::New added = {
+      .id = {lane, view.end(lane)}, .position = lanes.next_place(lane), .source = source, .i = i};
+  RowsAround around(*this, view, staging, added);
+  const Links own = rule_.link(view, lane, around);
+  links_[added.position] = own;
+  rule_.set_links(row, own);
+  std::byte* next = staging.block(at(own.next), own.next, block_bytes());
   std::byte* head =
-      own.head == Links::kNone ? nullptr : staging.block(at(own.head), own.head, block_bytes_);
-  for (const ObservationLeaf& leaf : leaves_) {
-    const std::byte* observation = source.fields[leaf.state] + i * leaf.nbytes;
-    const std::byte* next_observation = source.fields[leaf.next] + i * leaf.nbytes;
-    const std::size_t older = leaf.nbytes - leaf.frame_bytes;
-    std::memcpy(row + leaf.row_offset, observation + older, leaf.frame_bytes);
-    if (head != nullptr) std::memcpy(head + leaf.block_offset, observation, older);
-    std::memcpy(next + leaf.block_offset, next_observation, leaf.nbytes);
-    std::memcpy(last_state(lane) + leaf.block_offset, observation, leaf.nbytes);
-    std::memcpy(last_next(lane) + leaf.block_offset, next_observation, leaf.nbytes);
-  }
+      own.head == Links::kNone ? nullptr : staging.block(at(own.head), own.head, block_bytes());
+  rule_.write(row, head, next, source, i);
+  rule_.write_state(last_state(lane), source, i);
+  rule_.write_next_state(last_next(lane), source, i);
 }
 
 void DeviceBlocks::clear() {
@@ -172,7 +169,7 @@ std::vector<const std::byte*> DeviceBlocks::renumber(std::span<std::byte> rows,
                                                      std::size_t pitch) const {
   std::vector<std::uint32_t> numbers;
   for (std::size_t row = 0; row < rows.size(); row += pitch) {
-    rules_.renumber(rows.data() + row, numbers);
+    rule_.renumber(rows.data() + row, numbers);
   }
   std::vector<const std::byte*> blocks;
   blocks.reserve(numbers.size());
@@ -187,7 +184,7 @@ void DeviceBlocks::restart(std::size_t count) {
 }
 
 void DeviceBlocks::restore_links(std::uint64_t place, const std::byte* row) {
-  std::memcpy(&links_[place], row + links_offset_, sizeof(Links));
+  links_[place] = rule_.links(row);
 }
 
 void DeviceBlocks::restore_lane(std::uint32_t lane, std::span<const std::byte> rows,
@@ -206,10 +203,10 @@ void DeviceBlocks::restore_lane(std::uint32_t lane, std::span<const std::byte> r
   compact.chunk_log2 = 31;  // all in one piece
   const RowId newest = {0, count - 1};
   // A row that is there only to be read through has no whole stack, and is never the newest.
-  for (const ObservationLeaf& leaf : leaves_) {
+  for (const ObservationLeaf& leaf : rule_.leaves()) {
     const bool is_stack = leaf.frames > 1;
     for (std::uint32_t f = 0; f < leaf.frames; ++f) {
-      const std::uint32_t frame = is_stack ? f : frame_stack_ - 1;
+      const std::uint32_t frame = is_stack ? f : rule_.frame_stack() - 1;
       const std::uint64_t pitch_of = is_stack ? leaf.frame_bytes : 0;
       const auto copy = [&](std::byte* to, FramePlace place) {
         std::memcpy(to + leaf.block_offset + f * leaf.frame_bytes,

@@ -7,8 +7,8 @@
 
 #include "core/device/runtime.h"
 #include "core/device/staging.h"
-#include "core/host/compact_rows.h"
 #include "core/memory/memory.h"
+#include "core/rows/compact_rule.h"
 #include "core/rows/compact_view.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
@@ -17,9 +17,9 @@
 
 namespace velora {
 
-/// The observations of a device's compact rows, as CompactRows has those of the host's: the same
-/// links and blocks. What decides them is compared on the host, which keeps for that the links of
-/// all rows and, of each lane, the last state and next state.
+/// The observations of a device's compact rows, each stored once: the links and blocks of
+/// CompactRule. What decides them is compared on the host, which keeps for that the links of all
+/// rows and, of each lane, the last state and next state.
 ///
 /// Blocks lie in chunks of device memory, which come as they are needed and stay. Not synchronised.
 class DeviceBlocks {
@@ -44,8 +44,7 @@ class DeviceBlocks {
 
   /// Numbers the blocks of copied rows from 0 on; returns where each lies on the device.
   std::vector<const std::byte*> renumber(std::span<std::byte> rows, std::size_t pitch) const;
-  /// What checks the links of saved rows.
-  const CompactRows& rules() const { return rules_; }
+  const CompactRule& rule() const { return rule_; }
   /// Makes room for so many checked blocks, in place of all, numbered from 0 on. Throws
   /// MemoryError, and then nothing has changed.
   void restart(std::size_t count);
@@ -59,27 +58,22 @@ class DeviceBlocks {
   }
 
  private:
+  class RowsAround;
+
   void reserve_blocks(std::uint64_t needed);
   CompactView view_of(std::byte* const* chunks) const;
-  bool is_state(std::uint32_t lane, const RowSource& source, std::size_t i) const;
-  bool goes_on(std::uint32_t lane, const RowSource& source, std::size_t i) const;
   std::uint32_t acquire();
-  void release(std::uint32_t block) {
-    if (block != Links::kNone) free_.push_back(block);
-  }
+  void release(std::uint32_t block) { free_.push_back(block); }
+  std::size_t block_bytes() const { return rule_.block_bytes(); }
   std::byte* last_state(std::uint32_t lane) const {
-    return last_.data() + std::size_t{2} * lane * block_bytes_;
+    return last_.data() + std::size_t{2} * lane * block_bytes();
   }
-  std::byte* last_next(std::uint32_t lane) const { return last_state(lane) + block_bytes_; }
+  std::byte* last_next(std::uint32_t lane) const { return last_state(lane) + block_bytes(); }
 
   DeviceAllocator& allocator_;
-  CompactRows rules_;  // of what is saved; holds no blocks
-  std::vector<ObservationLeaf> leaves_;
-  std::size_t links_offset_;
-  std::size_t block_bytes_;
-  std::uint32_t frame_stack_;
+  CompactRule rule_;
   std::uint32_t chunk_log2_;
-  std::uint64_t most_chunks_;  // that hold rules_.most_blocks(): the room in the table
+  std::uint64_t most_chunks_;  // that hold rule_.most_blocks(): the room in the table
   DeviceMemory table_;         // of the chunks, on the device
   std::vector<DeviceMemory> chunk_memory_;
   std::vector<std::byte*> chunks_;

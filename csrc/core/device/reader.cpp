@@ -15,16 +15,16 @@ std::size_t ids_bytes(std::size_t count) {
   return DeviceWriteBuffer::align(count * sizeof(std::uint64_t));
 }
 
-/// Puts the names of rows into `lists`, where a launch finds them.
-const std::uint64_t* place_ids(std::span<const RowId> ids, std::byte*& lists) {
+/// Puts the names of rows into `lists`, of which it takes ids_bytes().
+SelectParams select_listed(std::span<const RowId> ids, std::byte*& lists) {
   auto* out = reinterpret_cast<std::uint64_t*>(lists);
   for (std::size_t i = 0; i < ids.size(); ++i) out[i] = ids[i].packed();
   lists += ids_bytes(ids.size());
-  return out;
+  return {.kind = SelectKind::kListed, .count = ids.size(), .ids = out};
 }
 
-std::size_t draw_bytes(std::uint32_t count) {
-  return DeviceWriteBuffer::align(DrawSpace::nbytes(count));
+std::size_t draw_bytes(std::uint64_t count) {
+  return DeviceWriteBuffer::align(DrawSpace::nbytes(static_cast<std::uint32_t>(count)));
 }
 
 }  // namespace
@@ -75,33 +75,28 @@ void DeviceStore::end_read(void* stream) {
   order_.end(stream);
 }
 
-GatherParams DeviceStore::gather_params(const BatchTarget& target, std::uint64_t count,
-                                        std::byte*& lists) {
-  GatherParams params = {};
-  params.view = device_view();
-  params.target = target;
-  params.target.columns = nullptr;
-  if (blocks_ != nullptr) params.compact = blocks_->view();
-  params.count = count;
-  std::vector<DeviceColumn> columns = device_columns(target, layout_.frame_stack());
-  place_columns(columns, lists, &params.columns);
-  return params;
+LaunchRows DeviceStore::launch_rows() const {
+  return {.view = device_view(),
+          .control = head_.control(),
+          .compact = blocks_ != nullptr ? blocks_->view() : CompactView{}};
 }
 
-DrawParams DeviceStore::draw_params(std::uint64_t count, bool in_memory, std::size_t more_bytes) {
-  DrawParams params = {.count = static_cast<std::uint32_t>(count),
-                       .control = head_.control(),
-                       .counters = head_.counters(),
-                       .space = nullptr};
-  if (!in_memory) return params;
-  const std::size_t bytes = draw_bytes(params.count) + more_bytes;
+DeviceBatch DeviceStore::device_batch(const BatchTarget& target, std::byte*& lists) const {
+  DeviceBatch batch = {};
+  batch.target = target;
+  batch.target.columns = nullptr;
+  std::vector<DeviceColumn> columns = device_columns(target, layout_.frame_stack());
+  place_columns(columns, lists, &batch.columns);
+  return batch;
+}
+
+std::byte* DeviceStore::draw_space(std::size_t bytes) {
   if (bytes > draw_space_bytes_) {
     const std::size_t grown = std::bit_ceil(bytes);
     draw_spaces_.emplace_back(allocator_, grown, "batch_size");
     draw_space_bytes_ = grown;
   }
-  params.space = draw_spaces_.back().data();
-  return params;
+  return draw_spaces_.back().data();
 }
 
 void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* stream,
@@ -109,9 +104,15 @@ void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* s
   check_draw(count, size());
   if (count == 0) return;
   std::byte* lists = begin_read(columns_bytes(target), stream);
-  const SampleParams params = {.gather = gather_params(target, count, lists),
-                               .draw = draw_params(count, count > DrawParams::kMaxBlockDraw, 0)};
-  runtime_.launch_sample(params, stream);
+  const bool in_block = count <= DrawSpace::kMaxInBlock;
+  std::byte* space = in_block ? nullptr : draw_space(draw_bytes(count));
+  runtime_.launch_batch({.rows = launch_rows(),
+                         .select = {.kind = SelectKind::kUniform,
+                                    .count = count,
+                                    .counters = head_.counters(),
+                                    .space = space},
+                         .batch = device_batch(target, lists)},
+                        stream);
   end_read(stream);
   lanes_.count_draw();
 }
@@ -130,10 +131,10 @@ void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarg
     order.next(ids);
   }
   std::byte* lists = begin_read(columns_bytes(target) + ids_bytes(ids.size()), stream);
-  TakeParams params = {
-      .gather = gather_params(target, count, lists), .ids = nullptr, .start = start};
-  if (!ids.empty()) params.ids = place_ids(ids, lists);
-  runtime_.launch_take(params, stream);
+  SelectParams select = {.kind = SelectKind::kTimeOrder, .count = count, .start = start};
+  if (!ids.empty()) select = select_listed(ids, lists);
+  runtime_.launch_batch(
+      {.rows = launch_rows(), .select = select, .batch = device_batch(target, lists)}, stream);
   end_read(stream);
 }
 
@@ -159,20 +160,22 @@ void DeviceStore::sample_sequences(const SequenceSpec& spec, std::uint64_t count
     from.next(starts);
     if (count > kMostKept) scratch_ = {};
   }
-  const std::uint64_t rows = count * (spec.burn_in + spec.length);
   std::byte* lists = begin_read(
       columns_bytes(target.steps) + columns_bytes(target.firsts) + ids_bytes(starts.size()),
       stream);
-  const std::size_t span_bytes = count * sizeof(SequenceSpan);
-  SequenceParams params = {};
-  params.steps = gather_params(target.steps, rows, lists);
-  params.firsts = gather_params(target.firsts, count, lists);
-  params.draw = draw_params(count, true, span_bytes);
-  params.spans = reinterpret_cast<SequenceSpan*>(params.draw.space + draw_bytes(params.draw.count));
-  if (!starts.empty()) params.ids = place_ids(starts, lists);
-  params.length = static_cast<std::uint32_t>(spec.length);
-  params.burn_in = static_cast<std::uint32_t>(spec.burn_in);
-  params.crosses = spec.boundary == SequenceBoundary::kCross;
+  const std::size_t span_bytes = DeviceWriteBuffer::align(count * sizeof(SequenceSpan));
+  std::byte* spans = draw_space(span_bytes + (starts.empty() ? draw_bytes(count) : 0));
+  SelectParams select = {.kind = SelectKind::kUniform, .count = count, .space = spans + span_bytes};
+  if (!starts.empty()) select = select_listed(starts, lists);
+  select.counters = head_.counters();
+  const SequenceParams params = {.rows = launch_rows(),
+                                 .select = select,
+                                 .steps = device_batch(target.steps, lists),
+                                 .firsts = device_batch(target.firsts, lists),
+                                 .length = static_cast<std::uint32_t>(spec.length),
+                                 .burn_in = static_cast<std::uint32_t>(spec.burn_in),
+                                 .crosses = spec.boundary == SequenceBoundary::kCross,
+                                 .spans = reinterpret_cast<SequenceSpan*>(spans)};
   runtime_.launch_sequences(params, stream);
   end_read(stream);
   lanes_.count_draw();
@@ -198,10 +201,10 @@ void DeviceStore::fetch_flags(const RowsView& rows, std::span<const RowId> ids, 
   target.columns = &flags;
   target.num_columns = 1;
   std::byte* lists = begin_read(ids_bytes(ids.size()), stream);
-  TakeParams params = {
-      .gather = gather_params(target, ids.size(), lists), .ids = nullptr, .start = 0};
-  params.ids = place_ids(ids, lists);
-  runtime_.launch_take(params, stream);
+  runtime_.launch_batch({.rows = launch_rows(),
+                         .select = select_listed(ids, lists),
+                         .batch = device_batch(target, lists)},
+                        stream);
   end_read(stream);
   std::vector<std::byte> bytes(ids.size());
   runtime_.copy_to_host(bytes.data(), flags.out, bytes.size(), stream);

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "core/kernels/sample.h"
+#include "core/kernels/batch.h"
 #include "core/kernels/sequences.h"
 #include "core/kernels/write.h"
 #include "core/returns/gae_scan.h"
@@ -70,8 +70,7 @@ class DeviceRuntime {
   virtual void launch_write(const WriteParams& params, void* stream) = 0;
   virtual void launch_append(const AppendParams& params, void* stream) = 0;
   virtual void launch_clear(const ClearParams& params, void* stream) = 0;
-  virtual void launch_sample(const SampleParams& params, void* stream) = 0;
-  virtual void launch_take(const TakeParams& params, void* stream) = 0;
+  virtual void launch_batch(const BatchParams& params, void* stream) = 0;
   virtual void launch_sequences(const SequenceParams& params, void* stream) = 0;
   virtual void launch_gae(const GaeParams& params, void* stream) = 0;
 };

@@ -322,7 +322,7 @@ void DeviceStore::set_seed(std::uint64_t seed, void* stream) {
 void DeviceStore::import_rows(const SavedRows& saved, void* stream) {
   require_running("restore", stream);
   apply_pending();
-  check_saved(saved, lanes_, layout_, blocks_ ? &blocks_->rules() : nullptr);
+  check_saved(saved, lanes_, layout_, blocks_ ? &blocks_->rule() : nullptr);
   const BoolFields bools(layout_);
   flush(stream);  // what waits has serials that are about to name other rows
   buffer_.turn();

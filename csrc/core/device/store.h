@@ -131,8 +131,11 @@ class DeviceStore final : public Storage {
   RowsView known_view() const { return lanes_.view(rows_, layout_, sizes_); }
   /// The device's lane states, for launches.
   RowsView device_view() const;
-  GatherParams gather_params(const BatchTarget& target, std::uint64_t count, std::byte*& lists);
-  DrawParams draw_params(std::uint64_t count, bool in_memory, std::size_t more_bytes);
+  LaunchRows launch_rows() const;
+  /// Takes columns_bytes(target) of `lists`.
+  DeviceBatch device_batch(const BatchTarget& target, std::byte*& lists) const;
+  /// Memory of the device for one draw at a time, and for what belongs to it.
+  std::byte* draw_space(std::size_t bytes);
 
   /// The host's copy of the flags as rows, up to date.
   RowsView flags_view(void* stream);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/batch/sequence_span.h"
 #include "core/host/store.h"
 #include "core/samplers/time_order.h"
 
@@ -19,18 +20,16 @@ struct Sequence {
 
 /// The sequence whose first step to train on is `start`, as far as there is one.
 Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId start) {
-  const bool crosses = spec.boundary == SequenceBoundary::kCross;
-  const std::uint64_t oldest = view.begin(start.lane);
-  RowId first = start;
-  while (start.serial - first.serial < spec.burn_in && first.serial > oldest &&
-         (crosses || view.continues({first.lane, first.serial - 1}))) {
-    --first.serial;
+  SequenceSpan span = longest_span(view, start, spec.burn_in, spec.length);
+  if (spec.boundary != SequenceBoundary::kCross) {
+    // Starts of kWithin are drawn where all steps from them on are of one episode.
+    const bool is_whole = spec.boundary == SequenceBoundary::kWithin;
+    cut_span(view, span, start.serial - span.burn_in, start.serial + (is_whole ? 0 : span.length),
+             [](std::uint64_t& word, std::uint64_t most) { word = std::min(word, most); });
   }
-  // Other boundaries draw only starts that have so many.
-  const std::uint64_t length =
-      spec.boundary == SequenceBoundary::kPad ? view.count_steps(start, spec.length) : spec.length;
-  const std::uint64_t burn_in = start.serial - first.serial;
-  return {.first = first, .burn_in = burn_in, .size = burn_in + length};
+  return {.first = {start.lane, start.serial - span.burn_in},
+          .burn_in = span.burn_in,
+          .size = span.burn_in + span.length};
 }
 
 /// Writes the sequences that `starts` begin to train on, from number `place` of the batch on. Puts

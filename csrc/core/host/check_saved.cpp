@@ -32,7 +32,7 @@ void check_flags(const SavedLane& lane, const std::byte* rows, std::size_t pitch
 }  // namespace
 
 std::size_t check_saved(const SavedRows& saved, const Lanes& lanes, const RowLayout& layout,
-                        const CompactRows* compact) {
+                        const CompactRule* compact) {
   const std::size_t pitch = layout.pitch();
   lanes.check(saved.lanes, saved.rows.size());
   const std::byte* rows = saved.rows.data();

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "core/host/compact_rows.h"
+#include "core/rows/compact_rule.h"
 #include "core/rows/lanes.h"
 #include "core/rows/row_layout.h"
 #include "core/rows/saved_rows.h"
@@ -15,7 +15,7 @@ namespace velora {
 /// say of episodes, and their links, which `compact` knows where rows are compact. Returns the
 /// number of blocks. Costs O(rows).
 std::size_t check_saved(const SavedRows& saved, const Lanes& lanes, const RowLayout& layout,
-                        const CompactRows* compact);
+                        const CompactRule* compact);
 
 /// Makes each flag of a row's or block's bool fields 0 or 1: bytes may say True in other ways.
 class BoolFields {

@@ -89,7 +89,7 @@ class Gatherer {
   Gatherer(const RowsView& view, const CompactRows* compact, const BatchTarget& target,
            std::size_t offset)
       : view_(view),
-        compact_(compact),
+        compact_(compact != nullptr ? compact->view() : CompactView{}),
         target_(target),
         offset_(offset),
         looks_ahead_(target.n_step > 1),
@@ -189,7 +189,7 @@ class Gatherer {
       block.last_flags[i] = static_cast<std::uint8_t>(block.next[i][view_.flags_offset]);
       if (finds_next_) {
         FramePlace next;  // kNext is of rows without stacks: one frame
-        compact_->find_next_state(view_, block.last[i], &next);
+        compact_.find_next_state(view_, block.last[i], &next);
         block.next[i] = next.base;
       }
       if (block.next[i] != block.rows[i]) prefetch(block.next[i], prefetched_);
@@ -249,11 +249,11 @@ class Gatherer {
     const std::size_t nbytes = column.nbytes / column.frames;
     for (std::size_t i = 0; i < block.count; ++i) {
       std::byte* out = column.out + (offset_ + block.first + i) * column.nbytes;
-      const std::size_t newest = compact_->frame_stack() - 1;
+      const std::size_t newest = compact_.frame_stack - 1;
       if (column.source == Source::kFrames) {
-        compact_->find_state(view_, block.ids[i], frames);
+        compact_.find_state(view_, block.ids[i], frames);
       } else {
-        compact_->find_next_state(view_, block.last[i], frames);
+        compact_.find_next_state(view_, block.last[i], frames);
       }
       if (column.frames == 1) {  // not a stack: all of it goes with the newest frame
         std::memcpy(out, frames[newest].of(column.row_offset, column.block_offset, 0), nbytes);
@@ -268,7 +268,7 @@ class Gatherer {
   }
 
   const RowsView& view_;
-  const CompactRows* compact_;
+  CompactView compact_;  // of no frames where rows are whole
   const BatchTarget& target_;
   std::size_t offset_;  // of the first row in the batch
   bool looks_ahead_;

@@ -188,7 +188,7 @@ void Store::export_rows(std::span<const RowRange> ranges, std::span<std::byte> r
   for (const RowRange& range : ranges) {
     for (std::uint64_t serial = range.first; serial < range.end; ++serial) {
       std::memcpy(out, view.row({range.lane, serial}), view.pitch);
-      if (compact_) compact_->renumber(out, numbers);
+      if (compact_) compact_->rule().renumber(out, numbers);
       out += view.pitch;
     }
   }
@@ -202,7 +202,8 @@ void Store::export_rows(std::span<const RowRange> ranges, std::span<std::byte> r
 }
 
 void Store::import_rows(const SavedRows& saved, void* /*stream*/) {
-  const std::size_t num_blocks = check_saved(saved, lanes_, layout_, compact_.get());
+  const std::size_t num_blocks =
+      check_saved(saved, lanes_, layout_, compact_ ? &compact_->rule() : nullptr);
   const BoolFields bools(layout_);
   if (compact_) compact_->reserve_blocks(num_blocks);
   clear();

@@ -8,7 +8,6 @@
 #include "core/batch/target.h"
 #include "core/kernels/launch.h"
 #include "core/rows/compact_view.h"
-#include "core/rows/lanes.h"
 #include "core/rows/rows_view.h"
 #include "core/values/macros.h"
 
@@ -43,22 +42,13 @@ struct DeviceColumns {
   VELORA_HD const DeviceColumn* begin() const { return elsewhere != nullptr ? elsewhere : here; }
 };
 
-/// What has to be known to write a batch on a device. Passed to launches by value.
-struct GatherParams {
-  RowsView view;        // of the device's lane states; its even_size is not good
-  CompactView compact;  // of no frames where rows are whole
-  BatchTarget target;   // without its columns
-  std::uint64_t count;  // of the batch's rows
+/// Where a launch writes a batch.
+struct DeviceBatch {
+  BatchTarget target;  // without its columns
   DeviceColumns columns;
 };
 
 namespace device {
-
-/// How many rows each lane holds when the launch runs, which may be more than when it was queued; 0
-/// where they differ.
-VELORA_HD inline std::uint64_t even_size(const GatherParams& params) {
-  return params.view.find_even_size();
-}
 
 /// Moves word i, of a size that both places are aligned to: one wide access.
 template <std::size_t kWord>
@@ -114,13 +104,13 @@ VELORA_HD inline void each_word(const DeviceColumns& columns, TeamMember member,
   }
 }
 
-/// Writes padding into place `i` of the batch.
-VELORA_HD inline void pad_row(const GatherParams& params, std::uint64_t i, TeamMember member) {
-  each_word(params.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
+/// Writes padding into row `i` of the batch.
+VELORA_HD inline void pad_row(const DeviceBatch& batch, std::uint64_t i, TeamMember member) {
+  each_word(batch.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
     clear_word(column.word_log2, column.row(i), word);
   });
   if (member.rank != 0) return;
-  emit_padding(params.target, i);
+  emit_padding(batch.target, i);
 }
 
 /// A row and the last of the steps from it on.
@@ -132,48 +122,41 @@ struct GatheredStep {
 };
 
 /// Where a column's part of a step lies.
-VELORA_HD inline const std::byte* source_of(const GatherParams& params, const GatheredStep& step,
+VELORA_HD inline const std::byte* source_of(const LaunchRows& rows, const GatheredStep& step,
                                             const DeviceColumn& column) {
-  const CompactView& compact = params.compact;
+  const CompactView& compact = rows.compact;
   if (column.source == Source::kRow) return step.row + column.row_offset;
   if (compact.frame_stack == 0) return step.last_row + column.row_offset;
   if (column.source == Source::kNext) {  // a block begins as a row does
-    return compact.next_frame_of(params.view, step.last, 0).base + column.row_offset;
+    return compact.next_frame_of(rows.view, step.last, 0).base + column.row_offset;
   }
   const FramePlace place = column.source == Source::kFrames
-                               ? compact.frame_of(params.view, step.id, column.frame)
-                               : compact.next_frame_of(params.view, step.last, column.frame);
+                               ? compact.frame_of(rows.view, step.id, column.frame)
+                               : compact.next_frame_of(rows.view, step.last, column.frame);
   return place.of(column.row_offset, column.block_offset, column.frame_pitch());
 }
 
-/// Writes the row `id`, or padding where it is of no lane, into place `i` of the batch.
-VELORA_HD inline void gather_row(const GatherParams& params, RowId id, std::uint64_t i,
-                                 TeamMember member) {
-  const RowsView& view = params.view;
-  if (id.lane == RowId::kNoLane) return pad_row(params, i, member);
+/// Writes the row `id`, or padding where it is of no lane, into row `i` of the batch.
+VELORA_HD inline void gather_row(const LaunchRows& rows, const DeviceBatch& batch, RowId id,
+                                 std::uint64_t i, TeamMember member) {
+  const RowsView& view = rows.view;
+  const BatchTarget& target = batch.target;
+  if (id.lane == RowId::kNoLane) return pad_row(batch, i, member);
   const std::byte* row = view.row(id);
   const std::byte* last = row;
-  Lookahead ahead = {.last = id, .reward = 0.0, .discount = params.target.gamma};
-  if (params.target.n_step > 1) {
-    ahead = look_ahead(view, id, params.target);
+  Lookahead ahead = {.last = id, .reward = 0.0, .discount = target.gamma};
+  if (target.n_step > 1) {
+    ahead = look_ahead(view, id, target);
     last = view.row(ahead.last);
   }
   const GatheredStep step = {.id = id, .last = ahead.last, .row = row, .last_row = last};
-  each_word(params.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
-    copy_word(column.word_log2, column.row(i), source_of(params, step, column), word);
+  each_word(batch.columns, member, [&](const DeviceColumn& column, std::uint64_t word) {
+    copy_word(column.word_log2, column.row(i), source_of(rows, step, column), word);
   });
   if (member.rank != 0) return;
-  if (params.target.n_step > 1) params.target.rewards[i] = static_cast<float>(ahead.reward);
-  emit_step(params.target, i, id, static_cast<std::uint8_t>(row[view.flags_offset]),
+  if (target.n_step > 1) target.rewards[i] = static_cast<float>(ahead.reward);
+  emit_step(target, i, id, static_cast<std::uint8_t>(row[view.flags_offset]),
             static_cast<std::uint8_t>(last[view.flags_offset]), ahead.discount);
-}
-
-/// One thread's part of writing a batch: `id_of(i)` is the row that comes to place i.
-template <typename IdOf>
-VELORA_HD inline void gather_part(const GatherParams& params, const IdOf& id_of, std::uint32_t rank,
-                                  std::uint32_t size) {
-  each_item(params.count, params.columns.words, rank, size,
-            [&](std::uint64_t i, TeamMember member) { gather_row(params, id_of(i), i, member); });
 }
 
 /// How many threads find something to do with so many items of so many words: one for each word,

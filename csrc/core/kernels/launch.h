@@ -1,7 +1,11 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
+#include "core/rows/compact_view.h"
+#include "core/rows/lanes.h"
+#include "core/rows/rows_view.h"
 #include "core/values/macros.h"
 
 // What a launch computes stands in functors that any runtime can run: a CUDA grid does, and so does
@@ -20,6 +24,16 @@
 namespace velora {
 
 inline constexpr std::uint32_t kLanesOfGroup = 16;
+
+/// Bytes of parameters that every driver takes with a launch.
+inline constexpr std::size_t kMaxLaunchBytes = 4096;
+
+/// The rows of a device, as launches read them. Passed by value, like the rest of their parameters.
+struct LaunchRows {
+  RowsView view;          // of the device's lane states; its even_size is that of the host
+  ControlBlock* control;  // on the device
+  CompactView compact;    // of no frames where rows are whole
+};
 
 /// Words on the device by which the groups of a launch find out who is last. Zero between launches.
 struct LaunchCounters {

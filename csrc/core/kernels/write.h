@@ -41,7 +41,7 @@ struct FlagColumn {
 /// that the device reads. The device's own lane states say where they go, and which of them begin
 /// an episode.
 struct AppendParams {
-  RowsView view;           // as in GatherParams
+  RowsView view;           // as in LaunchRows
   std::uint64_t* ended;    // lane -> one past the serial of the newest row that ended an episode
   std::uint32_t* arrived;  // for each kLanesOfGroup lanes; zero between launches
   std::uint32_t first_lane;

@@ -36,12 +36,15 @@ void BlockStore::reserve(std::uint64_t count) {
   const std::uint64_t added = chunks - before;
   const bool fits = added <= SIZE_MAX / chunk_bytes();
   MemoryClaim claim(fits ? added * chunk_bytes() : SIZE_MAX, kPurpose);
+  chunk_memory_.reserve(chunks);
   chunks_.reserve(chunks);
   try {
     while (chunks_.size() < chunks) {
-      chunks_.push_back(Memory::anonymous(claim.split(chunk_bytes()), kPurpose));
+      chunk_memory_.push_back(Memory::anonymous(claim.split(chunk_bytes()), kPurpose));
+      chunks_.push_back(chunk_memory_.back().data());
     }
   } catch (...) {
+    chunk_memory_.resize(before);
     chunks_.resize(before);
     throw;
   }

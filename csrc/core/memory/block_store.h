@@ -26,9 +26,12 @@ class BlockStore {
   void clear();
 
   std::byte* at(std::uint32_t block) const {
-    return chunks_[block >> chunk_log2_].data() + (block & chunk_mask_) * block_bytes_;
+    return chunks_[block >> chunk_log2_] + (block & chunk_mask_) * block_bytes_;
   }
   std::size_t block_bytes() const { return block_bytes_; }
+  /// The memory of blocks 0, 1 and so on, pieces of 2^chunk_log2() each. Good until reserve().
+  std::byte* const* chunks() const { return chunks_.data(); }
+  std::uint32_t chunk_log2() const { return chunk_log2_; }
   /// Blocks that are handed out.
   std::uint64_t num_used() const { return used_ - free_.size(); }
   /// Bytes of memory, most of which the system provides when a block is first written.
@@ -40,7 +43,8 @@ class BlockStore {
   std::size_t block_bytes_;
   std::uint32_t chunk_log2_;  // blocks of a chunk
   std::uint32_t chunk_mask_;
-  std::vector<Memory> chunks_;
+  std::vector<Memory> chunk_memory_;
+  std::vector<std::byte*> chunks_;
   std::uint64_t used_ = 0;  // blocks that were ever handed out
   std::vector<std::uint32_t> free_;
 };

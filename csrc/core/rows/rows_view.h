@@ -141,18 +141,18 @@ struct RowsView {
   VELORA_HD bool continues(RowId id) const {
     return alive(id) && id.serial + 1 < end(id.lane) && (flags(id) & kEnds) == 0;
   }
-  /// How many steps from live row `id` on belong together: the row itself, and one more for each
-  /// time that continues() says yes, up to `most`.
-  std::uint64_t count_steps(RowId id, std::uint64_t most) const {
-    const std::uint64_t here = end(id.lane) - id.serial;
-    if (here < most) most = here;
-    const std::uint64_t before_wrap = lane_slots - slot(id);
-    const std::byte* next = row(id) + flags_offset;
-    for (std::uint64_t steps = 1; steps < most; ++steps) {
-      if ((static_cast<std::uint8_t>(*next) & kEnds) != 0) return steps;
-      next = steps == before_wrap ? row({id.lane, id.serial + steps}) + flags_offset : next + pitch;
+  /// The first of rows [begin, end) of a lane, which are present, that ends an episode; `end` where
+  /// none does.
+  VELORA_HD std::uint64_t find_end(std::uint32_t lane, std::uint64_t begin,
+                                   std::uint64_t end) const {
+    if (begin == end) return end;
+    const std::uint64_t wraps = begin + lane_slots - slot({lane, begin});
+    const std::byte* next = row({lane, begin}) + flags_offset;
+    for (std::uint64_t serial = begin; serial < end; ++serial, next += pitch) {
+      if (serial == wraps) next = row({lane, serial}) + flags_offset;
+      if ((static_cast<std::uint8_t>(*next) & kEnds) != 0) return serial;
     }
-    return most;
+    return end;
   }
 };
 
