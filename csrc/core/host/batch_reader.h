@@ -19,7 +19,7 @@ namespace velora {
 /// Not synchronised.
 class BatchReader {
  public:
-  /// `store` outlives this and is no other one in between.
+  /// `store` outlives this, and no other Store is moved into it meanwhile.
   explicit BatchReader(Store& store) : store_(store), uniform_(scratch_), windows_(scratch_) {}
   BatchReader(const BatchReader&) = delete;
   BatchReader& operator=(const BatchReader&) = delete;

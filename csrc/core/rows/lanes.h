@@ -81,7 +81,7 @@ class Lanes {
   }
   /// commit() for `steps` rows of which nobody here knows the flags: the lane's episode stays.
   void advance(std::uint32_t lane, std::uint64_t steps);
-  /// Takes the episodes and the number of draws from a copy of all this, which else agrees.
+  /// Takes the episodes and the number of draws from a copy of states_bytes(), which else agrees.
   void adopt(const std::byte* copy);
   struct NewRow {
     std::uint64_t place;

@@ -87,7 +87,8 @@ struct RowsView {
   VELORA_HD std::uint64_t fullest() const { return *largest; }
   /// What even_size is to be.
   VELORA_HD std::uint64_t find_even_size() const {
-    return size() == fullest() * num_lanes ? fullest() : std::uint64_t{0};
+    const std::uint64_t most = fullest();
+    return size() == most * num_lanes ? most : std::uint64_t{0};
   }
   /// Whether all lanes hold as many rows. One alone does.
   bool is_even() const { return num_lanes == 1 || even_size != 0; }
