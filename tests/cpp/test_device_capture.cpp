@@ -75,6 +75,16 @@ TEST(DeviceCapture, RunsGoByTheSeedThatWasSetLast) {
   EXPECT_TRUE(sample.run_is_same());
 }
 
+TEST(DeviceCapture, SeedLeavesRowsThatOnlyTheDeviceHasCounted) {
+  StorePair stores(20, mixed_layout(), 4096, 3);
+  stores.append_in_turn(2);
+  const CapturedSample captured(stores, 5);
+  stores.append_columns(4);
+  set_seed(stores, 41);
+  EXPECT_TRUE(stores.take_is_same(0, 18));
+  EXPECT_TRUE(stores.sample_is_same(18));
+}
+
 TEST(DeviceCapture, SeedMayBeSetWhileASampleIsCaptured) {
   StorePair stores(20);
   stores.push_many(20);

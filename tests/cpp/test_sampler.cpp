@@ -226,8 +226,27 @@ TEST(BatchReader, MoreThanThereIsIsAValueError) {
   recorded.append_to(1, 3);
   BatchReader reader(recorded.store);
   EXPECT_THROW(reader.sample(4, {}), ValueError);
+  EXPECT_THROW(reader.take(1, 3, {}), ValueError);
   const SequenceSpec spec = {.length = 2, .burn_in = 0, .boundary = SequenceBoundary::kCross};
   EXPECT_THROW(reader.sample_sequences(spec, 3, {}), ValueError);
+}
+
+TEST(BatchReader, DrawsAreCountedOnceTheyAreThere) {
+  Recorded recorded(5, 2, {});
+  recorded.append_to(1, 3);
+  BatchReader reader(recorded.store);
+  const auto draws = [&] { return recorded.store.lanes().next_draw().draw; };
+  const SequenceSpec spec = {.length = 2, .burn_in = 0, .boundary = SequenceBoundary::kCross};
+  EXPECT_THROW(reader.sample(4, {}), ValueError);
+  EXPECT_THROW(reader.sample_sequences(spec, 3, {}), ValueError);
+  reader.take(0, 3, {});
+  EXPECT_EQ(draws(), 0u);
+  reader.sample(3, {});
+  EXPECT_EQ(draws(), 1u);
+  Bytes mask(2 * 2 * sizeof(float));
+  reader.sample_sequences(
+      spec, 2, {.steps = {}, .mask = reinterpret_cast<float*>(mask.data()), .firsts = {}});
+  EXPECT_EQ(draws(), 2u);
 }
 
 /// Of several parts.

@@ -20,15 +20,15 @@ namespace velora {
 /// Not synchronised.
 class FlagMirror {
  public:
-  /// The lane's next row, which goes into slot `place` of all lanes, has these flags.
-  void push(std::uint64_t place, RowId next, std::byte flags) {
+  /// The lane's next row, which goes into that slot of all lanes, has these flags.
+  void push(std::uint64_t slot, RowId next, std::byte flags) {
     if (flags_.empty()) return;
-    flags_[place] = flags;
+    flags_[slot] = flags;
     if (known_[next.lane] == next.serial) ++known_[next.lane];
   }
   /// The row in that slot has others.
-  void set(std::uint64_t place, std::byte flags) {
-    if (!flags_.empty()) flags_[place] = flags;
+  void set(std::uint64_t slot, std::byte flags) {
+    if (!flags_.empty()) flags_[slot] = flags;
   }
 
   /// Calls fetch(rows) for parts of the rows of `rows` whose flags are not here, and then set()s

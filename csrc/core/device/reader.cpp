@@ -29,6 +29,14 @@ std::size_t draw_bytes(std::uint64_t count) {
 
 }  // namespace
 
+void DeviceStore::apply_pending() {
+  if (pending_steps_ == 0) return;
+  for (std::uint32_t lane = 0; lane < extent_.num_lanes; ++lane) {
+    lanes_.advance(lane, pending_steps_);
+  }
+  pending_steps_ = 0;
+}
+
 RowsView DeviceStore::view() {
   apply_pending();
   return known_view();

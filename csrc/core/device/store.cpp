@@ -91,14 +91,6 @@ std::size_t DeviceStore::nbytes() const {
   return head_bytes(extent_.num_lanes) + extent_.nbytes() + blocks;
 }
 
-void DeviceStore::apply_pending() {
-  if (pending_steps_ == 0) return;
-  for (std::uint32_t lane = 0; lane < extent_.num_lanes; ++lane) {
-    lanes_.advance(lane, pending_steps_);
-  }
-  pending_steps_ = 0;
-}
-
 void DeviceStore::require_running(const char* what, void* stream) {
   if (!runtime_.is_capturing(stream)) return;
   throw DeviceError(std::string(what) +

@@ -103,15 +103,17 @@ void Store::begin_rows(const LaneOrder& lanes, const RowSource& source, std::siz
   std::byte* const base = rows();
   const std::size_t pitch = layout_.pitch();
   const std::size_t prefetched = std::min(pitch, kPrefetchBytes);
+  std::uint32_t of_row = lane;
   for (std::size_t i = 0; i < count; ++i) {
-    lane = lanes.next(first + i, lane);
-    const Lanes::NewRow row = lanes_.append(lane, source.flags(first + i));
+    of_row = lanes.next(first + i, of_row);
+    const Lanes::NewRow row = lanes_.append(of_row, source.flags(first + i));
     out.rows[i] = base + row.place * pitch;
     out.flags[i] = row.flags;
     for (std::size_t at = 0; at < prefetched; at += kCacheLine) {
       __builtin_prefetch(out.rows[i] + at, 1, 3);
     }
   }
+  lane = of_row;
 }
 
 void Store::write_rows(const NewRows& block, const RowSource& source, std::size_t first,

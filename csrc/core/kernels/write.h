@@ -138,7 +138,8 @@ VELORA_HD inline void commit_lane(const AppendParams& params, std::uint32_t lane
   const RowsView& view = params.view;
   LaneState& state = const_cast<LaneState*>(view.lanes)[lane];
   const std::uint64_t before = view.size(lane);
-  state = state.advanced(params.steps, view.lane_slots, Atomics::load(&params.ended[lane]));
+  state.prepare(params.steps, view.lane_slots, Atomics::load(&params.ended[lane]));
+  state.pushed += params.steps;
   const std::uint64_t size = view.size(lane);
   if (size == before) return;
   std::uint64_t place = lane;

@@ -37,7 +37,7 @@ RowsView Lanes::view(const std::byte* rows, const RowLayout& layout, LaneSizes& 
 }
 
 void Lanes::advance(std::uint32_t lane, std::uint64_t steps) {
-  if (steps > 0) publish(lane, states_[lane].advanced(steps, control_->lane_slots, 0));
+  if (steps > 0) move_on(lane, steps, 0);
 }
 
 void Lanes::adopt(const std::byte* copy) {

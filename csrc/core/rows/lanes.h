@@ -71,13 +71,11 @@ class Lanes {
   }
   /// Makes the row in next_place(), whose flags are these, the newest of its lane.
   void commit(std::uint32_t lane, std::uint8_t flags) {
-    const LaneState& state = states_[lane];
-    const std::uint64_t ended = (flags & kEnds) != 0 ? state.pushed + 1 : 0;
-    publish(lane, state.advanced(1, control_->lane_slots, ended));
+    move_on(lane, 1, (flags & kEnds) != 0 ? states_[lane].pushed + 1 : 0);
   }
   /// commit() for `steps` rows of which nobody here knows the flags: the lane's episode stays.
   void advance(std::uint32_t lane, std::uint64_t steps);
-  /// Takes the episodes and the number of draws from a copy of all this, which else agrees.
+  /// Takes the episodes and the number of draws from a copy of states_bytes(), which else agrees.
   void adopt(const std::byte* copy);
   struct NewRow {
     std::uint64_t place;
@@ -117,14 +115,13 @@ class Lanes {
   }
 
  private:
-  /// In the order that Journal states.
-  void publish(std::uint32_t lane, const LaneState& after) {
+  /// As LaneState::prepare, and moves the serial on. In the order that Journal states.
+  void move_on(std::uint32_t lane, std::uint64_t steps, std::uint64_t ended) {
     LaneState& state = states_[lane];
-    state.turn = after.turn;
-    state.episode = after.episode;
-    std::atomic_ref(state.pushed).store(after.pushed, std::memory_order_release);
-    if (control_->num_lanes == 1) return;
-    journal_->add({.row = {lane, after.pushed - 1}, .is_patch = false});
+    const std::uint64_t end = state.pushed + steps;
+    state.prepare(steps, control_->lane_slots, ended);
+    std::atomic_ref(state.pushed).store(end, std::memory_order_release);
+    if (control_->num_lanes > 1) journal_->add({.row = {lane, end - 1}, .is_patch = false});
   }
 
   ControlBlock* control_;

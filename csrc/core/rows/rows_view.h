@@ -44,16 +44,13 @@ struct LaneState {
     const std::uint64_t first = pushed > kept ? pushed - kept : std::uint64_t{0};
     return first > cleared ? first : cleared;
   }
-  /// The state after `steps` > 0 more rows in a ring of `slots`. `ended` is one past the serial of
-  /// the newest of them that ended an episode; 0: none did.
-  VELORA_HD LaneState advanced(std::uint64_t steps, std::uint64_t slots,
-                               std::uint64_t ended) const {
-    LaneState after = *this;
-    after.pushed += steps;
-    const std::uint64_t newest = after.pushed - 1;
-    if (newest - turn >= slots) after.turn = newest / slots * slots;
-    if (ended > episode) after.episode = ended;
-    return after;
+  /// Makes room for `steps` > 0 more rows in a ring of `slots`, which count once `pushed` is moved
+  /// on by as many. `ended` is one past the serial of the newest of them that ended an episode; 0:
+  /// none did.
+  VELORA_HD void prepare(std::uint64_t steps, std::uint64_t slots, std::uint64_t ended) {
+    const std::uint64_t newest = pushed + steps - 1;
+    if (newest - turn >= slots) turn = newest / slots * slots;
+    if (ended > episode) episode = ended;
   }
 };
 
@@ -90,7 +87,8 @@ struct RowsView {
   VELORA_HD std::uint64_t fullest() const { return *largest; }
   /// What even_size is to be.
   VELORA_HD std::uint64_t find_even_size() const {
-    return size() == fullest() * num_lanes ? fullest() : std::uint64_t{0};
+    const std::uint64_t most = fullest();
+    return size() == most * num_lanes ? most : std::uint64_t{0};
   }
   /// Whether all lanes hold as many rows. One alone does.
   bool is_even() const { return num_lanes == 1 || even_size != 0; }

@@ -24,15 +24,15 @@ class RowStream {
   ~RowStream() = default;
 };
 
-/// How rows are chosen: a strategy. One of its own kind needs a file here and a name in whatever
-/// makes the sampler of a buffer; what gathers the rows knows nothing of it.
+/// A strategy: how rows are chosen. A new one is a file in this folder and a member of BatchReader;
+/// whatever gathers rows goes by this interface alone.
 ///
 /// A batch is made by catch_up(), begin() and then next() until all of its rows are there. Calls
 /// are virtual, so next() is asked for 16 rows and more at once. What else a strategy knows of the
 /// rows that it chose last, such as how likely each was, it keeps until the next begin().
 ///
-/// Knows of rows by their lanes' journal alone and never by a call of the writer. Not synchronised;
-/// next() may run in another thread while nothing else is called.
+/// It learns of rows by their lanes' journal and by no call of a writer. Not synchronised; next()
+/// may run in another thread while nothing else is called.
 class Sampler : public RowStream {
  public:
   Sampler() = default;
