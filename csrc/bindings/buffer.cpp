@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bindings/arguments.h"
+#include "bindings/describe.h"
 #include "bindings/torch_threads.h"
 #include "core/values/errors.h"
 

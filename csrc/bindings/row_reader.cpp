@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "bindings/arguments.h"
+#include "bindings/describe.h"
 #include "core/memory/memory_limit.h"
 #include "core/values/errors.h"
 
