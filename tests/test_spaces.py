@@ -11,7 +11,8 @@ import torch
 from gymnasium import spaces
 
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
-from velora.buffer.schema import Schema, columns_of
+from velora.buffer.columns import columns_of
+from velora.buffer.schema import Schema
 from velora.buffer.spaces import num_envs_of, schema_of_env
 from velora.gym import add_core_env_wrappers, collect
 

@@ -1,6 +1,7 @@
 #include "bindings/arguments.h"
 
 #include "bindings/borrowed_array.h"
+#include "bindings/describe.h"
 #include "core/values/array_view.h"
 #include "core/values/errors.h"
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "bindings/arguments.h"
+#include "bindings/describe.h"
 #include "bindings/tensor_view.h"
 #include "bindings/torch_threads.h"
 #include "core/values/errors.h"

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "bindings/arguments.h"
-#include "bindings/tensor_view.h"
+#include "bindings/describe.h"
 #include "core/values/errors.h"
 
 namespace py = pybind11;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "bindings/array_types.h"
+#include "bindings/describe.h"
 #include "bindings/exchange_api.h"
 #include "bindings/python_errors.h"
 #include "core/values/errors.h"

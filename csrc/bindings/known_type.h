@@ -37,6 +37,8 @@ class HeldValues {
   /// Steals a reference. Precondition: the i-th is not there.
   void set(std::size_t i, PyObject* value) { values_[i] = value; }
   PyObject* operator[](std::size_t i) const { return values_[i]; }
+  /// The i-th, or null where there are fewer.
+  PyObject* find(std::size_t i) const { return i < size_ ? values_[i] : nullptr; }
 
  private:
   PyObject* values_[kMax];  // only the first size_ are set: this is made for each push

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/array_types.h"
 #include "bindings/borrowed_array.h"
 #include "bindings/buffer.h"
 #include "bindings/byte_tensor.h"
@@ -17,7 +18,6 @@
 #include "bindings/native_methods.h"
 #include "bindings/nests.h"
 #include "bindings/python_errors.h"
-#include "bindings/tensor_view.h"
 #include "bindings/torch_device.h"
 #include "bindings/worker_seed.h"
 #include "core/random/draw_seed.h"

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "bindings/arguments.h"
+#include "bindings/describe.h"
 #include "core/memory/memory_limit.h"
 #include "core/values/errors.h"
 
@@ -83,17 +84,21 @@ RowReader::RowReader(const RowLayout& layout, const FieldTrees& trees, const Tor
   names_.push_back(intern(truncated_.label.one));
 }
 
-void RowReader::prepare_row(PyObject* source) {
+void RowReader::prepare_row(PyObject* source, const HeldValues& found) {
   stacked_ = false;
   to_host_ = false;
+  const auto read = [&](std::size_t i) {
+    if (PyObject* value = found.find(i)) return py::reinterpret_borrow<py::object>(value);
+    return py::reinterpret_steal<py::object>(PyObject_GetAttr(source, names_[i].ptr()));
+  };
   // All of them first: looking one up can run code that drops another from the object.
+  const std::size_t last = names_.size() - 1;
   std::vector<py::object> values;
-  for (std::size_t i = 0; i < names_.size() - 1; ++i) {
-    values.push_back(py::reinterpret_steal<py::object>(PyObject_GetAttr(source, names_[i].ptr())));
+  for (std::size_t i = 0; i < last; ++i) {
+    values.push_back(read(i));
     if (!values.back()) throw py::error_already_set();
   }
-  const auto truncated =
-      py::reinterpret_steal<py::object>(PyObject_GetAttr(source, names_.back().ptr()));
+  const py::object truncated = read(last);
   if (!truncated) {
     // An experience without this field is never cut off. One that has it and fails says so.
     py::error_already_set error;

@@ -101,7 +101,7 @@ void RowWriter::push(py::handle experience, py::handle lane) {
     }
   }
   ReaderLease reader(*this);
-  reader->prepare_row(experience.ptr());
+  reader->prepare_row(experience.ptr(), values);
   gather_lock_.wait();
   reader->look();
   append(*reader, order, {number, 1});

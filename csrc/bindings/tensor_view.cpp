@@ -4,38 +4,14 @@
 
 #include <algorithm>
 #include <iterator>
-#include <string>
-#include <utility>
 
+#include "bindings/array_types.h"
 #include "bindings/exchange_api.h"
-#include "bindings/python_errors.h"
-#include "core/values/errors.h"
 
 namespace py = pybind11;
 
 namespace velora {
 namespace {
-
-const char* type_name(PyObject* value) { return Py_TYPE(value)->tp_name; }
-
-PyTypeObject* tensor_type = nullptr;
-PyTypeObject* parameter_type = nullptr;
-PyTypeObject* ndarray_type = nullptr;
-PyTypeObject* generic_type = nullptr;
-/// numpy's numbers that are no Python floats, by their types: none runs code when it is read.
-struct NumpyScalar {
-  const char* name;
-  DType dtype;
-  PyTypeObject* type;
-};
-NumpyScalar numpy_scalars[] = {
-    {"bool_", DType::kBool, nullptr},     {"float32", DType::kFloat32, nullptr},
-    {"int64", DType::kInt64, nullptr},    {"int32", DType::kInt32, nullptr},
-    {"uint8", DType::kUInt8, nullptr},    {"int8", DType::kInt8, nullptr},
-    {"int16", DType::kInt16, nullptr},    {"uint16", DType::kUInt16, nullptr},
-    {"uint32", DType::kUInt32, nullptr},  {"uint64", DType::kUInt64, nullptr},
-    {"float16", DType::kFloat16, nullptr}};
-PyObject* plain_torch_dispatch = nullptr;
 
 /// From numpy's number of a type, which stands for a type of C.
 bool from_numpy_type(int number, DType* out) {
@@ -63,44 +39,7 @@ bool from_numpy_type(int number, DType* out) {
   return true;
 }
 
-bool view_of_numpy_scalar(PyObject* value, NumberMemory* memory, ArrayView* view) {
-  for (const NumpyScalar& scalar : numpy_scalars) {
-    if (Py_TYPE(value) != scalar.type) continue;
-    view->dtype = scalar.dtype;
-    py::detail::npy_api::get().PyArray_ScalarAsCtype_(value, memory);
-    return true;
-  }
-  return false;
-}
-
 }  // namespace
-
-bool is_plain_tensor(PyObject* value) {
-  return Py_TYPE(value) == tensor_type || Py_TYPE(value) == parameter_type;
-}
-
-bool is_tensor(PyObject* value) {
-  return is_plain_tensor(value) || PyType_IsSubtype(Py_TYPE(value), tensor_type) != 0;
-}
-
-bool is_ndarray(PyObject* value) { return Py_TYPE(value) == ndarray_type; }
-
-bool is_of_numpy(PyObject* value) {
-  return PyType_IsSubtype(Py_TYPE(value), ndarray_type) != 0 ||
-         PyType_IsSubtype(Py_TYPE(value), generic_type) != 0;
-}
-
-bool type_has(PyObject* value, const char* name) {
-  return PyObject_HasAttrString(reinterpret_cast<PyObject*>(Py_TYPE(value)), name) != 0;
-}
-
-bool is_labelled(PyObject* value) { return type_has(value, "to_numpy"); }
-
-bool intercepts_operations(PyObject* value) {
-  if (is_plain_tensor(value)) return false;
-  const py::object theirs = py::type::of(py::handle(value)).attr("__torch_dispatch__");
-  return theirs.ptr() != plain_torch_dispatch;
-}
 
 bool may_be_negated(const ArrayView& view) {
   return view.dtype >= DType::kFloat16 && (view.num_elements() == 1 || !view.is_contiguous());
@@ -152,7 +91,11 @@ bool view_of_number(PyObject* value, NumberMemory* memory, ArrayView* view) {
     memory->boolean = value == Py_True;
     return true;
   }
-  if (PyLong_Check(value) == 0) return view_of_numpy_scalar(value, memory, view);
+  if (PyLong_Check(value) == 0) {
+    if (!is_number_of_numpy(value, &view->dtype)) return false;
+    py::detail::npy_api::get().PyArray_ScalarAsCtype_(value, memory);
+    return true;
+  }
   int overflow = 0;
   view->dtype = DType::kInt64;
   memory->integer = PyLong_AsLongLongAndOverflow(value, &overflow);
@@ -168,68 +111,6 @@ bool view_on_host(const DLTensor& tensor, ArrayView* view) {
   return tensor.device.device_type == kDLCPU && view_of_tensor(tensor, view);
 }
 
-void load_array_types() {
-  const py::module_ torch = py::module_::import("torch");
-  const py::object type = torch.attr("Tensor");
-  // All of these live as long as their modules, which are never unloaded.
-  tensor_type = reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr());
-  py::object parameter = torch.attr("nn").attr("Parameter");
-  parameter_type = reinterpret_cast<PyTypeObject*>(parameter.release().ptr());
-  const py::module_ numpy = py::module_::import("numpy");
-  py::object ndarray = numpy.attr("ndarray");
-  ndarray_type = reinterpret_cast<PyTypeObject*>(ndarray.release().ptr());
-  py::object generic = numpy.attr("generic");
-  generic_type = reinterpret_cast<PyTypeObject*>(generic.release().ptr());
-  py::detail::npy_api::get();  // imports more of numpy, which is not to happen while one reads
-  for (NumpyScalar& scalar : numpy_scalars) {
-    py::object scalar_type = numpy.attr(scalar.name);
-    scalar.type = reinterpret_cast<PyTypeObject*>(scalar_type.release().ptr());
-  }
-  plain_torch_dispatch = py::object(type.attr("__torch_dispatch__")).release().ptr();
-}
-
-std::string describe(PyObject* value) {
-  const py::handle object(value);
-  if (PyFloat_Check(value) != 0 || PyLong_Check(value) != 0) {
-    return std::string(type_name(value)) + " " + std::string(py::repr(object));
-  }
-  if (PyObject_HasAttrString(value, "dtype") == 0 || PyObject_HasAttrString(value, "shape") == 0) {
-    return type_name(value);
-  }
-  try {
-    const py::object dtype = object.attr("dtype");
-    if (dtype.is_none()) return type_name(value);  // of a container
-    std::string text = py::str(dtype);
-    if (text.starts_with("torch.")) text.erase(0, 6);
-    text += " of shape " + std::string(py::str(py::tuple(py::list(object.attr("shape")))));
-    if (is_tensor(value)) {
-      const std::string device = py::str(object.attr("device"));
-      const std::string layout = py::str(object.attr("layout"));
-      if (layout != "torch.strided") text += " in layout " + layout;
-      if (device != "cpu") text += " on " + device;
-      return text;
-    }
-    const bool is_known = is_ndarray(value) || PyType_IsSubtype(Py_TYPE(value), generic_type) != 0;
-    return is_known ? text : std::string(type_name(value)) + ", " + text;
-  } catch (py::error_already_set&) {
-    return type_name(value);
-  }
-}
-
-std::string describe_with_hint(PyObject* value) {
-  const char* hint = "";
-  if (PyList_Check(value) != 0) {
-    hint = "; use torch.tensor(...) or np.array(...), or tuple(...) for several arrays";
-  } else if (is_labelled(value)) {
-    hint = "; use .to_numpy()";
-  } else if (type_has(value, "keys")) {
-    hint = type_has(value, "to_dict") ? "; use .to_dict()" : "; use dict(...)";
-  } else if (type_has(value, "filled")) {
-    hint = "; use .filled(...)";
-  }
-  return describe(value) + hint;
-}
-
 bool peek(PyObject* value, NumberMemory* memory, ArrayView* view) {
   if (is_plain_tensor(value)) {
     DLTensor tensor;
@@ -239,7 +120,7 @@ bool peek(PyObject* value, NumberMemory* memory, ArrayView* view) {
     PyErr_Clear();
     return false;
   }
-  if (Py_TYPE(value) == ndarray_type) return view_of_ndarray(value, view);
+  if (is_ndarray(value)) return view_of_ndarray(value, view);
   return view_of_number(value, memory, view);
 }
 

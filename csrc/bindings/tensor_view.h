@@ -5,8 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
-#include <vector>
 
 #include "bindings/torch_device.h"
 #include "core/values/array_view.h"
@@ -35,15 +33,9 @@ bool peek(PyObject* value, NumberMemory* memory, ArrayView* view);
 std::byte* writable_tensor(PyObject* value, DType dtype, std::span<const std::int64_t> shape,
                            const TorchDevice* device);
 
-// The parts of that, for BorrowedArray. Each view is as peek() says, and shows nothing where this
-// returns false.
+// Its parts, for BorrowedArray. Each view is as peek() says, and shows nothing where this returns
+// false.
 
-/// torch.Tensor and torch.nn.Parameter, or also their subclasses.
-bool is_plain_tensor(PyObject* value);
-bool is_tensor(PyObject* value);
-/// A subclass that intercepts operations (a fake, functional or distributed tensor) need not have
-/// the memory that it shows. Can run code.
-bool intercepts_operations(PyObject* value);
 /// The DLPack view of a tensor in one call. Where torch refuses it, that is the Python error.
 bool borrow_dense(PyObject* tensor, DLTensor* out);
 /// A tensor of a dtype that there is and few enough dimensions; or also in host memory.
@@ -54,26 +46,9 @@ bool view_on_host(const DLTensor& tensor, ArrayView* view);
 /// view can be one: every second number of a complex tensor, or a single one.
 bool may_be_negated(const ArrayView& view);
 
-/// Just numpy.ndarray; or all arrays and scalars of numpy, and their subclasses.
-bool is_ndarray(PyObject* value);
-bool is_of_numpy(PyObject* value);
 /// An ndarray in native byte order.
 bool view_of_ndarray(PyObject* value, ArrayView* view);
 /// A number of Python, of 64 bits at most, or of numpy.
 bool view_of_number(PyObject* value, NumberMemory* memory, ArrayView* view);
-
-/// Whether the type of a value has an attribute. Can run code.
-bool type_has(PyObject* value, const char* name);
-/// An object that knows more of its numbers than an array does, such as labels and which are
-/// missing, and makes an array of them when it is asked: pandas and its like.
-bool is_labelled(PyObject* value);
-
-/// Looks up the types of arrays that are read without asking them. Once, before anything else.
-void load_array_types();
-
-/// What kind of value a Python object is, in words, for errors: "float64 of shape (3,)".
-std::string describe(PyObject* value);
-/// The same, and how to make an array of a container that is none: "list; use np.array(...)".
-std::string describe_with_hint(PyObject* value);
 
 }  // namespace velora

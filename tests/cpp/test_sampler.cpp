@@ -245,7 +245,8 @@ TEST(BatchReader, DrawsAreCountedOnceTheyAreThere) {
   EXPECT_EQ(draws(), 1u);
   Bytes mask(2 * 2 * sizeof(float));
   reader.sample_sequences(
-      spec, 2, {.steps = {}, .mask = reinterpret_cast<float*>(mask.data()), .firsts = {}});
+      spec, 2,
+      {.steps = testing::with_mask({}, reinterpret_cast<float*>(mask.data())), .firsts = {}});
   EXPECT_EQ(draws(), 2u);
 }
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copyreg
-import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast, overload
 
 import torch
@@ -15,6 +14,8 @@ from velora import _core
 from velora._core import BufferCore
 from velora.buffer import tree
 from velora.buffer.checks import check_count, check_int
+from velora.buffer.columns import columns_of_call, lane_array
+from velora.buffer.core_owner import CoreOwner
 from velora.buffer.experience import BatchExperience
 from velora.buffer.placement import (
     Storage,
@@ -23,30 +24,12 @@ from velora.buffer.placement import (
     choose_storage,
     cuda_index,
 )
-from velora.buffer.schema import Schema, columns_of_call, lane_array
-from velora.buffer.state import check_state, draw_seed, for_protocol, make_state, schema_of
+from velora.buffer.schema import Schema
 
 MAX_CAPACITY = 2**40
 MAX_ENVS = 2**16
 # Observations from this size on are stored once where the buffer may choose.
 COMPACT_BYTES = 4096
-# What a buffer has of its own: a pickle has it in another form.
-_OWN = frozenset(
-    {
-        *(
-            "_num_envs",
-            "_lane_capacity",
-            "_device",
-            "_comes_by_copy",
-            "_overwrite",
-            "_seed",
-            "_gamma",
-        ),
-        *("_n_step", "_storage", "_compact", "_frame_stack", "_first"),
-        *("_push", "_extend", "push", "extend", "sample"),
-    }
-)
-
 # Values of options that `repr` leaves out.
 _USUAL: dict[str, tuple[Any, ...]] = {
     "num_envs": (1,),
@@ -57,7 +40,7 @@ _USUAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-class Buffer(Sequence[Any]):
+class Buffer(CoreOwner, Sequence[Any]):
     """A sequence of experiences in the native core, oldest first.
 
     Each environment has a lane of its own: a ring of `capacity // num_envs` experiences in time
@@ -321,44 +304,6 @@ class Buffer(Sequence[Any]):
         parts += [f"{name}={x!r}" for name, x in options.items() if x not in usual[name]]
         return parts + [f"len={len(self)}"] + [f"nbytes={self.nbytes}"] * (self.nbytes > 0)
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return copyreg.__newobj__, (type(self),), for_protocol(self.__getstate__(), protocol)  # type: ignore[attr-defined]
-
-    def __getstate__(self) -> dict[str, Any]:
-        own = dict(self.__dict__)  # at once: another thread may make the first push
-        schema, core = own.get("_first", (None, None))
-        return make_state(
-            self._options(core),
-            schema,
-            (b"", self._seed.value, 0, b"", b"") if core is None else core.state(),
-            self._seed.worker,
-            {name: value for name, value in own.items() if not self._is_ours(name)},
-        )
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = check_state(state)
-        # Beside this one, which is as it was until all of it is there.
-        fresh = object.__new__(type(self))
-        fresh._init(state["options"], draw_seed(state))
-        if state["schema"] is not None:
-            schema = schema_of(state["schema"])
-            core = fresh._build(schema)
-            core.restore(state["lanes"], state["draws"], state["rows"], state["blocks"])
-            fresh._adopt(schema, core)
-        for name, value in state["attributes"].items():
-            if type(name) is not str or self._is_ours(name):
-                raise ValueError(f"attributes: expected those of a subclass, got {name!r}")
-            fresh.__dict__[name] = value
-        self.__dict__ = fresh.__dict__
-
-    @classmethod
-    def _is_ours(cls, name: str) -> bool:
-        """Whether velora's classes use this name for an attribute, not those derived from them."""
-        if name in _OWN:
-            return True
-        ours = [kind for kind in cls.__mro__ if kind.__module__.startswith("velora.")]
-        return hasattr(ours[0], name)
-
     def _options(self, core: BufferCore | None) -> dict[str, Any]:  # noqa: ARG002
         """What the constructor takes to make one like this, whose native half is `core`."""
         return {
@@ -366,30 +311,6 @@ class Buffer(Sequence[Any]):
             "device": str(self._device),
             "num_envs": self._num_envs,
         }
-
-    def _init(self, options: dict[str, Any], seed: _core.DrawSeed) -> None:
-        """Makes this a new buffer of options from anywhere, which the constructor checks."""
-        raise NotImplementedError
-
-    def _count_pushed(self) -> int:
-        """How many experiences were ever stored, also those that are gone.
-
-        It tells after an interrupt whether a call stored its rows.
-        """
-        core = self._core
-        return 0 if core is None else core.count_pushed()
-
-    @property
-    def _schema(self) -> Schema | None:
-        """What the rows hold; None before the first."""
-        first = self.__dict__.get("_first")
-        return None if first is None else first[0]
-
-    @property
-    def _core(self) -> BufferCore | None:
-        """The native half; None before the first row."""
-        first = self.__dict__.get("_first")
-        return None if first is None else first[1]
 
     def _adopt(self, schema: Schema, core: BufferCore) -> bool:
         """Makes the first rows those of this buffer, unless others were first.
@@ -415,7 +336,7 @@ class Buffer(Sequence[Any]):
 
     def _build(self, schema: Schema, first: Iterable[Any] = ()) -> BufferCore:
         """A native buffer; `first` are the values of the first experience, where there is one."""
-        options = functools.partial(
+        options = partial(
             _core.BufferOptions,
             lane_capacity=self._lane_capacity,
             num_lanes=self._num_envs,
@@ -430,7 +351,10 @@ class Buffer(Sequence[Any]):
         storage = self._storage
         if storage == "auto" and self._device.type == "cuda":
             storage = choose_storage(self._device, schema.rows_nbytes(options(storage="cpu")))
-        return schema.build_core(options(storage="cpu" if storage == "auto" else storage))
+        return schema.build_core(
+            options(storage="cpu" if storage == "auto" else storage),
+            read_batch=partial(_read_batch, schema),
+        )
 
     def _is_compact(self, schema: Schema, first: Iterable[Any]) -> bool:
         if self._compact != "auto":
@@ -444,6 +368,27 @@ class Buffer(Sequence[Any]):
 
     def _deliver(self, batch: BatchExperience) -> BatchExperience:
         return batch.to(self._device) if self._comes_by_copy else batch
+
+
+def _read_batch(
+    schema: Schema, batch: Any = None, *, lanes: Any = None, **arrays: Any
+) -> tuple[dict[str, Any] | BufferCore | None, Any]:
+    """Attribute -> stacked arrays, and lanes, from the arguments of `extend`.
+
+    In place of arrays there is the core of a buffer whose steps are to be copied, None where it has
+    none.
+
+    Raises:
+        TypeError: If `batch` is neither a BatchExperience nor a buffer, or there are arrays
+            beside it.
+        ValueError: If a part is missing or unknown, or the batch came out of a buffer.
+    """
+    lanes = lane_array(lanes)
+    if isinstance(batch, Buffer) and not arrays:
+        return batch._core, lanes
+    columns = columns_of_call(batch, arrays)
+    schema.check_columns(columns)
+    return columns, lanes
 
 
 def _any_on_cuda(values: Iterable[Any]) -> bool:

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import math
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from velora import _core
-from velora.buffer import tree
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
-from velora.buffer.replay import ReplayBuffer
+
+
+class Source(Protocol):
+    """What a loader needs of the buffer that it draws from."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come back."""
+        ...
+
+    def sample(self, batch_size: int) -> BatchExperience:
+        """Draws a batch."""
+        ...
+
+    def _sample_recorded(self, batch_size: int) -> tuple[BatchExperience, tuple[Tensor, ...]]:
+        """Draws a batch into memory that `record_stream` can keep, and gives that memory, too."""
+        ...
 
 
 class Loader(Iterator[BatchExperience]):
@@ -42,7 +55,7 @@ class Loader(Iterator[BatchExperience]):
     would have been. The `next` after that draws again.
     """
 
-    def __init__(self, buffer: ReplayBuffer, batch_size: int, prefetch: int = 2) -> None:
+    def __init__(self, buffer: Source, batch_size: int, prefetch: int = 2) -> None:
         batch_size = check_int("batch_size", batch_size, 1)
         prefetch = check_int("prefetch", prefetch, 1)
         self._channel = _Channel(prefetch)
@@ -204,40 +217,21 @@ class _SideStreamDraw:
     """Draws on a CUDA stream of its own, so that gather and copy run beside the training step.
 
     Memory that comes through DLPack would be used again as soon as the consumer lets go of it,
-    whatever its stream has still to do: torch's allocator takes no `record_stream` for it. So a
-    batch is drawn into memory from that allocator.
+    whatever its stream has still to do: torch's allocator takes no `record_stream` for it. So the
+    buffer draws into memory from that allocator.
     """
 
-    def __init__(self, buffer: ReplayBuffer, batch_size: int) -> None:
+    def __init__(self, buffer: Source, batch_size: int) -> None:
         self._buffer = buffer
         self._batch_size = batch_size
-        self._device = buffer.device
-        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        self._is_plain = type(buffer).sample is ReplayBuffer.sample
+        self._stream = torch.cuda.Stream(buffer.device)  # type: ignore[no-untyped-call]
 
     def __call__(self) -> _Drawn:
         with torch.cuda.stream(self._stream):
-            core = self._buffer._core
-            if self._is_plain and core is not None and self._batch_size <= len(core):
-                batch, memory = self._draw(core)
-            else:
-                # A subclass's own batch, or an error that sample() has the words for.
-                batch = self._buffer.sample(self._batch_size)._map(torch.clone)
-                memory = tuple(tree.leaves(vars(batch)))
+            batch, memory = self._buffer._sample_recorded(self._batch_size)
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record(self._stream)
         return _Drawn(batch, ready, memory)
-
-    def _draw(self, core: _core.BufferCore) -> tuple[BatchExperience, tuple[Tensor, ...]]:
-        nbytes, layout = core.batch_layout(self._batch_size)
-        base = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
-        core.sample_into(base, self._batch_size)
-        return core.name_batch([_view(base, *part) for part in layout]), (base,)
-
-
-def _view(base: Tensor, offset: int, dtype_name: str, shape: tuple[int, ...]) -> Tensor:
-    dtype = getattr(torch, dtype_name)
-    return base[offset : offset + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
 
 
 # All threads that may be running. They keep neither their buffers nor their batches.

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from velora import _core
+from velora.buffer import tree
 from velora.buffer.base import Buffer
 from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
+from velora.buffer.loader import Loader
 from velora.buffer.placement import Storage
 from velora.buffer.schema import Schema
 from velora.buffer.state import check_options
-
-if TYPE_CHECKING:
-    from velora.buffer.loader import Loader
 
 MAX_N_STEP = 2**31 - 1
 MAX_FRAME_STACK = 64
@@ -189,6 +190,19 @@ class ReplayBuffer(Buffer):
             raise ValueError(f"out: expected None for a buffer on {self._device}, got a batch")
         return self._deliver(self._core.sample(batch_size, out=out))
 
+    def _sample_recorded(self, batch_size: int) -> tuple[BatchExperience, tuple[Tensor, ...]]:
+        """As `sample`, in memory from torch's allocator, which it gives, too."""
+        core = self._core
+        is_plain = type(self).sample is ReplayBuffer.sample
+        if not is_plain or core is None or batch_size > len(core):
+            # A subclass's own batch, or an error that sample() has the words for.
+            batch = self.sample(batch_size)._map(torch.clone)
+            return batch, tuple(tree.leaves(vars(batch)))
+        nbytes, layout = core.batch_layout(batch_size)
+        base = torch.empty(nbytes, dtype=torch.uint8, device=self.device)
+        core.sample_into(base, batch_size)
+        return core.name_batch([_view(base, *part) for part in layout]), (base,)
+
     def _adopt(self, schema: Schema, core: _core.BufferCore) -> bool:
         is_first = super()._adopt(schema, core)
         if not self._comes_by_copy:
@@ -295,9 +309,12 @@ class ReplayBuffer(Buffer):
             TypeError: If a number is not an int.
             ValueError: If it is less than 1.
         """
-        from velora.buffer.loader import Loader  # which needs this class
-
         return Loader(self, batch_size, prefetch)
+
+
+def _view(base: Tensor, offset: int, dtype_name: str, shape: tuple[int, ...]) -> Tensor:
+    dtype = getattr(torch, dtype_name)
+    return base[offset : offset + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
 
 
 def _check_names(names: Sequence[str]) -> None:

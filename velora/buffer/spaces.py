@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from velora.buffer import tree
+from velora.buffer.columns import columns_of
 from velora.buffer.experience import BatchExperience
-from velora.buffer.schema import Schema, columns_of
+from velora.buffer.schema import Schema
 
 
 def schema_of_env(env: Any, extras: Mapping[str, Any] | None = None) -> Schema:

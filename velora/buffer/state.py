@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from velora import _core
-from velora.buffer.schema import Leaf, Schema
+from velora.buffer.fields import Leaf
+from velora.buffer.schema import Schema
 from velora.buffer.type_names import MemberName, TypeName, experience_type, named_tuple_type
 
 VERSION = 1

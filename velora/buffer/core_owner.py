@@ -1,0 +1,110 @@
+"""A buffer's native core: there from the first row on, and in pickles."""
+
+from __future__ import annotations
+
+import copyreg
+from typing import Any
+
+from velora._core import BufferCore, DrawSeed
+from velora.buffer.schema import Schema
+from velora.buffer.state import check_state, draw_seed, for_protocol, make_state, schema_of
+
+# What a buffer has of its own: a pickle has it in another form.
+_OWN = frozenset(
+    {
+        *(
+            "_num_envs",
+            "_lane_capacity",
+            "_device",
+            "_comes_by_copy",
+            "_overwrite",
+            "_seed",
+            "_gamma",
+        ),
+        *("_n_step", "_storage", "_compact", "_frame_stack", "_first"),
+        *("_push", "_extend", "push", "extend", "sample"),
+    }
+)
+
+
+class CoreOwner:
+    """Has the native core of a buffer with its schema, both None before the first row.
+
+    Turns them into plain values for a pickle, and such values into a buffer: all or nothing.
+    """
+
+    _seed: DrawSeed
+
+    def _count_pushed(self) -> int:
+        """How many experiences were ever stored, also those that are gone.
+
+        It tells after an interrupt whether a call stored its rows.
+        """
+        core = self._core
+        return 0 if core is None else core.count_pushed()
+
+    @property
+    def _schema(self) -> Schema | None:
+        """What the rows hold; None before the first."""
+        first = self.__dict__.get("_first")
+        return None if first is None else first[0]
+
+    @property
+    def _core(self) -> BufferCore | None:
+        """The native half; None before the first row."""
+        first = self.__dict__.get("_first")
+        return None if first is None else first[1]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self),), for_protocol(self.__getstate__(), protocol)  # type: ignore[attr-defined]
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = dict(self.__dict__)  # at once: another thread may make the first push
+        schema, core = own.get("_first", (None, None))
+        return make_state(
+            self._options(core),
+            schema,
+            (b"", self._seed.value, 0, b"", b"") if core is None else core.state(),
+            self._seed.worker,
+            {name: value for name, value in own.items() if not self._is_ours(name)},
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = check_state(state)
+        # Beside this one, which is as it was until all of it is there.
+        fresh = object.__new__(type(self))
+        fresh._init(state["options"], draw_seed(state))
+        if state["schema"] is not None:
+            schema = schema_of(state["schema"])
+            core = fresh._build(schema)
+            core.restore(state["lanes"], state["draws"], state["rows"], state["blocks"])
+            fresh._adopt(schema, core)
+        for name, value in state["attributes"].items():
+            if type(name) is not str or self._is_ours(name):
+                raise ValueError(f"attributes: expected those of a subclass, got {name!r}")
+            fresh.__dict__[name] = value
+        self.__dict__ = fresh.__dict__
+
+    @classmethod
+    def _is_ours(cls, name: str) -> bool:
+        """Whether velora's classes use this name for an attribute, not those derived from them."""
+        if name in _OWN:
+            return True
+        ours = [kind for kind in cls.__mro__ if kind.__module__.startswith("velora.")]
+        return hasattr(ours[0], name)
+
+    def _options(self, core: BufferCore | None) -> dict[str, Any]:
+        """What the constructor takes to make one like this, whose native half is `core`."""
+        raise NotImplementedError
+
+    def _init(self, options: dict[str, Any], seed: DrawSeed) -> None:
+        """Makes this a new buffer of options from anywhere, which the constructor checks."""
+        raise NotImplementedError
+
+    def _build(self, schema: Schema) -> BufferCore:
+        """A native half for rows of a schema."""
+        raise NotImplementedError
+
+    def _adopt(self, schema: Schema, core: BufferCore) -> bool:
+        """Makes the first rows those of this buffer, unless others were first."""
+        raise NotImplementedError
