@@ -1,4 +1,4 @@
-"""What on-policy methods look at: the rewards and values of a rollout."""
+"""Rollouts: the rewards and values that on-policy methods work on."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ class Rollout:
     def next_values(self) -> Array:
         """Values of the next states, `(T, N)`."""
         return np.concatenate([self.values[1:], self.last_values[None]])
+
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """Rewards, values, next values and dones, `(T, N)`."""
+        return self.rewards, self.values, self.next_values, self.dones
 
 
 def make_rollout(num_steps: int, num_envs: int, seed: int = 0) -> Rollout:

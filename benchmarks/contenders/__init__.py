@@ -6,25 +6,28 @@ import importlib
 import sys
 from pathlib import Path
 
-from benchmarks.contenders.base import Contender, Operation, Operations, Unavailable
+import torch
+
+from benchmarks.contenders.base import CPU, Contender, Operation, Operations, Unavailable
 
 __all__ = ["NAMES", "Contender", "Operation", "Operations", "Unavailable", "load"]
 
-# The names of the files, in the order in which memory is given to them where it does not suffice.
-NAMES = (
-    "velora",
-    "floor",
-    "numpy_columns",
-    "stable_baselines3",
-    "cpprb",
-    "torchrl",
-    "tianshou",
-    "flashbax",
-    "torch_columns",
-)
+# File -> class, in the order in which memory is given to them where it does not suffice for all.
+NAMES = {
+    "velora": "Velora",
+    "floor": "Floor",
+    "numpy_columns": "NumpyColumns",
+    "stable_baselines3": "StableBaselines3",
+    "cpprb": "Cpprb",
+    "torchrl": "TorchRL",
+    "tianshou": "Tianshou",
+    "flashbax": "Flashbax",
+    "torch_columns": "TorchColumns",
+    "copies": "Copies",
+}
 
 
-def load(name: str) -> Contender:
+def load(name: str, device: torch.device = CPU) -> Contender:
     """A contender that is not set up yet.
 
     Raises:
@@ -35,11 +38,11 @@ def load(name: str) -> Contender:
     except Exception as error:
         reasons = (str(error) or type(error).__name__, _why_not_installed(name))
         raise Unavailable("; ".join(filter(None, reasons))) from error
-    contender: Contender = module.create()
+    contender: Contender = getattr(module, NAMES[name])(device)
     return contender
 
 
 def _why_not_installed(name: str) -> str:
-    """What pip said when `make bench` wanted it; empty where it did not fail."""
+    """The last line of pip in `make bench`; empty if it did not fail."""
     log = Path(sys.prefix) / f"failed-{name}.txt"
     return log.read_text(encoding="utf-8").strip() if log.exists() else ""

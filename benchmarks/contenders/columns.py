@@ -1,4 +1,4 @@
-"""What one writes by hand: an array for each field, numpy's or torch's, and a cursor."""
+"""Buffers written by hand: an array for each field, numpy's or torch's, and a cursor."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Column = Any  # an array or a tensor
 
 
 class ColumnsByHand(Contender):
-    """Index assignment in. What numpy and torch write alike."""
+    """Index assignment in. The part that numpy and torch write alike."""
 
     library: ModuleType
 
     def setup(self, contents: Contents) -> None:
         """Copies each field into a column `(C, ...)`."""
-        self._rows = contents.rows
+        self._rows, self._contents = contents.rows, contents
         self._columns = [self._copy(column) for column in contents.columns()]
         self._truncations = self._copy(contents.truncations)
         self._cursor = 0
@@ -66,10 +66,7 @@ class ColumnsByHand(Contender):
     def gae(self, num_steps: int, num_envs: int) -> Operation:
         """The textbook's loop, backwards over time."""
         rollout = make_rollout(num_steps, num_envs)
-        rewards, values, next_values, dones = (
-            self._copy(array)
-            for array in (rollout.rewards, rollout.values, rollout.next_values, rollout.dones)
-        )
+        rewards, values, next_values, dones = map(self._copy, rollout.arrays())
 
         def run() -> Column:
             advantages = self.library.empty_like(rewards)
@@ -88,7 +85,7 @@ class ColumnsByHand(Contender):
 
 
 def as_batch(rows: Rows, columns: Iterable[Tensor]) -> Batch:
-    """Puts columns in the order of `Contents.columns` where they belong."""
+    """A batch of columns in the order of `Contents.columns`."""
     left = iter(columns)
 
     def observations() -> Tensors:

@@ -1,4 +1,4 @@
-"""cpprb's ReplayBuffer. In the environment that `make bench-peers` makes."""
+"""cpprb's ReplayBuffer. Installed by `make bench`."""
 
 from __future__ import annotations
 
@@ -130,8 +130,3 @@ def _make(capacity: int, columns: dict[str, Array], **options: Any) -> ReplayBuf
 
 def _copy(columns: dict[str, Array], rows: int | slice) -> dict[str, Array]:
     return {name: column[rows].copy() for name, column in columns.items()}
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return Cpprb()

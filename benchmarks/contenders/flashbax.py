@@ -1,4 +1,4 @@
-"""flashbax's buffers, on JAX. In the environment that `make bench-peers` makes."""
+"""flashbax's buffers, on JAX. Installed by `make bench`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import torch
 from flashbax.buffers.trajectory_buffer import TrajectoryBufferState
 
-from benchmarks import threads
+from benchmarks import machine
 from benchmarks.contenders.base import Contender, Operation, Unavailable
 from benchmarks.learner import Batch, Tensors
 from benchmarks.rows import Array, Boundary, Contents, map_observations
@@ -20,8 +20,8 @@ from benchmarks.rows import Array, Boundary, Contents, map_observations
 class Flashbax(Contender):
     """An item buffer of whole transitions, compiled. Draws with replacement; batches of JAX arrays.
 
-    Its place is inside a compiled training loop, where a call costs nothing. Here each is a call
-    from Python, as torch needs its batches. A flat buffer's next state of an episode's last step is
+    It is made for compiled training loops, where a call costs nothing. Here each is a call from
+    Python, as torch needs its batches. A flat buffer's next state of an episode's last step is
     the first state of the next episode. JAX stores int64 as int32.
     """
 
@@ -82,13 +82,13 @@ class Flashbax(Contender):
         buffer = self._buffer(sample_batch_size=batch_size)
         return _drawing(buffer.sample, lambda: self._state)
 
-    def sample_on_all_threads(self, batch_size: int) -> Operation | None:
-        """Not to be had once there is one.
+    def sample_on_all_threads(self, batch_size: int) -> Operation:
+        """The same, if JAX has all threads.
 
         Raises:
             Unavailable: If JAX has started on one thread and there are more.
         """
-        if threads.count("all") > 1:
+        if machine.count_threads("all") > 1:
             raise Unavailable("JAX does not change its number of threads once it runs")
         return self.sample(batch_size)
 
@@ -184,8 +184,3 @@ def _drawing(sample: Callable[[Any, Any], Any], state: Callable[[], Any]) -> Ope
         return jax.block_until_ready(batch)
 
     return run
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return Flashbax()

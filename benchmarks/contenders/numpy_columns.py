@@ -1,4 +1,4 @@
-"""The fastest that is easily written by hand: a numpy array for each field."""
+"""The fastest buffer that is easily written by hand: a numpy array for each field."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.contenders.base import Contender, Operation
+from benchmarks.contenders.base import Operation
 from benchmarks.contenders.columns import ColumnsByHand
 from benchmarks.rollouts import GAMMA
 from benchmarks.rows import Contents
@@ -19,7 +19,7 @@ class NumpyColumns(ColumnsByHand):
     library = np
 
     def setup(self, contents: Contents) -> None:
-        """As it says there, and a generator of its own."""
+        """Makes the columns and a random generator."""
         super().setup(contents)
         self._rng = np.random.default_rng(0)
 
@@ -59,8 +59,3 @@ class NumpyColumns(ColumnsByHand):
             )
 
         return run
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return NumpyColumns()

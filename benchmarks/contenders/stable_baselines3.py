@@ -1,4 +1,4 @@
-"""Stable-Baselines3's ReplayBuffer. In the environment that `make bench-peers` makes."""
+"""Stable-Baselines3's ReplayBuffer. Installed by `make bench`."""
 
 from __future__ import annotations
 
@@ -174,8 +174,3 @@ def _action_space(rows: Rows) -> spaces.Space[Any]:
 def _box(leaf: Leaf) -> spaces.Box:
     low, high = (0, 255) if leaf.dtype == "uint8" else (-np.inf, np.inf)
     return spaces.Box(low, high, leaf.shape, np.dtype(leaf.dtype).type)
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return StableBaselines3()

@@ -1,4 +1,4 @@
-"""tianshou's ReplayBuffer. In the environment that `make bench-peers` makes."""
+"""tianshou's ReplayBuffer. Installed by `make bench`."""
 
 from __future__ import annotations
 
@@ -174,8 +174,3 @@ def _filled(buffer: ReplayBuffer, columns: Any) -> ReplayBuffer:
         buffer._lengths[:] = [part.maxsize for part in parts]
         buffer.last_index = buffer.subbuffer_edges[1:] - 1
     return buffer
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return Tianshou()
