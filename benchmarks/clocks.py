@@ -112,9 +112,7 @@ def clocks_of(device: torch.device) -> dict[str, Clock]:
 
 
 def _by_host(
-    now_ns: Callable[[], int],
-    before: Operation = lambda: None,
-    after: Operation = lambda: None,
+    now_ns: Callable[[], int], before: Operation = lambda: None, after: Operation = lambda: None
 ) -> Callable[[Operation, int], float]:
     def time(run: Operation, calls: int) -> float:
         before()

@@ -108,7 +108,7 @@ def read_kernels(log: str, sections: str) -> list[Kernel]:
     kernels: list[Kernel] = []
     for line in log.splitlines():
         if entry := ENTRY.search(line):
-            kernels.append(Kernel(*entry.groups(), code_bytes=sizes.get(entry[1], 0)))
+            kernels.append(Kernel(entry[1], entry[2], code_bytes=sizes.get(entry[1], 0)))
         elif frame := FRAME.search(line):
             kernel = kernels[-1]
             kernel.stack_bytes += int(frame[1])
@@ -129,23 +129,18 @@ def as_markdown(document: dict[str, Any]) -> str:
         if kernel.spill_store_bytes + kernel.spill_load_bytes
     ]
     size, architectures = document["shared_object_bytes"], ", ".join(document["architectures"])
-    lines = [
-        "# CUDA kernels",
-        "",
-        f"Written by `make cuda-report` with nvcc {document['nvcc']}, for {architectures}"
-        f"{' and PTX' if document['ptx'] else ''}. Registers and stack are a thread's; shared "
-        "memory is a block's, without what a launch asks for.",
-        "",
-        f"`_cuda.so` has {size:,} bytes." if size is not None else "`_cuda.so` was not built.",
-        "",
-        f"**{len(spills)} of {len(kernels)} spill registers:**"
-        if spills
-        else "No kernel spills registers.",
-        *(["", *spills] if spills else []),
-        "",
-    ]
-    headings = ("kernel", "architecture", "registers", "shared bytes", "stack bytes")
-    headings += ("spill stores", "spill loads", "code bytes")
+    ptx = " and PTX" if document["ptx"] else ""
+    head = (
+        f"Written by `make cuda-report` with nvcc {document['nvcc']}, for {architectures}{ptx}. "
+        "Registers and stack are a thread's; shared memory is a block's, without what a launch asks"
+        " for."
+    )
+    built = f"has {size:,} bytes." if size is not None else "was not built."
+    some = f"**{len(spills)} of {len(kernels)} spill registers:**"
+    lines = ["# CUDA kernels", "", head, "", f"`_cuda.so` {built}", ""]
+    lines += [some, "", *spills, ""] if spills else ["No kernel spills registers.", ""]
+    headings = ["kernel", "architecture", "registers", "shared bytes", "stack bytes"]
+    headings += ["spill stores", "spill loads", "code bytes"]
     rows = []
     for kernel in kernels:
         name, architecture, *figures = asdict(kernel).values()

@@ -195,12 +195,7 @@ ON_OTHER_ROWS = (
     Workload("sample 256 dicts", DICTS, "sample", (256,), charts=BARS),
     Workload("push dicts", DICTS, "push"),
     Workload(
-        "sample 32 images",
-        IMAGES,
-        "sample_images",
-        (32,),
-        aims=_slower(1.4, *PEERS),
-        charts=BARS,
+        "sample 32 images", IMAGES, "sample_images", (32,), aims=_slower(1.4, *PEERS), charts=BARS
     ),
     Workload("sample 256 images", IMAGES, "sample_images", (256,), aims=(_close(1.15),)),
     Workload(

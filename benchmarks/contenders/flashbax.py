@@ -100,14 +100,9 @@ class Flashbax(Contender):
         columns = dict(self._state.experience)
         columns.pop("next_states")
         state = TrajectoryBufferState(
-            experience=columns,
-            current_index=self._state.current_index,
-            is_full=self._state.is_full,
+            experience=columns, current_index=self._state.current_index, is_full=self._state.is_full
         )
-        return {
-            "": self.sample(batch_size),
-            "flat buffer": _drawing(buffer.sample, lambda: state),
-        }
+        return {"": self.sample(batch_size), "flat buffer": _drawing(buffer.sample, lambda: state)}
 
     def sample_sequences(self, batch_size: int, length: int, boundary: Boundary) -> Operation:
         """Only of those that cross the ends of episodes.
@@ -162,9 +157,7 @@ def _state(columns: dict[str, Any], num_envs: int) -> Any:
         return jnp.array(column[: steps * num_envs].reshape(num_envs, steps, *column.shape[1:]))
 
     return TrajectoryBufferState(
-        experience=jax.tree.map(ring, columns),
-        current_index=jnp.array(0),
-        is_full=jnp.array(True),
+        experience=jax.tree.map(ring, columns), current_index=jnp.array(0), is_full=jnp.array(True)
     )
 
 

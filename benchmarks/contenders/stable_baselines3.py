@@ -96,13 +96,7 @@ class StableBaselines3(Contender):
         rollout = make_rollout(num_steps, num_envs)
         space = spaces.Box(-1, 1, (1,))
         buffer = RolloutBuffer(
-            num_steps,
-            space,
-            space,
-            device="cpu",
-            gae_lambda=LAMBDA,
-            gamma=GAMMA,
-            n_envs=num_envs,
+            num_steps, space, space, device="cpu", gae_lambda=LAMBDA, gamma=GAMMA, n_envs=num_envs
         )
         buffer.rewards[:] = rollout.rewards
         buffer.values[:] = rollout.values

@@ -118,10 +118,7 @@ class Velora(Contender):
         options: dict[str, Any] = {"storage": "cpu"} if self.device.type == "cuda" else {}
         buffer = self._filled(**options)
         self._loader = buffer.loader(batch_size, prefetch=PREFETCH)
-        return {
-            "": partial(next, iter(self._loader)),
-            "sample": partial(buffer.sample, batch_size),
-        }
+        return {"": partial(next, iter(self._loader)), "sample": partial(buffer.sample, batch_size)}
 
     def close(self) -> None:
         """Ends the threads of the loader."""
