@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,29 +32,13 @@ VIRTUAL = re.compile(r"\[compute_\d+[a-z]?[],]")
 LEFT_OUT = ("--generate-code", "-gencode", "-arch", "--threads")
 
 
-@dataclass
-class Kernel:
-    """Resources of one kernel on one architecture.
-
-    Attributes:
-        name: Mangled by the compiler, then plain for the report.
-        architecture: For example "sm_90".
-        registers: Registers of a thread.
-        shared_bytes: Shared memory of a block, without the part that a launch asks for.
-        stack_bytes: Local memory of a thread, with room for spills.
-        spill_store_bytes: Bytes of registers written to the stack.
-        spill_load_bytes: Bytes of registers read back.
-        code_bytes: Size of its instructions.
-    """
-
-    name: str
-    architecture: str
-    registers: int = 0
-    shared_bytes: int = 0
-    stack_bytes: int = 0
-    spill_store_bytes: int = 0
-    spill_load_bytes: int = 0
-    code_bytes: int = 0
+# Registers, stack and spills are of a thread; shared memory is of a block, without the part
+# that a launch asks for.
+FIGURES = (
+    *("registers", "shared_bytes", "stack_bytes"),
+    *("spill_store_bytes", "spill_load_bytes", "code_bytes"),
+)
+Kernel = dict[str, Any]  # "name", "architecture", and the figures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "shared_object_bytes": next((p.stat().st_size for p in build.rglob("_cuda.so")), None),
         "architectures": list(dict.fromkeys(architectures)),
         "ptx": VIRTUAL.search(entries[0]["command"]) is not None,
-        "kernels": [asdict(kernel) for kernel in _in_order(kernels)],
+        "kernels": _in_order(kernels),
     }
     machine.write_json(document, options.results / "kernels.json")
     text = as_markdown(document)
@@ -108,25 +91,26 @@ def read_kernels(log: str, sections: str) -> list[Kernel]:
     kernels: list[Kernel] = []
     for line in log.splitlines():
         if entry := ENTRY.search(line):
-            kernels.append(Kernel(entry[1], entry[2], code_bytes=sizes.get(entry[1], 0)))
+            kernels.append(
+                {"name": entry[1], "architecture": entry[2], **dict.fromkeys(FIGURES, 0)}
+            )
+            kernels[-1]["code_bytes"] = sizes.get(entry[1], 0)
         elif frame := FRAME.search(line):
-            kernel = kernels[-1]
-            kernel.stack_bytes += int(frame[1])
-            kernel.spill_store_bytes += int(frame[2])
-            kernel.spill_load_bytes += int(frame[3])
+            for figure, number in zip(FIGURES[2:5], frame.groups(), strict=True):
+                kernels[-1][figure] += int(number)
         elif used := USED.search(line):
-            kernels[-1].registers, kernels[-1].shared_bytes = int(used[1]), int(used[2] or 0)
+            kernels[-1] |= {"registers": int(used[1]), "shared_bytes": int(used[2] or 0)}
     return kernels
 
 
 def as_markdown(document: dict[str, Any]) -> str:
     """The report: spills first, then a row for each kernel and architecture."""
-    kernels = [Kernel(**kernel) for kernel in document["kernels"]]
+    kernels: list[Kernel] = document["kernels"]
     spills = [
-        f"- SPILL: {kernel.name} on {kernel.architecture}: "
-        f"{kernel.spill_store_bytes} bytes stored, {kernel.spill_load_bytes} loaded"
+        f"- SPILL: {kernel['name']} on {kernel['architecture']}: "
+        f"{kernel['spill_store_bytes']} bytes stored, {kernel['spill_load_bytes']} loaded"
         for kernel in kernels
-        if kernel.spill_store_bytes + kernel.spill_load_bytes
+        if kernel["spill_store_bytes"] + kernel["spill_load_bytes"]
     ]
     size, architectures = document["shared_object_bytes"], ", ".join(document["architectures"])
     ptx = " and PTX" if document["ptx"] else ""
@@ -143,17 +127,17 @@ def as_markdown(document: dict[str, Any]) -> str:
     headings += ["spill stores", "spill loads", "code bytes"]
     rows = []
     for kernel in kernels:
-        name, architecture, *figures = asdict(kernel).values()
+        name, architecture, *figures = kernel.values()
         rows.append([f"`{name}`", architecture, *(f"{figure:,}" for figure in figures)])
     return "\n".join([*lines, table(headings, rows, left=2)])
 
 
 def _in_order(kernels: Sequence[Kernel]) -> list[Kernel]:
     """Under plain names; by name, then by architecture as a number: sm_90 before sm_100."""
-    names = _run("c++filt", "--no-params", *(kernel.name for kernel in kernels)).splitlines()
+    names = _run("c++filt", "--no-params", *(kernel["name"] for kernel in kernels)).splitlines()
     for kernel, name in zip(kernels, names, strict=True):
-        kernel.name = name.replace("velora::cuda::", "").replace("(anonymous namespace)::", "")
-    return sorted(kernels, key=lambda k: (k.name, int(re.sub(r"\D", "", k.architecture))))
+        kernel["name"] = name.replace("velora::cuda::", "").replace("(anonymous namespace)::", "")
+    return sorted(kernels, key=lambda k: (k["name"], int(re.sub(r"\D", "", k["architecture"]))))
 
 
 def _cuda_entries(commands: Path) -> list[dict[str, str]]:

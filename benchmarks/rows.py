@@ -1,4 +1,4 @@
-"""Rows: the contents of the memories that are timed."""
+"""The contents of memories, and the rollouts of on-policy methods."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ Observations = Array | dict[str, Array]
 Boundary = Literal["within", "pad", "cross"]
 T = TypeVar("T")
 
+GAMMA, LAMBDA = 0.99, 0.95
 MEAN_EPISODE = 500
 TRUNCATED = 0.5  # of the ends of episodes
 
@@ -174,12 +175,12 @@ class Contents:
         found: Array = order[np.searchsorted(keys, wanted).clip(max=len(keys) - 1)]
         for columns, expected in (
             (_leaves(states), arrays_of(self.states)),
-            (_leaves(actions), (self.actions,)),
             (_leaves(next_states), arrays_of(self.next_states)),
         ):
             for column, contents in zip(columns, expected, strict=True):
                 assert column.dtype == contents.dtype
                 np.testing.assert_array_equal(column, contents[found])
+        np.testing.assert_array_equal(actions.cpu(), self.actions[found])
         for flat, contents in ((rewards, self.rewards), (dones, self.dones)):
             assert tuple(flat.shape) in {(len(found),), (len(found), 1)}
             np.testing.assert_array_equal(flat.cpu().numpy().reshape(-1), contents[found, 0])
@@ -225,3 +226,42 @@ def random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -
     if dtype == "float32":
         return rng.standard_normal(shape, dtype=np.float32)
     return rng.integers(0, 128, shape, dtype=np.dtype(dtype).type)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T steps of N environments, time first, float32. Contenders never write to it.
+
+    Attributes:
+        rewards: `(T, N)`.
+        values: Of the states, `(T, N)`.
+        last_values: Of the states after the last step, `(N,)`.
+        dones: 1 where an episode terminated, `(T, N)`. None is cut short before the last step: not
+            all libraries know the difference.
+    """
+
+    rewards: Array
+    values: Array
+    last_values: Array
+    dones: Array
+
+    @property
+    def next_values(self) -> Array:
+        """Values of the next states, `(T, N)`."""
+        return np.concatenate([self.values[1:], self.last_values[None]])
+
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """Rewards, values, next values and dones, `(T, N)`."""
+        return self.rewards, self.values, self.next_values, self.dones
+
+
+def make_rollout(num_steps: int, num_envs: int, seed: int = 0) -> Rollout:
+    """A random rollout, the same for every contender."""
+    rng = np.random.default_rng(seed)
+    shape = (num_steps, num_envs)
+    return Rollout(
+        rewards=random_array(rng, shape, "float32"),
+        values=random_array(rng, shape, "float32"),
+        last_values=random_array(rng, shape[1:], "float32"),
+        dones=(rng.random(shape) < 1 / MEAN_EPISODE).astype(np.float32),
+    )

@@ -16,8 +16,7 @@ from benchmarks import contenders, machine, trace
 from benchmarks.clocks import Block, Key, Plan, attempt, clocks_of, plan_block, time_in_turns
 from benchmarks.contenders import Contender, Operation, Unavailable
 from benchmarks.results import Result
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Contents
+from benchmarks.rows import GAMMA, LAMBDA, Contents, make_rollout
 from benchmarks.trace import Counts
 from benchmarks.workloads import Workload
 from velora.returns import gae

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from benchmarks.contenders import NAMES
 from benchmarks.machine import Threads
@@ -49,7 +49,6 @@ class Workload:
         threads: Number of threads that may work on it.
         charts: Charts that show it: bars, or a curve over the capacity, the batch size or the bytes
             of a row.
-        reads_rows: Whether it needs the rows of the memory.
         clocks: Clocks that it is timed with. Ratios and rates are of the last one.
         contenders: Those that are timed, by the names of their files.
         ceiling: The contender that moves bytes as fast as this machine can.
@@ -66,7 +65,6 @@ class Workload:
     aims: tuple[Aim, ...] = ()
     threads: Threads = 1
     charts: tuple[Chart, ...] = ()
-    reads_rows: bool = True
     clocks: tuple[str, ...] = ("wall",)
     contenders: tuple[str, ...] = ON_CPU
     ceiling: str = ""
@@ -77,7 +75,7 @@ class Workload:
     @property
     def least_rows(self) -> int:
         """Rows that it needs: those of a batch, with all steps of a sequence."""
-        if not self.reads_rows:
+        if self.operation == "gae":
             return 0
         return math.prod(value for value in self.arguments if isinstance(value, int))
 
@@ -103,7 +101,6 @@ IMAGES = Rows(
 PEERS = ("stable-baselines3", "cpprb", "torchrl", "tianshou", "flashbax")
 KEYS = ("end key", "trajectory ids")
 TORCHRL_SLICES = tuple(f"torchrl, {key}{cached}" for cached in ("", ", cached") for key in KEYS)
-BARS: tuple[Chart, ...] = ("bars",)
 
 
 def _slower(times: float, *names: str) -> tuple[Aim, ...]:
@@ -116,123 +113,83 @@ def _close(times: float, other: str = "floor") -> Aim:
     return Aim("velora", at_most=times, times=other)
 
 
-def _sample(batch_size: int, *aims: Aim, charts: tuple[Chart, ...] = ("batch",)) -> Workload:
-    name = f"sample {batch_size}"
-    return Workload(name, VECTORS, "sample", (batch_size,), aims=aims, charts=charts)
-
-
-def _sequences(
-    batch_size: int, length: int, boundary: str, *aims: Aim, charts: tuple[Chart, ...] = ()
-) -> Workload:
-    # Those with other lengths of episodes beside them have an operation of their own.
-    episodes = boundary == "cross" or length == 8
-    return Workload(
-        f"sequences {batch_size} x {length} {boundary}",
-        VECTORS,
-        "sample_of_episodes" if episodes else "sample_sequences",
-        (batch_size, length, boundary),
-        aims=aims,
-        charts=charts,
-    )
-
-
-# Of the same rows, writing comes last: it overwrites the ends of episodes.
-ON_VECTORS = (
-    _sample(32),
-    _sample(256, _close(1.7), *_slower(8, *PEERS), charts=("bars", "batch", "capacity")),
-    _sample(4096, _close(1.5), charts=("bars", "batch")),
-    _sample(65_536),
-    Workload(
-        "sample 65536, all threads",
-        VECTORS,
-        "sample_on_all_threads",
-        (65_536,),
-        aims=(_close(1.0, "velora, one thread"), *_slower(1, *PEERS)),
-        threads="all",
-        charts=BARS,
-    ),
-    Workload("sample 256 and train", VECTORS, "update", (256,), charts=BARS),
-    Workload(
-        "n-step 256 x 3",
-        VECTORS,
-        "sample_n_step",
-        (256, 3),
-        aims=(_close(2, "velora, one step"), *_slower(15, "stable-baselines3")),
-        charts=BARS,
-    ),
-    _sequences(32, 64, "within", *_slower(20, *TORCHRL_SLICES), charts=BARS),
-    _sequences(32, 64, "pad", *_slower(20, *TORCHRL_SLICES)),
-    _sequences(
-        32,
-        64,
-        "cross",
+AIMS: dict[str, tuple[Aim, ...]] = {
+    "sample 256": (_close(1.7), *_slower(8, *PEERS)),
+    "sample 4096": (_close(1.5),),
+    "sample 65536, all threads": (_close(1.0, "velora, one thread"), *_slower(1, *PEERS)),
+    "n-step 256 x 3": (_close(2, "velora, one step"), *_slower(15, "stable-baselines3")),
+    "sequences 32 x 64 within": _slower(20, *TORCHRL_SLICES),
+    "sequences 32 x 64 pad": _slower(20, *TORCHRL_SLICES),
+    "sequences 32 x 64 cross": (
         Aim("velora, episodes of 10", at_most=1.1, times="velora, episodes of 10,000"),
     ),
-    _sequences(32, 8, "within"),
-    Workload(
-        "advantages of 2048 x 64",
-        VECTORS,
-        "gae",
-        (2048, 64),
-        aims=_slower(180, "stable-baselines3"),
-        charts=BARS,
-        reads_rows=False,
-    ),
-    Workload("push", VECTORS, "push", aims=_slower(6, *PEERS), charts=BARS),
-    Workload("construct and push", VECTORS, "construct_and_push"),
-    Workload("extend 8", VECTORS, "extend", (8,)),
-    Workload(
-        "extend 256",
-        VECTORS,
-        "extend",
-        (256,),
-        aims=(_close(1, "numpy columns"), *_slower(4, "stable-baselines3")),
-        charts=BARS,
-    ),
-    Workload("extend 4096", VECTORS, "extend", (4096,), aims=(_close(3),)),
-)
-ON_OTHER_ROWS = (
-    Workload("sample 256 dicts", DICTS, "sample", (256,), charts=BARS),
-    Workload("push dicts", DICTS, "push"),
-    Workload(
-        "sample 32 images", IMAGES, "sample_images", (32,), aims=_slower(1.4, *PEERS), charts=BARS
-    ),
-    Workload("sample 256 images", IMAGES, "sample_images", (256,), aims=(_close(1.15),)),
-    Workload(
-        "sample 256, 1/100 of the rows",
-        replace(VECTORS, capacity=10_000),
-        "sample",
-        (256,),
-        charts=("capacity",),
-    ),
-    Workload("sample 256, 1/10 of the rows", TENTH, "sample", (256,), charts=("capacity", "row")),
-    *(
-        Workload(
-            f"sample 256, {width}+6 wide",
-            replace(TENTH, name=f"{width}+6 float32", leaves=(Leaf((width,), "float32"),)),
-            "sample",
-            (256,),
-            charts=("row",),
-        )
-        for width in (4, 64, 256)
-    ),
-    Workload(
-        "sample 256, 10 x the rows",
-        MORE_VECTORS,
-        "sample_beside_tenth",
-        (256,),
-        aims=(_close(1.6, "velora, a tenth of the rows"),),
-        charts=("capacity",),
-    ),
-    Workload("sample 4096, 10 x the rows", MORE_VECTORS, "sample", (4096,)),
-    Workload("sample 65536, 10 x the rows", MORE_VECTORS, "sample", (65_536,)),
-)
-WORKLOADS = (*ON_VECTORS, *ON_OTHER_ROWS)
+    "advantages of 2048 x 64": _slower(180, "stable-baselines3"),
+    "push": _slower(6, *PEERS),
+    "extend 256": (_close(1, "numpy columns"), *_slower(4, "stable-baselines3")),
+    "extend 4096": (_close(3),),
+    "sample 32 images": _slower(1.4, *PEERS),
+    "sample 256 images": (_close(1.15),),
+    "sample 256, 10 x the rows": (_close(1.6, "velora, a tenth of the rows"),),
+}
 
-# On a GPU: the host's part of a call, and the device's. Others need a GPU or take minutes there.
-QUEUED = ("host", "device")
-ONE_LAUNCH = Aim("velora", "kernels", at_most=1)
-DEVICE_COPY, PINNED_COPY = "copy, device", "copy, pinned"
+
+def _work(
+    name: str,
+    operation: str,
+    *arguments: int | str,
+    rows: Rows = VECTORS,
+    charts: tuple[Chart, ...] = (),
+    threads: Threads = 1,
+) -> Workload:
+    aims = AIMS.get(name, ())
+    return Workload(name, rows, operation, arguments, aims=aims, charts=charts, threads=threads)
+
+
+def _of_width(width: int) -> Rows:
+    return replace(TENTH, name=f"{width}+6 float32", leaves=(Leaf((width,), "float32"),))
+
+
+HUNDREDTH = replace(VECTORS, capacity=10_000)
+BARS: tuple[Chart, ...] = ("bars",)
+
+WORKLOADS = (
+    _work("sample 32", "sample", 32, charts=("batch",)),
+    _work("sample 256", "sample", 256, charts=("bars", "batch", "capacity")),
+    _work("sample 4096", "sample", 4096, charts=("bars", "batch")),
+    _work("sample 65536", "sample", 65_536, charts=("batch",)),
+    _work(
+        *("sample 65536, all threads", "sample_on_all_threads", 65_536), threads="all", charts=BARS
+    ),
+    _work("sample 256 and train", "update", 256, charts=BARS),
+    _work("n-step 256 x 3", "sample_n_step", 256, 3, charts=BARS),
+    _work("sequences 32 x 64 within", "sample_sequences", 32, 64, "within", charts=BARS),
+    _work("sequences 32 x 64 pad", "sample_sequences", 32, 64, "pad"),
+    _work("sequences 32 x 64 cross", "sample_of_episodes", 32, 64, "cross"),
+    _work("sequences 32 x 8 within", "sample_of_episodes", 32, 8, "within"),
+    _work("advantages of 2048 x 64", "gae", 2048, 64, charts=BARS),
+    # Of the same rows, writing comes last: it overwrites the ends of episodes.
+    _work("push", "push", charts=BARS),
+    _work("construct and push", "construct_and_push"),
+    _work("extend 8", "extend", 8),
+    _work("extend 256", "extend", 256, charts=BARS),
+    _work("extend 4096", "extend", 4096),
+    _work("sample 256 dicts", "sample", 256, rows=DICTS, charts=BARS),
+    _work("push dicts", "push", rows=DICTS),
+    _work("sample 32 images", "sample_images", 32, rows=IMAGES, charts=BARS),
+    _work("sample 256 images", "sample_images", 256, rows=IMAGES),
+    _work("sample 256, 1/100 of the rows", "sample", 256, rows=HUNDREDTH, charts=("capacity",)),
+    _work("sample 256, 1/10 of the rows", "sample", 256, rows=TENTH, charts=("capacity", "row")),
+    _work("sample 256, 4+6 wide", "sample", 256, rows=_of_width(4), charts=("row",)),
+    _work("sample 256, 64+6 wide", "sample", 256, rows=_of_width(64), charts=("row",)),
+    _work("sample 256, 256+6 wide", "sample", 256, rows=_of_width(256), charts=("row",)),
+    _work(
+        *("sample 256, 10 x the rows", "sample_beside_tenth", 256),
+        rows=MORE_VECTORS,
+        charts=("capacity",),
+    ),
+    _work("sample 4096, 10 x the rows", "sample", 4096, rows=MORE_VECTORS),
+    _work("sample 65536, 10 x the rows", "sample", 65_536, rows=MORE_VECTORS),
+)
 
 
 def cuda_workloads(quick: bool) -> tuple[Workload, ...]:
@@ -243,99 +200,70 @@ def cuda_workloads(quick: bool) -> tuple[Workload, ...]:
     image_rows, images, steps, envs, long = (
         (200, 16, 32, 16, 500) if quick else (20_000, 256, 2_048, 4_096, 1_000_000)
     )
-    vectors = replace(VECTORS, capacity=rows)
-    in_15_us = Aim("velora", "host", at_most=15)
-    workloads = (
-        Workload(
-            f"sample {batch}",
-            vectors,
-            "sample_on_device",
-            (batch,),
-            aims=(ONE_LAUNCH, in_15_us, Aim("torchrl", "host", at_least=10, times="velora")),
-            clocks=QUEUED,
-            contenders=("velora", "torchrl", "torch_columns"),
-            check="rows",
+    vectors, stacks = replace(VECTORS, capacity=rows), replace(IMAGES, capacity=image_rows)
+    one_launch, in_15_us = Aim("velora", "kernels", at_most=1), Aim("velora", "host", at_most=15)
+    by_hand = ("velora", "torch_columns")
+
+    def work(
+        name: str, operation: str, *arguments: int, aims: tuple[Aim, ...] = (), **options: Any
+    ) -> Workload:
+        defaults: dict[str, Any] = {"rows": vectors, "threads": "all", "clocks": ("host", "device")}
+        return Workload(
+            name, operation=operation, arguments=arguments, aims=aims, **{**defaults, **options}
+        )
+
+    def share(least: float) -> Aim:
+        return Aim("velora", "share", at_least=least)
+
+    beside_peer: dict[str, Any] = {"contenders": (*by_hand, "torchrl")}
+    drawn: dict[str, Any] = {"contenders": by_hand, "check": "rows"}
+    pinned: dict[str, Any] = {"ceiling": "copy, pinned", "traffic": 1, "check": "rows"}
+    in_memory: dict[str, Any] = {"ceiling": "copy, device", "contenders": (*by_hand, "copies")}
+    on_wall: dict[str, Any] = {"clocks": ("wall",)}
+    return (
+        work(
+            *(f"sample {batch}", "sample_on_device", batch),
+            aims=(one_launch, in_15_us, Aim("torchrl", "host", at_least=10, times="velora")),
+            **{**drawn, **beside_peer},
         ),
-        Workload(
-            f"sample {large}",
-            vectors,
-            "sample_large",
-            (large,),
-            aims=(Aim("velora", "share", at_least=0.6), ONE_LAUNCH),
-            clocks=QUEUED,
-            contenders=("velora", "torch_columns", "copies"),
-            ceiling=DEVICE_COPY,
-            traffic=2,
-            keeps=8,
-            check="rows",
+        work(
+            *(f"sample {large}", "sample_large", large),
+            aims=(share(0.6), one_launch),
+            **{**drawn, **in_memory, "traffic": 2, "keeps": 8},
         ),
-        Workload(
-            f"replay of a captured sample {batch}",
-            vectors,
-            "sample_captured",
-            (batch,),
+        work(
+            *(f"replay of a captured sample {batch}", "sample_captured", batch),
             aims=(Aim("velora", "host", at_most=5),),
-            clocks=QUEUED,
-            contenders=("velora", "torch_columns"),
-            check="rows",
+            **drawn,
         ),
         *(
-            Workload(
-                f"sample {size} of pinned rows",
-                vectors,
-                "sample_pinned",
-                (size,),
-                clocks=QUEUED,
+            work(
+                *(f"sample {size} of pinned rows", "sample_pinned", size),
+                **pinned,
                 contenders=("velora", "copies"),
-                ceiling=PINNED_COPY,
-                traffic=1,
-                check="rows",
             )
             for size in (batch, medium)
         ),
-        Workload(
-            f"advantages of {steps} x {envs}",
-            vectors,
-            "gae",
-            (steps, envs),
-            aims=(Aim("velora", "share", at_least=0.5),),
-            clocks=QUEUED,
-            contenders=("velora", "torch_columns", "copies"),
-            ceiling=DEVICE_COPY,
-            traffic=5.25,  # three inputs, two results, and flags of one byte
-            check="advantages",
+        work(
+            *(f"advantages of {steps} x {envs}", "gae", steps, envs),
+            aims=(share(0.5),),
+            # Three inputs, two results, and flags of one byte.
+            **{**in_memory, "traffic": 5.25, "check": "advantages"},
         ),
-        Workload(
-            f"advantages of {long} x 1",
-            vectors,
-            "gae_beside_cpu",
-            (long, 1),
+        work(
+            *(f"advantages of {long} x 1", "gae_beside_cpu", long, 1),
             aims=(Aim("velora, CPU", at_least=100, times="velora"),),
-            contenders=("velora",),
-            check="advantages",
+            **{**on_wall, "contenders": ("velora",), "check": "advantages"},
         ),
-        Workload(
-            f"extend {lanes} lanes",
-            vectors,
-            "extend",
-            (lanes,),
-            aims=(ONE_LAUNCH, in_15_us),
-            clocks=QUEUED,
-            contenders=("velora", "torchrl", "torch_columns"),
+        work(
+            *(f"extend {lanes} lanes", "extend", lanes), aims=(one_launch, in_15_us), **beside_peer
         ),
-        Workload(
-            f"{images} images from the host",
-            replace(IMAGES, capacity=image_rows),
-            "sample_from_host",
-            (images,),
-            aims=(Aim("velora", "share", at_least=0.8),),
-            contenders=("velora", "torch_columns", "copies"),
-            ceiling=PINNED_COPY,
-            traffic=1,
-            check="rows",
+        work(
+            *(f"{images} images from the host", "sample_from_host", images),
+            aims=(share(0.8),),
+            **{**pinned, **on_wall, "rows": stacks, "contenders": (*by_hand, "copies")},
         ),
     )
-    return tuple(replace(workload, threads="all") for workload in workloads)
 
 
 def with_capacity(workloads: tuple[Workload, ...], capacity: int) -> tuple[Workload, ...]:

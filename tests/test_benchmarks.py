@@ -108,6 +108,7 @@ def test_contender_that_could_not_be_installed_gives_the_reason_of_pip(
 ) -> None:
     (tmp_path / "failed-peer.txt").write_text("ERROR: no wheel\n", encoding="utf-8")
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setitem(load("contenders").NAMES, "peer", "no_such_file.Peer")
     with pytest.raises(load("contenders").Unavailable, match=r"No module named .*; ERROR: no wh"):
         load("contenders").load("peer")
 

@@ -80,7 +80,7 @@ def test_gae_of_a_rollout_is_the_textbooks(name: str) -> None:
     if not hasattr(contender, "gae"):
         pytest.skip("has no advantages")
     run = contender.gae(64, 4)
-    rollouts = importlib.import_module("benchmarks.rollouts")
+    rollouts = importlib.import_module("benchmarks.rows")
     rollout = rollouts.make_rollout(64, 4)
     assert rollout.dones.any()
     expected = np.zeros((65, 4))

@@ -12,18 +12,18 @@ from benchmarks.contenders.base import CPU, Contender, Operation, Operations, Un
 
 __all__ = ["NAMES", "Contender", "Operation", "Operations", "Unavailable", "load"]
 
-# File -> class, in the order in which memory is given to them where it does not suffice for all.
+# Name -> class in a file, in the order in which memory is given to them.
 NAMES = {
-    "velora": "Velora",
-    "floor": "Floor",
-    "numpy_columns": "NumpyColumns",
-    "stable_baselines3": "StableBaselines3",
-    "cpprb": "Cpprb",
-    "torchrl": "TorchRL",
-    "tianshou": "Tianshou",
-    "flashbax": "Flashbax",
-    "torch_columns": "TorchColumns",
-    "copies": "Copies",
+    "velora": "velora.Velora",
+    "floor": "floor.Floor",
+    "numpy_columns": "columns.NumpyColumns",
+    "stable_baselines3": "stable_baselines3.StableBaselines3",
+    "cpprb": "cpprb.Cpprb",
+    "torchrl": "torchrl.TorchRL",
+    "tianshou": "tianshou.Tianshou",
+    "flashbax": "flashbax.Flashbax",
+    "torch_columns": "columns.TorchColumns",
+    "copies": "copies.Copies",
 }
 
 
@@ -33,12 +33,13 @@ def load(name: str, device: torch.device = CPU) -> Contender:
     Raises:
         Unavailable: If the library that it times is not installed, or cannot be imported.
     """
+    file, _, kind = NAMES[name].partition(".")
     try:
-        module = importlib.import_module(f"{__name__}.{name}")
+        module = importlib.import_module(f"{__name__}.{file}")
     except Exception as error:
         reasons = (str(error) or type(error).__name__, _why_not_installed(name))
         raise Unavailable("; ".join(filter(None, reasons))) from error
-    contender: Contender = getattr(module, NAMES[name])(device)
+    contender: Contender = getattr(module, kind)(device)
     return contender
 
 

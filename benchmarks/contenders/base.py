@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -35,6 +36,7 @@ class Contender:
     """
 
     name: ClassVar[str]
+    _buffer: Any  # of a library, whose `sample` needs nothing around it
     is_ceiling: ClassVar[bool] = False
 
     def __init__(self, device: torch.device = CPU) -> None:
@@ -62,7 +64,7 @@ class Contender:
 
     def sample(self, batch_size: int) -> Operation:
         """Draws a batch of torch tensors, `(B, ...)` for each field."""
-        raise Unavailable(f"cannot draw {batch_size} rows")
+        return partial(self._buffer.sample, batch_size)
 
     def sample_on_all_threads(self, batch_size: int) -> Operations:
         """`sample` where torch may use all cores, which some leave unused."""

@@ -12,8 +12,7 @@ from cpprb import ReplayBuffer
 
 from benchmarks.contenders.base import Contender, Operation
 from benchmarks.learner import Batch
-from benchmarks.rollouts import GAMMA
-from benchmarks.rows import Array, Contents, Observations
+from benchmarks.rows import GAMMA, Array, Contents, Observations
 
 
 class Cpprb(Contender):
@@ -57,10 +56,6 @@ class Cpprb(Contender):
         buffer = _make(self._contents.rows.capacity, columns)
         buffer.add(**columns)
         return partial(buffer.add, **_copy(columns, slice(num_envs)))
-
-    def sample(self, batch_size: int) -> Operation:
-        """`sample` as it is."""
-        return partial(self._buffer.sample, batch_size)
 
     def sample_images(self, batch_size: int) -> Mapping[str, Operation]:
         """Stored whole, each observation once, and each frame once.

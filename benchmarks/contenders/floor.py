@@ -16,8 +16,7 @@ from benchmarks.compiler import compile_library
 from benchmarks.contenders.base import Contender, Operation, Unavailable
 from benchmarks.contenders.columns import as_batch
 from benchmarks.learner import Batch
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Array, Boundary, Contents, Leaf
+from benchmarks.rows import GAMMA, LAMBDA, Array, Boundary, Contents, Leaf, make_rollout
 
 SOURCE = Path(__file__).parent.parent / "floor.cpp"
 GAE_SOURCE = SOURCE.with_name("floor_gae.cpp")

@@ -18,8 +18,17 @@ from stable_baselines3.common.buffers import (
 
 from benchmarks.contenders.base import Contender, Operation
 from benchmarks.learner import Batch
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Array, Contents, Leaf, Observations, Rows, map_observations
+from benchmarks.rows import (
+    GAMMA,
+    LAMBDA,
+    Array,
+    Contents,
+    Leaf,
+    Observations,
+    Rows,
+    make_rollout,
+    map_observations,
+)
 
 FIELDS = ("observations", "actions", "rewards", "next_observations", "dones", "timeouts")
 
@@ -69,10 +78,6 @@ class StableBaselines3(Contender):
         dropped = self._around(type(self._buffer), num_envs, handle_timeout_termination=False)
         steps = self._steps(num_envs)
         return {"": partial(kept.add, *steps), "no timeouts": partial(dropped.add, *steps)}
-
-    def sample(self, batch_size: int) -> Operation:
-        """`sample` as it is."""
-        return partial(self._buffer.sample, batch_size)
 
     def sample_images(self, batch_size: int) -> Mapping[str, Operation]:
         """Stored whole, and each observation once."""

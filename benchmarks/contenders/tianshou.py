@@ -13,8 +13,15 @@ from tianshou.data import Batch, ReplayBuffer, VectorReplayBuffer
 
 from benchmarks.contenders.base import Contender, Operation
 from benchmarks.learner import Batch as Tensors
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Array, Contents, Observations, map_observations
+from benchmarks.rows import (
+    GAMMA,
+    LAMBDA,
+    Array,
+    Contents,
+    Observations,
+    make_rollout,
+    map_observations,
+)
 
 
 class Tianshou(Contender):
@@ -66,10 +73,6 @@ class Tianshou(Contender):
         # Around the same memory.
         buffer = _filled(VectorReplayBuffer(even, num_envs), self._buffer[:even])
         return partial(buffer.add, Batch(**self._step(slice(num_envs))))
-
-    def sample(self, batch_size: int) -> Operation:
-        """`sample` as it is."""
-        return partial(self._buffer.sample, batch_size)
 
     def sample_images(self, batch_size: int) -> Mapping[str, Operation]:
         """Stored whole, and each frame once."""

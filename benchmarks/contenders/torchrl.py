@@ -20,8 +20,7 @@ from torchrl.data import (
 
 from benchmarks.contenders.base import Contender, Operation
 from benchmarks.learner import Batch
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Boundary, Contents, Observations
+from benchmarks.rows import GAMMA, LAMBDA, Boundary, Contents, Observations, make_rollout
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "end key": {"end_key": ("next", "done")},
@@ -76,10 +75,6 @@ class TorchRL(Contender):
             "": partial(self._buffer.extend, step),
             "ndim=2": partial(rings.extend, step.view(num_envs, 1)),
         }
-
-    def sample(self, batch_size: int) -> Operation:
-        """`sample` with a RandomSampler."""
-        return partial(self._buffer.sample, batch_size)
 
     def sample_n_step(self, batch_size: int, n_step: int) -> Operation:
         """`sample` of a buffer that has looked ahead before it stored a step."""

@@ -13,8 +13,7 @@ from torch import Tensor
 from benchmarks import machine
 from benchmarks.contenders.base import Contender, Operation, require_cuda
 from benchmarks.learner import Batch
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Array, Boundary, Contents, map_observations
+from benchmarks.rows import GAMMA, LAMBDA, Array, Boundary, Contents, make_rollout, map_observations
 from velora.buffer import BatchExperience, Experience, ReplayBuffer
 from velora.returns import gae
 
@@ -70,10 +69,6 @@ class Velora(Contender):
         }
         ways = {"": tensors} if self.device.type == "cuda" else {"": tensors, "arrays": arrays}
         return {way: partial(buffer.extend, **step) for way, step in ways.items()}
-
-    def sample(self, batch_size: int) -> Operation:
-        """`sample` as it is."""
-        return partial(self._buffer.sample, batch_size)
 
     def sample_on_all_threads(self, batch_size: int) -> Mapping[str, Operation]:
         """`sample` with as many threads as torch, and with one."""
