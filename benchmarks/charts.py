@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +38,9 @@ DPI = 120
 
 # Chart -> title, label of the axis, position on it.
 SWEEPS: dict[str, tuple[str, str, Callable[[Entry], float]]] = {
-    "capacity": (
-        "A batch of 256, from memories of different sizes",
-        "rows",
-        lambda entry: float(entry["capacity"]),
-    ),
-    "batch": (
-        "Batches of different sizes",
-        "batch size",
-        lambda entry: float(entry["arguments"][0]),
-    ),
-    "row": (
-        "A batch of 256 rows of different sizes",
-        "bytes of a row",
-        lambda entry: float(entry["row_nbytes"]),
-    ),
+    "capacity": ("A batch of 256 from memories of many sizes", "rows", itemgetter("capacity")),
+    "batch": ("Batches of different sizes", "batch size", lambda entry: entry["arguments"][0]),
+    "row": ("A batch of 256 rows of different sizes", "bytes of a row", itemgetter("row_nbytes")),
 }
 
 

@@ -162,13 +162,8 @@ def plan_block(run: Operation, clock: Clock, plan: Plan, launches: float = 0) ->
     """Finds how many calls fill a block, which warms the operation up.
 
     One look does not suffice: a first call allocates memory that later calls reuse, and if it alone
-    filled half a block, every block would be one call with the caches of other operations.
-
-    Args:
-        run: The operation.
-        clock: The clock that it is timed with.
-        plan: The length of a block.
-        launches: Kernels and copies that one call adds to the queue of the device.
+    filled half a block, every block would be one call with the caches of other operations. A call
+    adds `launches` kernels and copies to the queue of the device.
     """
     most = max(1, int(QUEUE / launches)) if clock.is_queued and launches else None
     block_us = plan.block_us * clock.scale
@@ -198,9 +193,7 @@ def time_in_turns(
     """Times each block once a round, in another order each round.
 
     A fixed order can fall into step with other programs, which would always hit the same operation.
-
-    Returns:
-        Timings, and what contenders raised; the others go on without them.
+    Returns timings, and the errors of contenders; the others go on without them.
     """
     failures: dict[str, Exception] = {}
     times: dict[Key, list[float]] = {key: [] for key in blocks}

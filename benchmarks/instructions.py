@@ -165,10 +165,8 @@ def _count(hash_seed: int) -> Instructions:
 def _count_functions(hash_seed: int) -> dict[str, Counts]:
     """Counts of `_calls_of` calls of each operation, in a process of its own.
 
-    The child dumps counts of N and of 2 N calls: the difference is N calls and nothing else.
-
-    Args:
-        hash_seed: Python's. Hashes decide how dicts collide, which costs instructions.
+    The child dumps counts of N and of 2 N calls: the difference is N calls and nothing else. The
+    seed of hashes decides how Python's dicts collide, which costs instructions.
     """
     command = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", "--compress-strings=no"]
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "OMP_NUM_THREADS": "1"}

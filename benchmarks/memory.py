@@ -67,19 +67,12 @@ def _frame(rng: np.random.Generator) -> Array:
 
 @dataclass(frozen=True)
 class Way:
-    """One way of storing transitions.
-
-    Attributes:
-        play: Makes transitions.
-        options: Options of `ReplayBuffer`.
-        share: Rows in units of `--rows`: images that are stored whole need 56 KB a row.
-        aim_gb: Upper limit for `SCALE` rows.
-    """
+    """One way of storing transitions."""
 
     play: Callable[[], Iterator[Experience]]
-    options: dict[str, Any]
-    share: float = 1.0
-    aim_gb: float | None = None
+    options: dict[str, Any]  # of `ReplayBuffer`
+    share: float = 1.0  # rows in units of `--rows`: an image that is stored whole needs 56 KB
+    aim_gb: float | None = None  # upper limit for `SCALE` rows
 
 
 WAYS = {

@@ -46,10 +46,7 @@ def as_document(results: Sequence[Result], plan: Plan, device: torch.device) -> 
 def as_markdown(results: Sequence[Result], device: torch.device, means_nothing: bool) -> str:
     """Aims first, then all figures, then the contenders left out.
 
-    Args:
-        results: All of a run.
-        device: Where batches went.
-        means_nothing: Whether this is a trial of the code, whose figures meet and miss no aim.
+    The figures mean nothing, and meet no aim, where code for a GPU is tried on a CPU.
     """
     described = machine.describe()
     versions = described["versions"]
@@ -77,13 +74,7 @@ def as_markdown(results: Sequence[Result], device: torch.device, means_nothing: 
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table that reads well as it is.
-
-    Args:
-        headings: One for each column.
-        rows: A cell for each column.
-        left: Number of columns that are text; the others are figures and end flush.
-    """
+    """A Markdown table that reads well as it is, with so many columns of text on the left."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     rule = ["-" * n if i < left else "-" * (n - 1) + ":" for i, n in enumerate(widths)]
     lines = [

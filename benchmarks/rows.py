@@ -69,11 +69,7 @@ class Rows:
 
     @property
     def state(self) -> Leaf:
-        """Shape and dtype of observations that are one array.
-
-        Raises:
-            TypeError: If they are dicts.
-        """
+        """Shape and dtype of observations; `TypeError` if they are dicts."""
         if self.is_dict:
             raise TypeError("dict observations are more than one array")
         return self.leaves[0]
@@ -146,17 +142,9 @@ class Contents:
     truncations: Array
 
     def columns(self) -> tuple[Array, ...]:
-        """All arrays in the order of an experience, without `truncations`.
-
-        Those of a dict observation follow each other, so there are five or more.
-        """
-        return (
-            *arrays_of(self.states),
-            self.actions,
-            self.rewards,
-            *arrays_of(self.next_states),
-            self.dones,
-        )
+        """All arrays in the order of an experience, those of a dict too, without `truncations`."""
+        states, next_states = arrays_of(self.states), arrays_of(self.next_states)
+        return (*states, self.actions, self.rewards, *next_states, self.dones)
 
     @property
     def nbytes(self) -> int:
@@ -164,11 +152,7 @@ class Contents:
         return sum(column.nbytes for column in (*self.columns(), self.truncations))
 
     def find(self, batch: Batch) -> Array:
-        """The numbers of the rows in a batch, `(B,)`.
-
-        Raises:
-            AssertionError: If one of them is no row of these, in any field.
-        """
+        """The numbers of the rows in a batch, `(B,)`; `AssertionError` if one is none of these."""
         states, actions, rewards, next_states, dones = batch
         order, keys = self._keys
         wanted = _keys_of(_leaves(states)[0])

@@ -21,6 +21,11 @@ from benchmarks.trace import Counts
 from benchmarks.workloads import Workload
 from velora.returns import gae
 
+# Contenders without a special way to do these use `sample`.
+SAMPLES = {
+    *("sample_on_all_threads", "sample_beside_tenth", "sample_images"),
+    *("sample_on_device", "sample_large"),
+}
 PROFILED_CALLS = 5
 # A longer call may launch thousands of kernels: one of them is enough to profile.
 LONG_US = 20_000
@@ -34,14 +39,9 @@ def run(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Iterator[Result]:
-    """Times workloads; those on the same rows with memories that are filled once.
+    """Times workloads; memories are filled once for neighbours that are on the same rows.
 
-    Args:
-        workloads: Those on the same rows next to each other.
-        names: Of contenders, in the order in which memory is given to them.
-        plan: How long to measure.
-        device: Where batches go.
-        say: Takes a line about the progress.
+    Memory is given to contenders in the order of `names`; `say` takes a line about the progress.
     """
     machine.keep_jax_on_one_thread()
     for rows, group in groupby(workloads, key=lambda workload: workload.rows):
@@ -143,7 +143,8 @@ class _Measurement:
 
 def _prepare(contender: Contender, workload: Workload) -> dict[str, tuple[Contender, Operation]]:
     """The ways in which a contender does it, by label: none, one or several."""
-    prepare = getattr(contender, workload.operation, None)
+    fallback = contender.sample if workload.operation in SAMPLES else None
+    prepare: Any = getattr(contender, workload.operation, fallback)
     operations = prepare and prepare(*workload.arguments)
     if operations is None:
         return {}

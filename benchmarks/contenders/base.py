@@ -43,48 +43,20 @@ class Contender:
         self.device = device
 
     def setup(self, contents: Contents) -> None:
-        """Fills a memory of `contents.rows.capacity` rows.
-
-        Raises:
-            Unavailable: If it cannot run on this machine, or cannot store such rows.
-        """
+        """Fills a memory of `contents.rows.capacity` rows, or raises `Unavailable`."""
         raise NotImplementedError
 
     def close(self) -> None:
         """Ends what the operations of a workload started."""
 
     def as_tensors(self, batch: Any) -> Batch:
-        """The rows in a result of `sample`, which later operations may overwrite.
-
-        Raises:
-            Unavailable: If they cannot become torch tensors.
-        """
+        """The rows in a result of `sample`, which later operations may overwrite."""
         del batch
         raise Unavailable("its batches are no torch tensors")
 
     def sample(self, batch_size: int) -> Operation:
         """Draws a batch of torch tensors, `(B, ...)` for each field."""
         return partial(self._buffer.sample, batch_size)
-
-    def sample_on_all_threads(self, batch_size: int) -> Operations:
-        """`sample` where torch may use all cores, which some leave unused."""
-        return self.sample(batch_size)
-
-    def sample_beside_tenth(self, batch_size: int) -> Operations:
-        """`sample`, for some beside a memory of a tenth of the rows."""
-        return self.sample(batch_size)
-
-    def sample_images(self, batch_size: int) -> Operations:
-        """`sample` of stacked frames, which some can store in more than one way."""
-        return self.sample(batch_size)
-
-    def sample_on_device(self, batch_size: int) -> Operations:
-        """`sample` on a GPU, for some in more than one way."""
-        return self.sample(batch_size)
-
-    def sample_large(self, batch_size: int) -> Operations:
-        """`sample` of so many rows that their bytes decide."""
-        return self.sample(batch_size)
 
     def sample_captured(self, batch_size: int) -> Operation:
         """Replays a CUDA graph that draws a batch."""
@@ -98,11 +70,7 @@ class Contender:
 
 
 def captured(draw: Operation, device: torch.device) -> Operation:
-    """A replay of a captured draw, which writes into the same batch each time.
-
-    Raises:
-        Unavailable: If there is no GPU.
-    """
+    """A replay of a captured draw, which writes into the same batch each time."""
     require_cuda(device)
     cuda: Any = torch.cuda  # not all of it is typed
     side = cuda.Stream()

@@ -23,14 +23,12 @@ class ColumnsByHand(Contender):
     library: ModuleType
 
     def setup(self, contents: Contents) -> None:
-        """Copies each field into a column `(C, ...)`."""
         self._rows, self._contents = contents.rows, contents
         self._columns = [self._copy(column) for column in contents.columns()]
         self._truncations = self._copy(contents.truncations)
         self._cursor = 0
 
     def as_tensors(self, batch: Sequence[Tensor]) -> Batch:
-        """The columns, those of a dict observation under their keys."""
         return as_batch(self._rows, batch)
 
     def push(self) -> Operation:
@@ -65,7 +63,6 @@ class ColumnsByHand(Contender):
         return run
 
     def gae(self, num_steps: int, num_envs: int) -> Operation:
-        """The textbook's loop, backwards over time."""
         rollout = make_rollout(num_steps, num_envs)
         rewards, values, next_values, dones = map(self._copy, rollout.arrays())
 
@@ -92,12 +89,10 @@ class NumpyColumns(ColumnsByHand):
     library = np
 
     def setup(self, contents: Contents) -> None:
-        """Makes the columns and a random generator."""
         super().setup(contents)
         self._rng = np.random.default_rng(0)
 
     def sample(self, batch_size: int) -> Operation:
-        """One gather for each field."""
         columns, capacity, rng = self._columns, self._rows.capacity, self._rng
 
         def run() -> tuple[Tensor, ...]:
@@ -141,7 +136,6 @@ class TorchColumns(ColumnsByHand):
     library = torch
 
     def sample(self, batch_size: int) -> Operation:
-        """One gather for each field."""
         return self._gather(self._columns, self.device, batch_size)
 
     def sample_from_host(self, batch_size: int) -> Operation:

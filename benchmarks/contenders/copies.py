@@ -20,7 +20,6 @@ class Copies(Contender):
     is_ceiling = True
 
     def setup(self, contents: Contents) -> None:
-        """Rows of these sizes are copied."""
         self._row_nbytes = contents.rows.nbytes
 
     def sample_large(self, batch_size: int) -> Mapping[str, Operation]:
@@ -35,7 +34,6 @@ class Copies(Contender):
         return {"device": run}
 
     def gae(self, num_steps: int, num_envs: int) -> Mapping[str, Operation]:
-        """The same copy."""
         return self.sample_large(num_steps * num_envs)
 
     def sample_pinned(self, batch_size: int) -> Mapping[str, Operation]:
@@ -47,5 +45,4 @@ class Copies(Contender):
         return {"pinned": lambda: target.copy_(source, non_blocking=True)}
 
     def sample_from_host(self, batch_size: int) -> Mapping[str, Operation]:
-        """The same copy."""
         return self.sample_pinned(batch_size)

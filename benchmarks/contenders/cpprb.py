@@ -25,14 +25,12 @@ class Cpprb(Contender):
     name = "cpprb"
 
     def setup(self, contents: Contents) -> None:
-        """Adds all contents at once."""
         self._contents = contents
         self._columns = _columns(contents)
         self._buffer = _make(contents.rows.capacity, self._columns)
         self._buffer.add(**self._columns)
 
     def as_tensors(self, batch: Any) -> Batch:
-        """From the arrays, by `torch.from_numpy`."""
         tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
         if not self._contents.rows.is_dict:
             states, next_states = tensors["obs"], tensors["next_obs"]
@@ -47,7 +45,6 @@ class Cpprb(Contender):
         )
 
     def push(self) -> Operation:
-        """`add` of a step."""
         return partial(self._buffer.add, **_copy(self._columns, 0))
 
     def extend(self, num_envs: int) -> Operation:

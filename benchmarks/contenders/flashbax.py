@@ -78,16 +78,10 @@ class Flashbax(Contender):
         return run
 
     def sample(self, batch_size: int) -> Operation:
-        """`sample` as it is."""
         buffer = self._buffer(sample_batch_size=batch_size)
         return _drawing(buffer.sample, lambda: self._state)
 
     def sample_on_all_threads(self, batch_size: int) -> Operation:
-        """The same, if JAX has all threads.
-
-        Raises:
-            Unavailable: If JAX has started on one thread and there are more.
-        """
         if machine.count_threads("all") > 1:
             raise Unavailable("JAX does not change its number of threads once it runs")
         return self.sample(batch_size)
@@ -105,11 +99,6 @@ class Flashbax(Contender):
         return {"": self.sample(batch_size), "flat buffer": _drawing(buffer.sample, lambda: state)}
 
     def sample_sequences(self, batch_size: int, length: int, boundary: Boundary) -> Operation:
-        """Only of those that cross the ends of episodes.
-
-        Raises:
-            Unavailable: If they are to stay within episodes.
-        """
         if boundary != "cross":
             raise Unavailable("its sequences cross the ends of episodes")
         buffer = self._trajectories(batch_size, length, 1)

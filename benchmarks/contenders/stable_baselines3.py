@@ -92,7 +92,6 @@ class StableBaselines3(Contender):
         }
 
     def sample_n_step(self, batch_size: int, n_step: int) -> Operation:
-        """`sample` of an NStepReplayBuffer."""
         buffer = self._around(NStepReplayBuffer, n_steps=n_step, gamma=GAMMA)
         return partial(buffer.sample, batch_size)
 

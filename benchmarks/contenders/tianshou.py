@@ -41,7 +41,6 @@ class Tianshou(Contender):
         )
 
     def as_tensors(self, batch: Any) -> Tensors:
-        """From the arrays, by `torch.from_numpy`."""
         rows, _ = batch
         states, next_states = rows.obs, rows.obs_next
         if self._contents.rows.is_dict:
@@ -55,11 +54,9 @@ class Tianshou(Contender):
         )
 
     def push(self) -> Operation:
-        """`add` of a Batch that is there already."""
         return partial(self._buffer.add, Batch(**self._step(0)))
 
     def construct_and_push(self) -> Operation:
-        """`add(Batch(...))`."""
         step, add = self._step(0), self._buffer.add
 
         def run() -> None:

@@ -47,7 +47,6 @@ class TorchRL(Contender):
         self._buffer.extend(self._data)
 
     def as_tensors(self, batch: Any) -> Batch:
-        """They are tensors already."""
         states, next_states = batch["observation"], batch["next", "observation"]
         if self._is_dict:
             states, next_states = dict(states.items()), dict(next_states.items())
@@ -60,7 +59,6 @@ class TorchRL(Contender):
         )
 
     def push(self) -> Operation:
-        """`add` of a TensorDict that is there already."""
         return partial(self._buffer.add, self._data[0].clone())
 
     def extend(self, num_envs: int) -> Mapping[str, Operation]:

@@ -26,7 +26,6 @@ class Velora(Contender):
     name = "velora"
 
     def setup(self, contents: Contents) -> None:
-        """Extends a buffer by all contents at once."""
         self._contents = contents
         self._loader: Any = None
         self._buffer = self._filled()
@@ -38,11 +37,9 @@ class Velora(Contender):
         self._values = (state, action, 0.5, next_state, False)
 
     def as_tensors(self, batch: BatchExperience) -> Batch:
-        """Its fields."""
         return batch.states, batch.actions, batch.rewards, batch.next_states, batch.dones
 
     def push(self) -> Operation:
-        """`push` of an Experience that is there already."""
         return partial(self._buffer.push, Experience(*self._values))
 
     def construct_and_push(self) -> Operation:
@@ -71,12 +68,10 @@ class Velora(Contender):
         return {way: partial(buffer.extend, **step) for way, step in ways.items()}
 
     def sample_on_all_threads(self, batch_size: int) -> Mapping[str, Operation]:
-        """`sample` with as many threads as torch, and with one."""
         run = self.sample(batch_size)
         return {"": run, "one thread": machine.on_one_thread(run)}
 
     def sample_beside_tenth(self, batch_size: int) -> Mapping[str, Operation]:
-        """`sample` of this buffer, and of one with a tenth of the rows."""
         tenth = self._filled(max(1, self._contents.rows.capacity // 10))
         return {
             "": self.sample(batch_size),
@@ -100,7 +95,6 @@ class Velora(Contender):
         return {"": self.sample(batch_size), "out=": into}
 
     def sample_pinned(self, batch_size: int) -> Mapping[str, Operation]:
-        """`sample` of rows in pinned host memory, and on the device."""
         require_cuda(self.device)
         pinned = self._filled(storage="pinned")
         return {
@@ -116,18 +110,15 @@ class Velora(Contender):
         return {"": partial(next, iter(self._loader)), "sample": partial(buffer.sample, batch_size)}
 
     def close(self) -> None:
-        """Ends the threads of the loader."""
         if self._loader is not None:
             self._loader.close()
             self._loader = None
 
     def sample_n_step(self, batch_size: int, n_step: int) -> Mapping[str, Operation]:
-        """`sample` of a buffer with `n_step`, and of one without."""
         buffer = self._filled(n_step=n_step)
         return {"": partial(buffer.sample, batch_size), "one step": self.sample(batch_size)}
 
     def sample_sequences(self, batch_size: int, length: int, boundary: Boundary) -> Operation:
-        """`sample_sequences` as it is."""
         return partial(self._buffer.sample_sequences, batch_size, length, boundary=boundary)
 
     def sample_of_episodes(
@@ -159,7 +150,6 @@ class Velora(Contender):
         return _gae(rollout.arrays(), self.device)
 
     def gae_beside_cpu(self, num_steps: int, num_envs: int) -> Mapping[str, Operation]:
-        """On the device, and on the CPU."""
         arrays = make_rollout(num_steps, num_envs).arrays()
         return {"": _gae(arrays, self.device), "CPU": _gae(arrays, torch.device("cpu"))}
 
