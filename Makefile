@@ -234,7 +234,7 @@ test-cuda: build-cuda ## Run the tests that need a GPU; without one they fail
 	@VELORA_REQUIRE_CUDA=1 $(ON_GPU) $(PYTEST_ON_GPU) -m cuda
 
 bench-cuda: build-cuda ## Time velora on a GPU; a table, JSON and Markdown
-	@$(ON_GPU) $(GPU_PYTHON) -m benchmarks.cuda --results $(RESULTS)
+	@$(ON_GPU) $(GPU_PYTHON) -m benchmarks --suite cuda --results $(RESULTS)
 
 sanitize-cuda: build-cuda ## Run tests on a GPU under NVIDIA's compute-sanitizer
 	@VELORA_REQUIRE_CUDA=1 $(ON_GPU) scripts/sanitize-cuda \

@@ -9,11 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-BUILD_DIR = Path(__file__).parent.parent / "build" / "benchmarks"
-
-
-class NoCompiler(Exception):  # noqa: N818  # a state of this machine, not a fault
-    """Raised where there is no C++ compiler, or it refuses the source."""
+from benchmarks.contenders.base import Unavailable
+from benchmarks.machine import BUILD_DIR
 
 
 def compile_library(source: Path, **macros: int) -> ctypes.CDLL:
@@ -24,28 +21,22 @@ def compile_library(source: Path, **macros: int) -> ctypes.CDLL:
         macros: Name -> number, defined for it.
 
     Raises:
-        NoCompiler: If that cannot be done here.
+        Unavailable: If there is no C++ compiler, or it refuses the source.
     """
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
-        raise NoCompiler("no C++ compiler: neither CXX nor c++")
-    flags = [
-        "-O3",
-        "-std=c++20",
-        "-shared",
-        "-fPIC",
-        "-pthread",
-        *(f"-D{k}={v}" for k, v in macros.items()),
-    ]
+        raise Unavailable("no C++ compiler: neither CXX nor c++")
+    flags = ["-O3", "-std=c++20", "-shared", "-fPIC", "-pthread"]
+    flags += [f"-D{name}={value}" for name, value in macros.items()]
     recipe = "\0".join([compiler, *flags]).encode() + source.read_bytes()
     library = BUILD_DIR / f"{source.stem}-{hashlib.sha256(recipe).hexdigest()[:12]}.so"
     if not library.exists():
         BUILD_DIR.mkdir(parents=True, exist_ok=True)
-        # Into place in one step: another run may be about to load it.
+        # Renamed in one step: another run may be about to load it.
         unfinished = library.with_suffix(f".{os.getpid()}")
         command = [compiler, *flags, str(source), "-o", str(unfinished)]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode != 0:
-            raise NoCompiler(made.stderr.strip())
+            raise Unavailable(made.stderr.strip())
         unfinished.replace(library)
     return ctypes.CDLL(str(library))

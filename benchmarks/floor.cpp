@@ -1,4 +1,4 @@
-// What moving the bytes of a batch costs when nothing else is done: rows of a known layout, places
+// Moves the bytes of a batch and does nothing else: rows of a known layout, positions
 // drawn beforehand, outputs that are there already. No buffer that hands out tensors can be faster.
 //
 //   gather     random rows into one output for each field; gather_on_threads does so on several
@@ -38,13 +38,14 @@ inline void prefetch_to_write(const std::byte* row) {
   for (std::size_t at = 0; at < kPrefetched; at += kCacheLine) __builtin_prefetch(row + at, 1, 0);
 }
 
-// The places of the next batch. Goes round them, so that no batch finds its rows in the cache.
+// The positions of the next batch. They are used in a ring, so that no batch finds its rows in the
+// cache.
 template <typename Job>
-const std::uint32_t* next_places(Job* job) {
-  if (job->cursor + job->count > job->num_places) job->cursor = 0;
-  const std::uint32_t* places = job->places + job->cursor;
+const std::uint32_t* next_positions(Job* job) {
+  if (job->cursor + job->count > job->num_positions) job->cursor = 0;
+  const std::uint32_t* positions = job->positions + job->cursor;
   job->cursor += job->count;
-  return places;
+  return positions;
 }
 
 // One array for each field, of as many elements as there are rows.
@@ -67,8 +68,8 @@ inline void split(const std::byte* row, const Columns& to, std::size_t i) {
 
 struct GatherJob {
   const std::byte* rows;
-  const std::uint32_t* places;
-  std::size_t num_places;
+  const std::uint32_t* positions;
+  std::size_t num_positions;
   std::size_t cursor;
   std::size_t count;
   Columns outputs;
@@ -76,8 +77,8 @@ struct GatherJob {
 
 struct RunsJob {
   const std::byte* rows;
-  const std::uint32_t* places;  // of the first row of each run
-  std::size_t num_places;
+  const std::uint32_t* positions;  // of the first row of each run
+  std::size_t num_positions;
   std::size_t cursor;
   std::size_t count;
   std::size_t length;
@@ -93,14 +94,14 @@ struct ScatterJob {
   Columns inputs;
 };
 
-void gather_part(const GatherJob* job, const std::uint32_t* places, std::size_t begin,
+void gather_part(const GatherJob* job, const std::uint32_t* positions, std::size_t begin,
                  std::size_t end) {
   for (std::size_t i = begin; i < begin + kRowsAhead && i < end; ++i) {
-    prefetch(job->rows + places[i] * kPitch);
+    prefetch(job->rows + positions[i] * kPitch);
   }
   for (std::size_t i = begin; i < end; ++i) {
-    if (i + kRowsAhead < end) prefetch(job->rows + places[i + kRowsAhead] * kPitch);
-    split(job->rows + places[i] * kPitch, job->outputs, i);
+    if (i + kRowsAhead < end) prefetch(job->rows + positions[i + kRowsAhead] * kPitch);
+    split(job->rows + positions[i] * kPitch, job->outputs, i);
   }
 }
 
@@ -110,34 +111,34 @@ extern "C" {
 
 std::size_t pitch() { return kPitch; }
 
-void gather(GatherJob* job) { gather_part(job, next_places(job), 0, job->count); }
+void gather(GatherJob* job) { gather_part(job, next_positions(job), 0, job->count); }
 
 // In equal parts, the first on this thread.
 void gather_on_threads(GatherJob* job, std::size_t num_threads) {
-  const std::uint32_t* places = next_places(job);
+  const std::uint32_t* positions = next_positions(job);
   const auto start = [&](std::size_t part) { return job->count * part / num_threads; };
   std::vector<std::jthread> others;
   for (std::size_t part = 1; part < num_threads; ++part) {
-    others.emplace_back(gather_part, job, places, start(part), start(part + 1));
+    others.emplace_back(gather_part, job, positions, start(part), start(part + 1));
   }
-  gather_part(job, places, 0, start(1));
+  gather_part(job, positions, 0, start(1));
 }
 
 void copy_runs(RunsJob* job) {
-  const std::uint32_t* places = next_places(job);
+  const std::uint32_t* positions = next_positions(job);
   const std::size_t nbytes = job->length * kPitch;
-  for (std::size_t i = 0; i < job->count; ++i) prefetch(job->rows + places[i] * kPitch);
+  for (std::size_t i = 0; i < job->count; ++i) prefetch(job->rows + positions[i] * kPitch);
   for (std::size_t i = 0; i < job->count; ++i) {
-    std::memcpy(job->packed + i * nbytes, job->rows + places[i] * kPitch, nbytes);
+    std::memcpy(job->packed + i * nbytes, job->rows + positions[i] * kPitch, nbytes);
   }
 }
 
 void split_runs(RunsJob* job) {
-  const std::uint32_t* places = next_places(job);
-  for (std::size_t i = 0; i < job->count; ++i) prefetch(job->rows + places[i] * kPitch);
+  const std::uint32_t* positions = next_positions(job);
+  for (std::size_t i = 0; i < job->count; ++i) prefetch(job->rows + positions[i] * kPitch);
   std::size_t to = 0;
   for (std::size_t i = 0; i < job->count; ++i) {
-    const std::byte* row = job->rows + places[i] * kPitch;
+    const std::byte* row = job->rows + positions[i] * kPitch;
     for (std::size_t t = 0; t < job->length; ++t, ++to) split(row + t * kPitch, job->outputs, to);
   }
 }

@@ -1,4 +1,4 @@
-"""The training step around a batch: what is left of a buffer's speed end to end."""
+"""A training step on a batch, which shows a buffer's speed end to end."""
 
 from __future__ import annotations
 

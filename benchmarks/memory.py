@@ -1,8 +1,8 @@
-"""Measures what transitions take: `python -m benchmarks.memory`. Needs Linux.
+"""Measures the memory of transitions: `python -m benchmarks.memory`. Needs Linux.
 
 Each way of storing them has a process of its own, which pushes steps as an environment makes them
-and looks at how much more memory is resident than before. Vectors and frames are random, so that
-nothing can be saved by what they show.
+and compares the resident memory with that before. Vectors and frames are random, so that their
+contents save nothing.
 """
 
 from __future__ import annotations
@@ -15,24 +15,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import machine, output
+from benchmarks import machine
+from benchmarks.report import table
 from benchmarks.rows import Array
-
-if TYPE_CHECKING:  # else only where it is measured: importing torch takes seconds
-    from velora.buffer import Experience, ReplayBuffer
+from velora.buffer import Experience, ReplayBuffer
 
 FRAME_SHAPE = (84, 84)
 FRAME_STACK = 4
 EPISODE_STEPS = (100, 2_000)
 VECTOR_SIZE, ACTION_SIZE = 17, 6
-# 17 + 6 + 1 + 17 numbers of four bytes, flags, and what is left of the third cache line.
+# 17 + 6 + 1 + 17 numbers of four bytes, flags, and the rest of the third cache line.
 VECTOR_ROW_BYTES = 192
 SCALE = 1_000_000
 GIGABYTE = 1e9
@@ -41,8 +39,6 @@ STATM = Path("/proc/self/statm")
 
 def _play_vectors() -> Iterator[Experience]:
     """Endless steps of a vector environment."""
-    from velora.buffer import Experience
-
     rng = np.random.default_rng(0)
     state = rng.standard_normal(VECTOR_SIZE, np.float32)
     while True:
@@ -54,8 +50,6 @@ def _play_vectors() -> Iterator[Experience]:
 
 def _play_images() -> Iterator[Experience]:
     """Endless steps: stacks that begin with copies of the first frame, then move on by a frame."""
-    from velora.buffer import Experience
-
     rng = np.random.default_rng(0)
     while True:
         stack = np.stack([_frame(rng)] * FRAME_STACK)
@@ -73,19 +67,12 @@ def _frame(rng: np.random.Generator) -> Array:
 
 @dataclass(frozen=True)
 class Way:
-    """One way of storing transitions.
-
-    Attributes:
-        play: Makes them.
-        options: For `ReplayBuffer`.
-        share: How many times `--rows` it gets: what is stored whole takes 56 KB a row.
-        aim_gb: What `SCALE` rows may take.
-    """
+    """One way of storing transitions."""
 
     play: Callable[[], Iterator[Experience]]
-    options: dict[str, Any]
-    share: float = 1.0
-    aim_gb: float | None = None
+    options: dict[str, Any]  # of `ReplayBuffer`
+    share: float = 1.0  # rows in units of `--rows`: an image that is stored whole needs 56 KB
+    aim_gb: float | None = None  # upper limit for `SCALE` rows
 
 
 WAYS = {
@@ -105,22 +92,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not STATM.exists():
         print(f"there is no {STATM} here", file=sys.stderr)
         return 1
-    console = Console(width=None if sys.stdout.isatty() else 100)
     results = {}
     for name in options.ways:
         rows = max(1, round(options.rows * WAYS[name].share))
-        console.print(f"{rows:,} rows, {name} ...", style="dim")
+        print(f"{rows:,} rows, {name} ...", file=sys.stderr)
         results[name] = {"rows": rows, **_measure_in_a_process(name, rows)}
-    _print_table(results, console)
-    document = {
-        "date": machine.now(),
-        "machine": machine.describe_machine(),
-        "versions": machine.describe_versions(),
-        "results": results,
-    }
-    path = output.folder(options) / "memory.json"
-    output.write_json(document, path)
-    console.print(f"written to {path}", style="dim", soft_wrap=True)
+    _print_table(results)
+    path = machine.folder(options.results, machine.name()) / "memory.json"
+    machine.write_json({**machine.describe(), "results": results}, path)
+    print(f"written to {path}")
     return 0
 
 
@@ -132,11 +112,9 @@ def _measure_in_a_process(name: str, rows: int) -> dict[str, int]:
 
 
 def _measure(way: Way, rows: int) -> dict[str, int]:
-    """Bytes that become resident until the buffer is full, and when it was overwritten by half."""
-    from velora.buffer import ReplayBuffer
-
+    """Bytes that become resident until the buffer is full, and until half of it is overwritten."""
     steps = way.play()
-    _fill(ReplayBuffer(10, seed=0, **way.options), steps, 20)  # what the first push of all needs
+    _fill(ReplayBuffer(10, seed=0, **way.options), steps, 20)  # loads code and libraries
     before = _resident()
     buffer = ReplayBuffer(rows, seed=0, **way.options)
     _fill(buffer, steps, rows)
@@ -146,8 +124,8 @@ def _measure(way: Way, rows: int) -> dict[str, int]:
 
 
 def _fill(buffer: ReplayBuffer, steps: Iterator[Experience], count: int) -> None:
-    for _ in range(count):
-        buffer.push(next(steps))
+    for experience in islice(steps, count):
+        buffer.push(experience)
 
 
 def _resident() -> int:
@@ -156,55 +134,31 @@ def _resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _print_table(results: dict[str, dict[str, int]], console: Console) -> None:
-    shape = "x".join(map(str, (FRAME_STACK, *FRAME_SHAPE)))
-    vectors = f"{VECTOR_SIZE}+{ACTION_SIZE} float32"
-    table = Table(title=f"Resident memory: vectors of {vectors}, else stacks of {shape} uint8")
-    table.add_column("stored", no_wrap=True)
-    for heading in ("rows", "bytes a row", f"GB for {SCALE:,}", "overwritten by half"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def _print_table(results: dict[str, dict[str, int]]) -> None:
+    headings = ("stored", "rows", "bytes a row", f"GB for {SCALE:,}", "overwritten by half", "aim")
+    rows = []
     for name, result in results.items():
-        rows = result["rows"]
-        scaled = (_scaled_gb(result[key], rows) for key in ("full", "overwritten"))
-        figures = (f"{gigabytes:.3f}" for gigabytes in scaled)
-        table.add_row(name, f"{rows:,}", f"{result['full'] / rows:,.0f}", *figures)
-    console.print(table)
+        count, aim = result["rows"], WAYS[name].aim_gb
+        sizes = [result[key] / count * SCALE / GIGABYTE for key in ("full", "overwritten")]
+        verdict = "met" if aim is None or max(sizes) <= aim else "MISSED"
+        limit = "" if aim is None else f"at most {aim:.4g} GB: {verdict}"
+        figures = (f"{count:,}", f"{result['full'] / count:,.0f}", *(f"{s:.3f}" for s in sizes))
+        rows.append((name, *figures, limit))
+    print(table(headings, rows))
     frames = np.prod(FRAME_SHAPE) * SCALE / GIGABYTE
-    console.print(f"The frames themselves: {frames:.2f} GB for {SCALE:,} rows.")
-    for name, result in results.items():
-        aim = WAYS[name].aim_gb
-        if aim is not None:
-            most = max(_scaled_gb(result[key], result["rows"]) for key in ("full", "overwritten"))
-            mark = "[green]met[/]" if most <= aim else "[red]missed[/]"
-            console.print(f"{name} at most {aim:.4g} GB: {most:.4g}, {mark}")
-
-
-def _scaled_gb(nbytes: int, rows: int) -> float:
-    return nbytes / rows * SCALE / GIGABYTE
+    print(f"The frames themselves: {frames:.2f} GB for {SCALE:,} rows.")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory",
-        description="Measure the resident memory of transitions, each way of storing them.",
+        description="Measure the resident memory of transitions, for each way of storing them.",
     )
-    parser.add_argument(
-        "--rows",
-        type=int,
-        default=100_000,
-        help="transitions with frame_stack; vectors get ten times as many, the other ways a tenth "
-        "(default: 100,000)",
-    )
-    parser.add_argument(
-        "--ways",
-        nargs="+",
-        choices=list(WAYS),
-        default=list(WAYS),
-        metavar="WAY",
-        help=f"only these of {', '.join(WAYS)}",
-    )
-    output.add_option(parser)
-    parser.add_argument("--child", choices=list(WAYS), help=argparse.SUPPRESS)
+    add = parser.add_argument
+    add("--rows", type=int, default=100_000, help="rows with frame_stack (default: 100,000)")
+    add("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="only these")
+    add("--results", type=Path, default=machine.RESULTS, metavar="DIR", help="see benchmarks")
+    add("--child", choices=list(WAYS), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 

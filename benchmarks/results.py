@@ -1,13 +1,15 @@
-"""What was measured, and how it compares."""
+"""Results of a workload, and how they compare."""
 
 from __future__ import annotations
 
-import operator
 import statistics
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
-from benchmarks import threads
-from benchmarks.timing import Timing, quartiles
+from benchmarks.clocks import Key, Timing, quartiles
+from benchmarks.contenders import Unavailable
+from benchmarks.machine import count_threads
+from benchmarks.trace import Counts
 from benchmarks.workloads import Aim, Workload
 
 REFERENCE = "velora"
@@ -16,42 +18,77 @@ FLOOR = "floor"
 
 @dataclass(frozen=True)
 class Result:
-    """One piece of work.
+    """Results of one workload.
 
     Attributes:
-        workload: What it was.
-        clock: What it was timed with.
-        timings: What each contender took, by name.
-        left_out: Why others are missing, by name. One that has no such operation is in neither.
+        workload: The workload.
+        timings: By contender and clock.
+        left_out: Why contenders are missing. One without such an operation is in neither.
+        counts: Launches and waits by contender; empty without a GPU.
+        nbytes: Bytes that a call moves, by contender; empty where rates are not the point.
     """
 
     workload: Workload
-    clock: str
-    timings: dict[str, Timing]
-    left_out: dict[str, str]
+    timings: Mapping[Key, Timing]
+    left_out: Mapping[str, Exception]
+    counts: Mapping[str, Counts] = field(default_factory=dict)
+    nbytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def num_threads(self) -> int:
-        """How many there were to work with."""
-        return threads.count(self.workload.threads)
+    def contenders(self) -> list[str]:
+        """Those that were timed."""
+        return list(dict.fromkeys(name for name, _ in self.timings))
 
-    def ratio(self, name: str, to: str = REFERENCE) -> tuple[float, float, float] | None:
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why contenders are missing, in a line each."""
+        return {name: _reason(error) for name, error in self.left_out.items()}
+
+    @property
+    def has_fault(self) -> bool:
+        """Whether velora was wrong or failed; that something is not available is no fault."""
+        return any(
+            name.startswith(REFERENCE) and not isinstance(error, Unavailable)
+            for name, error in self.left_out.items()
+        )
+
+    def timing(self, name: str, clock: str = "") -> Timing | None:
+        """By a clock, or by the last one of the workload."""
+        return self.timings.get((name, clock or self.workload.clocks[-1]))
+
+    def ratio(
+        self, name: str, to: str = REFERENCE, clock: str = ""
+    ) -> tuple[float, float, float] | None:
         """How many times as long as another: first quartile, median, third quartile of all rounds.
 
         None where one of them was not timed.
         """
-        if name not in self.timings or to not in self.timings:
+        mine, other = self.timing(name, clock), self.timing(to, clock)
+        if mine is None or other is None:
             return None
-        ratios = self.timings[name].ratios_to(self.timings[to])
+        ratios = mine.ratios_to(other)
         low, high = quartiles(ratios)
         return low, statistics.median(ratios), high
 
-    def aims(self) -> list[tuple[str, bool | None]]:
-        """Each aim in words, and whether it was met; None where nobody can say."""
+    def rate(self, name: str) -> float | None:
+        """Gigabytes a second."""
+        timing = self.timing(name)
+        return (
+            self.nbytes[name] / timing.median_us / 1e3 if timing and name in self.nbytes else None
+        )
+
+    def share(self, name: str) -> float | None:
+        """The rate in units of the ceiling's, the median over the rounds."""
+        ceiling = self.workload.ceiling
+        ratio = self.ratio(ceiling, to=name)
+        return ratio and ratio[1] * self.nbytes[name] / self.nbytes[ceiling]
+
+    def aims(self) -> list[tuple[str, float | None, bool | None]]:
+        """Each aim in words, the figure, and whether it is met; None where there is no figure."""
         return [self._try_aim(aim) for aim in self.workload.aims]
 
     def as_json(self) -> dict[str, object]:
-        """All of it, in what JSON knows."""
+        """Everything as JSON types."""
         workload = self.workload
         return {
             "work": workload.name,
@@ -60,46 +97,72 @@ class Result:
             "capacity": workload.rows.capacity,
             "operation": workload.operation,
             "arguments": workload.arguments,
-            "threads": self.num_threads,
-            "clock": self.clock,
+            "threads": count_threads(workload.threads),
+            "clock": workload.clocks[-1],
             "charts": workload.charts,
-            "contenders": {name: self._timing_as_json(name) for name in self.timings},
-            "left_out": self.left_out,
-            "aims": [{"aim": text, "met": met} for text, met in self.aims()],
+            "ceiling": workload.ceiling,
+            "contenders": {name: self._contender_as_json(name) for name in self.contenders},
+            "left_out": self.reasons,
+            "aims": [{"aim": aim, "value": value, "met": met} for aim, value, met in self.aims()],
         }
 
-    def _timing_as_json(self, name: str) -> dict[str, object]:
-        timing = self.timings[name]
+    def _contender_as_json(self, name: str) -> dict[str, object]:
+        clocks = {
+            clock: _as_json(timing) for (of, clock), timing in self.timings.items() if of == name
+        }
         ratio, to_floor = self.ratio(name), self.ratio(name, FLOOR)
+        counts = self.counts.get(name)
         return {
-            "median_us": timing.median_us,
-            "quartiles_us": timing.quartiles_us,
-            "min_us": min(timing.blocks_us),
-            "max_us": max(timing.blocks_us),
-            "calls_per_block": timing.calls_per_block,
-            "blocks": len(timing.blocks_us),
-            "times_velora": None if ratio is None else ratio[1],
-            "times_velora_quartiles": None if ratio is None else (ratio[0], ratio[2]),
-            "times_floor": None if to_floor is None else to_floor[1],
+            **clocks[self.workload.clocks[-1]],
+            "times_velora": ratio and ratio[1],
+            "times_velora_quartiles": ratio and (ratio[0], ratio[2]),
+            "times_floor": to_floor and to_floor[1],
+            "clocks": clocks,
+            "counts": counts and asdict(counts),
+            "nbytes": self.nbytes.get(name),
+            "gigabytes_per_second": self.rate(name),
+            "share_of_ceiling": self.share(name),
         }
 
-    def _try_aim(self, aim: Aim) -> tuple[str, bool | None]:
+    def _try_aim(self, aim: Aim) -> tuple[str, float | None, bool | None]:
+        value, unit = self._figure(aim)
+        words, met = [], True
+        if aim.at_most is not None:
+            words.append(f"at most {aim.at_most:g}")
+            met &= value is not None and value <= aim.at_most
+        if aim.at_least is not None:
+            words.append(f"at least {aim.at_least:g}")
+            met &= value is not None and value >= aim.at_least
+        text = f"{aim.contender} {' and '.join(words)} {unit}"
+        return text, value, None if value is None else met
+
+    def _figure(self, aim: Aim) -> tuple[float | None, str]:
+        """The value that an aim is about, and its unit."""
+        if aim.figure == "share":
+            return self.share(aim.contender), f"of {self.workload.ceiling}"
+        if aim.figure == "kernels":
+            counts = self.counts.get(aim.contender)
+            return counts.kernels if counts else None, "launches"
+        clock = f" {aim.figure}" if aim.figure else ""
         if aim.times is not None:
-            ratio = self.ratio(aim.contender, aim.times)
-            value, unit = None if ratio is None else ratio[1], f"x {aim.times}"
-        else:
-            timing = self.timings.get(aim.contender)
-            value, unit = None if timing is None else timing.median_us, "us"
-        limits = [
-            (limit, word, fits)
-            for limit, word, fits in (
-                (aim.at_most, "at most", operator.le),
-                (aim.at_least, "at least", operator.ge),
-            )
-            if limit is not None
-        ]
-        words = " and ".join(f"{word} {limit:g} {unit}" for limit, word, _ in limits)
-        if value is None:
-            return f"{aim.contender} {words}", None
-        met = all(fits(value, limit) for limit, _, fits in limits)
-        return f"{aim.contender} {words}: {value:.2f}", met
+            ratio = self.ratio(aim.contender, aim.times, aim.figure)
+            return ratio and ratio[1], f"x {aim.times}{clock}"
+        timing = self.timing(aim.contender, aim.figure)
+        return timing.median_us if timing else None, f"us{clock}"
+
+
+def _as_json(timing: Timing) -> dict[str, object]:
+    return {
+        "median_us": timing.median_us,
+        "quartiles_us": quartiles(timing.blocks_us),
+        "min_us": min(timing.blocks_us),
+        "max_us": max(timing.blocks_us),
+        "calls_per_block": timing.calls_per_block,
+        "blocks": len(timing.blocks_us),
+    }
+
+
+def _reason(error: Exception) -> str:
+    """`Unavailable` speaks for itself; of another error the type tells what happened."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, Unavailable) else f"{type(error).__name__}: {text}"

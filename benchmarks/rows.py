@@ -1,13 +1,16 @@
-"""The rows that a memory is full of."""
+"""The contents of memories, and the rollouts of on-policy methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from benchmarks.learner import Batch
 
 Array = npt.NDArray[Any]
 # A batch of observations: an array, or one for each key of dict observations.
@@ -15,6 +18,7 @@ Observations = Array | dict[str, Array]
 Boundary = Literal["within", "pad", "cross"]
 T = TypeVar("T")
 
+GAMMA, LAMBDA = 0.99, 0.95
 MEAN_EPISODE = 500
 TRUNCATED = 0.5  # of the ends of episodes
 
@@ -26,7 +30,7 @@ class Leaf:
     Attributes:
         shape: `(F,)` or `(C, H, W)`.
         dtype: By numpy's name, which is also torch's.
-        key: Its place in a dict observation; empty where the observation is this array alone.
+        key: Its key in a dict observation; empty where the observation is this array alone.
     """
 
     shape: tuple[int, ...]
@@ -35,21 +39,21 @@ class Leaf:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one observation's part."""
+        """Bytes of it in one observation."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one memory; C is the capacity.
+    """Shape and number of the rows of one memory; C is the capacity.
 
     Attributes:
-        name: For the report.
-        leaves: Of one observation: one without a key, or several with keys.
+        name: Name in the report.
+        leaves: Arrays of one observation: one without a key, or several with keys.
         action: Shape and dtype of one action.
-        capacity: How many rows there are, all of them in use.
-        frame_stack: Images are stacks of so many frames along their first dimension, each the one
-            before it moved on by a frame, but for the first of an episode.
+        capacity: Number of rows, all of them in use.
+        frame_stack: Number of frames that an image is a stack of, along its first dimension. The
+            next image of an episode drops the oldest frame and adds one.
     """
 
     name: str
@@ -65,11 +69,7 @@ class Rows:
 
     @property
     def state(self) -> Leaf:
-        """Shape and dtype of observations that are one array.
-
-        Raises:
-            TypeError: If they are dicts.
-        """
+        """Shape and dtype of observations; `TypeError` if they are dicts."""
         if self.is_dict:
             raise TypeError("dict observations are more than one array")
         return self.leaves[0]
@@ -123,9 +123,9 @@ class Rows:
             frames = random_array(rng, (steps + 1, *frame_shape), dtype)
             frames = np.concatenate([frames[:1]] * (self.frame_stack - 1) + [frames])
             for i in range(self.frame_stack):
-                place = slice(i * channels, (i + 1) * channels)
-                states[start:stop, place] = frames[i : i + steps]
-                next_states[start:stop, place] = frames[i + 1 : i + 1 + steps]
+                part = slice(i * channels, (i + 1) * channels)
+                states[start:stop, part] = frames[i : i + steps]
+                next_states[start:stop, part] = frames[i + 1 : i + 1 + steps]
         return states, next_states
 
 
@@ -142,22 +142,53 @@ class Contents:
     truncations: Array
 
     def columns(self) -> tuple[Array, ...]:
-        """All arrays in the order of an experience, without `truncations`.
-
-        Those of a dict observation follow each other, so there are five or more.
-        """
-        return (
-            *arrays_of(self.states),
-            self.actions,
-            self.rewards,
-            *arrays_of(self.next_states),
-            self.dones,
-        )
+        """All arrays in the order of an experience, those of a dict too, without `truncations`."""
+        states, next_states = arrays_of(self.states), arrays_of(self.next_states)
+        return (*states, self.actions, self.rewards, *next_states, self.dones)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(column.nbytes for column in (*self.columns(), self.truncations))
+
+    def find(self, batch: Batch) -> Array:
+        """The numbers of the rows in a batch, `(B,)`; `AssertionError` if one is none of these."""
+        states, actions, rewards, next_states, dones = batch
+        order, keys = self._keys
+        wanted = _keys_of(_leaves(states)[0])
+        found: Array = order[np.searchsorted(keys, wanted).clip(max=len(keys) - 1)]
+        for columns, expected in (
+            (_leaves(states), arrays_of(self.states)),
+            (_leaves(next_states), arrays_of(self.next_states)),
+        ):
+            for column, contents in zip(columns, expected, strict=True):
+                assert column.dtype == contents.dtype
+                np.testing.assert_array_equal(column, contents[found])
+        np.testing.assert_array_equal(actions.cpu(), self.actions[found])
+        for flat, contents in ((rewards, self.rewards), (dones, self.dones)):
+            assert tuple(flat.shape) in {(len(found),), (len(found), 1)}
+            np.testing.assert_array_equal(flat.cpu().numpy().reshape(-1), contents[found, 0])
+        return found
+
+    @cached_property
+    def _keys(self) -> tuple[Array, Array]:
+        """What identifies a row, sorted, and before it the numbers of the rows in that order."""
+        keys = _keys_of(arrays_of(self.states)[0])
+        order = np.argsort(keys)
+        return order, keys[order]
+
+
+def _keys_of(states: Array) -> Array:
+    """The last eight bytes of each state: random numbers, which two rows hardly share."""
+    tails = np.ascontiguousarray(states.reshape(len(states), -1).view(np.uint8)[:, -8:])
+    keys: Array = tails.view(np.uint64)[:, 0]
+    return keys
+
+
+def _leaves(observations: Any) -> tuple[Array, ...]:
+    """Arrays of the tensors of a batch, in the order of its dict."""
+    tensors = observations.values() if isinstance(observations, dict) else (observations,)
+    return tuple(np.ascontiguousarray(tensor.cpu().numpy()) for tensor in tensors)
 
 
 def arrays_of(observations: Observations) -> tuple[Array, ...]:
@@ -168,14 +199,53 @@ def arrays_of(observations: Observations) -> tuple[Array, ...]:
 def map_observations(
     function: Callable[[Array], T], observations: Observations
 ) -> T | dict[str, T]:
-    """What a function makes of the array, or of each array of the dict."""
+    """Applies a function to the array, or to each array of the dict."""
     if isinstance(observations, dict):
         return {key: function(array) for key, array in observations.items()}
     return function(observations)
 
 
 def random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
-    """Random numbers of a dtype that numpy names so."""
+    """Random numbers of a dtype, by numpy's name."""
     if dtype == "float32":
         return rng.standard_normal(shape, dtype=np.float32)
     return rng.integers(0, 128, shape, dtype=np.dtype(dtype).type)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T steps of N environments, time first, float32. Contenders never write to it.
+
+    Attributes:
+        rewards: `(T, N)`.
+        values: Of the states, `(T, N)`.
+        last_values: Of the states after the last step, `(N,)`.
+        dones: 1 where an episode terminated, `(T, N)`. None is cut short before the last step: not
+            all libraries know the difference.
+    """
+
+    rewards: Array
+    values: Array
+    last_values: Array
+    dones: Array
+
+    @property
+    def next_values(self) -> Array:
+        """Values of the next states, `(T, N)`."""
+        return np.concatenate([self.values[1:], self.last_values[None]])
+
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """Rewards, values, next values and dones, `(T, N)`."""
+        return self.rewards, self.values, self.next_values, self.dones
+
+
+def make_rollout(num_steps: int, num_envs: int, seed: int = 0) -> Rollout:
+    """A random rollout, the same for every contender."""
+    rng = np.random.default_rng(seed)
+    shape = (num_steps, num_envs)
+    return Rollout(
+        rewards=random_array(rng, shape, "float32"),
+        values=random_array(rng, shape, "float32"),
+        last_values=random_array(rng, shape[1:], "float32"),
+        dones=(rng.random(shape) < 1 / MEAN_EPISODE).astype(np.float32),
+    )

@@ -1,4 +1,4 @@
-"""Whatever is timed returns true rows. Run with `build/peers/bin/python`, peers are tested too."""
+"""Contenders return true rows. Run with `build/peers/bin/python`, peers are tested too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CAPACITY = 500
 CONTENDERS = (
-    "velora",
-    "floor",
-    "numpy_columns",
-    "torch_columns",
-    "stable_baselines3",
-    "cpprb",
-    "torchrl",
-    "tianshou",
-    "flashbax",
+    *("velora", "floor", "numpy_columns", "torch_columns", "stable_baselines3"),
+    *("cpprb", "torchrl", "tianshou", "flashbax"),
 )
 
 pytestmark = [
@@ -35,17 +27,18 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The package's workloads, from which everything else is imported."""
+@pytest.fixture(autouse=True)
+def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    return importlib.import_module("benchmarks.workloads")
 
 
-def set_up(name: str, rows: Any) -> tuple[Any, Any]:
+def set_up(name: str, rows: str = "VECTORS") -> tuple[Any, Any]:
     """A contender and the contents it is full of; skips where it cannot run."""
     package = importlib.import_module("benchmarks.contenders")
-    contents = rows.make_contents()
+    kind = getattr(importlib.import_module("benchmarks.workloads"), rows)
+    if kind.frame_stack > 1:
+        kind = replace(kind, leaves=(replace(kind.state, shape=(kind.frame_stack, 8, 8)),))
+    contents = replace(kind, capacity=CAPACITY).make_contents()
     try:
         contender = package.load(name)
         contender.setup(contents)
@@ -54,69 +47,40 @@ def set_up(name: str, rows: Any) -> tuple[Any, Any]:
     return contender, contents
 
 
-def leaves(observations: Any) -> list[np.ndarray]:
-    """The arrays of observations, whether tensors or arrays, in a dict or not."""
-    found = observations.values() if isinstance(observations, Mapping) else [observations]
-    return [np.asarray(leaf) for leaf in found]
-
-
-def assert_rows_of(contents: Any, batch: Any) -> None:
-    """Each row of the batch is a row of the contents, which its state identifies."""
-    states, actions, rewards, next_states, dones = batch
-    place_of = {row.tobytes(): i for i, row in enumerate(leaves(contents.states)[0])}
-    places = [place_of[row.tobytes()] for row in leaves(states)[0]]
-    for found, expected in ((states, contents.states), (next_states, contents.next_states)):
-        if isinstance(expected, Mapping):
-            assert list(found) == list(expected)
-        for one, other in zip(leaves(found), leaves(expected), strict=True):
-            assert one.dtype == other.dtype
-            np.testing.assert_array_equal(one, other[places])
-    np.testing.assert_array_equal(actions, contents.actions[places])
-    for column, expected in ((rewards, contents.rewards), (dones, contents.dones)):
-        assert tuple(column.shape) in {(len(places),), (len(places), 1)}
-        np.testing.assert_array_equal(column.reshape(-1), expected[places, 0])
-
-
 @pytest.mark.parametrize("rows", ["VECTORS", "DICTS", "IMAGES"])
 @pytest.mark.parametrize("name", CONTENDERS)
-def test_sample_of_full_memory_returns_rows_of_its_contents(
-    benchmarks: ModuleType, name: str, rows: str
-) -> None:
-    contender, contents = set_up(name, small(getattr(benchmarks, rows)))
+def test_sample_of_full_memory_returns_rows_of_its_contents(name: str, rows: str) -> None:
+    contender, contents = set_up(name, rows)
     run = contender.sample(256)
     for _ in range(3):
-        assert_rows_of(contents, contender.as_tensors(run()))
+        assert len(contents.find(contender.as_tensors(run()))) == 256
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
-def test_push_of_whole_capacity_leaves_nothing_else(benchmarks: ModuleType, name: str) -> None:
-    contender, _ = set_up(name, small(benchmarks.VECTORS))
-    push = contender.push()
-    if push is None:
+def test_push_of_whole_capacity_leaves_nothing_else(name: str) -> None:
+    contender, _ = set_up(name)
+    if not hasattr(contender, "push"):
         pytest.skip("has no push")
+    push = contender.push()
     for _ in range(CAPACITY):
         push()
-    states, actions, rewards, next_states, dones = contender.as_tensors(contender.sample(256)())
-    for column in (states, actions, rewards, next_states, dones):
+    for column in contender.as_tensors(contender.sample(256)()):
         np.testing.assert_array_equal(column, np.broadcast_to(column[:1], column.shape))
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
-def test_update_trains_on_batches(benchmarks: ModuleType, name: str) -> None:
-    contender, _ = set_up(name, small(benchmarks.VECTORS))
-    run = contender.update(32)
-    assert run is not None
-    run()
+def test_update_trains_on_batches(name: str) -> None:
+    contender, _ = set_up(name)
+    contender.update(32)()
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
-def test_gae_of_a_rollout_is_the_textbooks(benchmarks: ModuleType, name: str) -> None:
-    contender, _ = set_up(name, small(benchmarks.VECTORS))
-    run = contender.gae(64, 4)
-    if run is None:
+def test_gae_of_a_rollout_is_the_textbooks(name: str) -> None:
+    contender, _ = set_up(name)
+    if not hasattr(contender, "gae"):
         pytest.skip("has no advantages")
-    ways = run if isinstance(run, Mapping) else {"": run}
-    rollouts = importlib.import_module("benchmarks.rollouts")
+    run = contender.gae(64, 4)
+    rollouts = importlib.import_module("benchmarks.rows")
     rollout = rollouts.make_rollout(64, 4)
     assert rollout.dones.any()
     expected = np.zeros((65, 4))
@@ -124,26 +88,14 @@ def test_gae_of_a_rollout_is_the_textbooks(benchmarks: ModuleType, name: str) ->
         goes_on = rollouts.GAMMA * (1.0 - rollout.dones[t])
         delta = rollout.rewards[t] + goes_on * rollout.next_values[t] - rollout.values[t]
         expected[t] = delta + goes_on * rollouts.LAMBDA * expected[t + 1]
-    for way in ways.values():
+    for way in (run if isinstance(run, Mapping) else {"": run}).values():
         advantages = np.asarray(way()).reshape(64, 4)
         np.testing.assert_allclose(advantages, expected[:-1], rtol=1e-4, atol=1e-4)
 
 
-def test_contenders_are_all_tested(benchmarks: ModuleType) -> None:
-    package = importlib.import_module("benchmarks.contenders")
-    assert set(CONTENDERS) == set(package.NAMES)
-
-
-def test_floor_on_all_threads_gathers_what_it_does_on_one(benchmarks: ModuleType) -> None:
-    contender, contents = set_up("floor", small(benchmarks.VECTORS))
+def test_floor_on_all_threads_gathers_what_it_does_on_one() -> None:
+    contender, contents = set_up("floor")
     for run in contender.sample_on_all_threads(101).values():
         contender.as_tensors(None)[0].fill_(0)
         run()
-        assert_rows_of(contents, contender.as_tensors(None))
-
-
-def small(rows: Any) -> Any:
-    """So few rows, and images of 8x8."""
-    if rows.frame_stack > 1:
-        rows = replace(rows, leaves=(replace(rows.state, shape=(rows.frame_stack, 8, 8)),))
-    return replace(rows, capacity=CAPACITY)
+        contents.find(contender.as_tensors(None))

@@ -1,16 +1,21 @@
-"""What the runner asks of whatever is timed."""
+"""The interface between the runner and contenders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
+import torch
+
 from benchmarks.learner import Batch, Learner
-from benchmarks.rows import Boundary, Contents
+from benchmarks.rows import Contents
 
 Operation = Callable[[], object]
-# One way to do it, or several by name; "" is the one that the contender itself stands for.
+# One way to do it, or several by name; "" is the contender's own.
 Operations = Operation | Mapping[str, Operation]
+
+CPU = torch.device("cpu")
 
 
 class Unavailable(Exception):  # noqa: N818  # a state of this machine, not a fault
@@ -18,99 +23,75 @@ class Unavailable(Exception):  # noqa: N818  # a state of this machine, not a fa
 
 
 class Contender:
-    """One way to remember experiences. Subclasses do what they can; None is "has no such thing".
+    """One way to remember experiences.
 
-    The methods below `setup` each prepare one operation of `workloads.py` and return it as a
-    function without arguments: what happens inside it is what is timed. Any of them may raise
-    `Unavailable`, and the report says so for that piece of work.
+    A subclass has a method for each operation of `workloads.py` that it can do. It takes the
+    workload's arguments and returns a function without arguments, or several by name: what happens
+    inside these is timed. It raises `Unavailable` for what cannot be done on this machine.
+
+    Attributes:
+        name: Name in the report.
+        is_ceiling: Whether it only copies bytes, all of which are in its results.
+        device: The device of its batches.
     """
 
     name: ClassVar[str]
+    _buffer: Any  # of a library, whose `sample` needs nothing around it
+    is_ceiling: ClassVar[bool] = False
+
+    def __init__(self, device: torch.device = CPU) -> None:
+        self.device = device
 
     def setup(self, contents: Contents) -> None:
-        """Fills a memory of `contents.rows.capacity` rows.
-
-        Raises:
-            Unavailable: If it cannot run on this machine, or cannot store such rows.
-        """
+        """Fills a memory of `contents.rows.capacity` rows, or raises `Unavailable`."""
         raise NotImplementedError
 
-    def as_tensors(self, batch: Any) -> Batch:
-        """The rows in what an operation of `sample` returned, at once.
+    def close(self) -> None:
+        """Ends what the operations of a workload started."""
 
-        Raises:
-            Unavailable: If there is no way to torch tensors.
-        """
+    def as_tensors(self, batch: Any) -> Batch:
+        """The rows in a result of `sample`, which later operations may overwrite."""
         del batch
         raise Unavailable("its batches are no torch tensors")
 
-    def push(self) -> Operation | None:
-        """Stores one step whose values are there already."""
-        return None
-
-    def construct_and_push(self) -> Operation | None:
-        """The same, with making the object that `push` takes. Most take the values as they are."""
-        return self.push()
-
-    def extend(self, num_envs: int) -> Operations | None:
-        """Stores one step of each environment, with `truncations`, in the ring of each."""
-        del num_envs
-        return None
-
-    def sample(self, batch_size: int) -> Operation | None:
+    def sample(self, batch_size: int) -> Operation:
         """Draws a batch of torch tensors, `(B, ...)` for each field."""
-        del batch_size
-        return None
+        return partial(self._buffer.sample, batch_size)
 
-    def sample_on_all_threads(self, batch_size: int) -> Operations | None:
-        """The same where torch may use all cores, which some may leave unused."""
-        return self.sample(batch_size)
+    def sample_captured(self, batch_size: int) -> Operation:
+        """Replays a CUDA graph that draws a batch."""
+        return captured(self.sample(batch_size), self.device)
 
-    def sample_beside_tenth(self, batch_size: int) -> Operations | None:
-        """The same, for some beside a memory of a tenth of the rows."""
-        return self.sample(batch_size)
-
-    def sample_images(self, batch_size: int) -> Operations | None:
-        """The same of stacked frames, which some can store in more than one way."""
-        return self.sample(batch_size)
-
-    def update(self, batch_size: int) -> Operation | None:
+    def update(self, batch_size: int) -> Operation:
         """Draws a batch and trains a small network on it."""
-        sample = self.sample(batch_size)
-        if sample is None:
-            return None
-        as_tensors = self.as_tensors
+        sample, as_tensors = self.sample(batch_size), self.as_tensors
         learner = Learner(as_tensors(sample()))
+        return lambda: learner.update(as_tensors(sample()))
 
-        def run() -> None:
-            learner.update(as_tensors(sample()))
 
-        return run
+def captured(draw: Operation, device: torch.device) -> Operation:
+    """A replay of a captured draw, which writes into the same batch each time."""
+    require_cuda(device)
+    cuda: Any = torch.cuda  # not all of it is typed
+    side = cuda.Stream()
+    side.wait_stream(cuda.current_stream())
+    with cuda.stream(side):
+        for _ in range(3):
+            draw()
+    cuda.current_stream().wait_stream(side)
+    graph = cuda.CUDAGraph()
+    with cuda.graph(graph):
+        batch = draw()
 
-    def sample_n_step(self, batch_size: int, n_step: int) -> Operations | None:
-        """Draws a batch that looks `n_step` steps ahead."""
-        del batch_size, n_step
-        return None
+    def replay(keep: Operation = draw) -> object:  # a graph does not keep the rows that it reads
+        del keep
+        graph.replay()
+        return batch
 
-    def sample_sequences(
-        self, batch_size: int, length: int, boundary: Boundary
-    ) -> Operations | None:
-        """Draws sequences of consecutive steps: "within" episodes, "pad" where they end early."""
-        del batch_size, length, boundary
-        return None
+    return replay
 
-    def sample_of_episodes(
-        self, batch_size: int, length: int, boundary: Boundary
-    ) -> Operations | None:
-        """The same from memories that differ in how long their episodes are."""
-        del batch_size, length, boundary
-        return None
 
-    def gae(self, num_steps: int, num_envs: int) -> Operations | None:
-        """Computes the advantages of a `rollouts.make_rollout(num_steps, num_envs)`.
-
-        With `rollouts.GAMMA` and `rollouts.LAMBDA`. Returns them as `(T, N)`, a tensor or whatever
-        numpy can read.
-        """
-        del num_steps, num_envs
-        return None
+def require_cuda(device: torch.device) -> None:
+    """Raises `Unavailable` if there is no GPU."""
+    if device.type != "cuda":
+        raise Unavailable("needs a GPU")

@@ -1,35 +1,34 @@
-"""What one writes by hand: an array for each field, numpy's or torch's, and a cursor."""
+"""Buffers written by hand: an array for each field, numpy's or torch's, and a cursor."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from benchmarks.contenders.base import Contender, Operation
 from benchmarks.learner import Batch, Tensors
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Array, Contents, Rows
+from benchmarks.rows import GAMMA, LAMBDA, Array, Contents, Rows, make_rollout
 
 Column = Any  # an array or a tensor
 
 
 class ColumnsByHand(Contender):
-    """Index assignment in. What numpy and torch write alike."""
+    """Index assignment in. The part that numpy and torch write alike."""
 
     library: ModuleType
 
     def setup(self, contents: Contents) -> None:
-        """Copies each field into a column `(C, ...)`."""
-        self._rows = contents.rows
+        self._rows, self._contents = contents.rows, contents
         self._columns = [self._copy(column) for column in contents.columns()]
         self._truncations = self._copy(contents.truncations)
         self._cursor = 0
 
     def as_tensors(self, batch: Sequence[Tensor]) -> Batch:
-        """The columns, those of a dict observation under their keys."""
         return as_batch(self._rows, batch)
 
     def push(self) -> Operation:
@@ -64,12 +63,8 @@ class ColumnsByHand(Contender):
         return run
 
     def gae(self, num_steps: int, num_envs: int) -> Operation:
-        """The textbook's loop, backwards over time."""
         rollout = make_rollout(num_steps, num_envs)
-        rewards, values, next_values, dones = (
-            self._copy(array)
-            for array in (rollout.rewards, rollout.values, rollout.next_values, rollout.dones)
-        )
+        rewards, values, next_values, dones = map(self._copy, rollout.arrays())
 
         def run() -> Column:
             advantages = self.library.empty_like(rewards)
@@ -87,8 +82,85 @@ class ColumnsByHand(Contender):
         return self.library.asarray(column, copy=True)
 
 
+class NumpyColumns(ColumnsByHand):
+    """Fancy indexing and `torch.from_numpy` out. Draws with replacement."""
+
+    name = "numpy columns"
+    library = np
+
+    def setup(self, contents: Contents) -> None:
+        super().setup(contents)
+        self._rng = np.random.default_rng(0)
+
+    def sample(self, batch_size: int) -> Operation:
+        columns, capacity, rng = self._columns, self._rows.capacity, self._rng
+
+        def run() -> tuple[Tensor, ...]:
+            i = rng.integers(capacity, size=batch_size)
+            return tuple([torch.from_numpy(column[i]) for column in columns])
+
+        return run
+
+    def sample_n_step(self, batch_size: int, n_step: int) -> Operation:
+        """A gather of `(B, n)` rewards and flags, and what follows from the flags."""
+        states, actions, all_rewards, next_states, dones = self._columns
+        truncations, capacity, rng = self._truncations, self._rows.capacity, self._rng
+        steps = np.arange(n_step)
+
+        def run() -> tuple[Tensor, ...]:
+            from_oldest = rng.integers(capacity - n_step + 1, size=batch_size)
+            i = (self._cursor + from_oldest) % capacity
+            ahead = (i[:, None] + steps) % capacity
+            ends = dones[ahead, 0] + truncations[ahead, 0] > 0
+            ended_before = np.cumsum(ends, axis=1) - ends
+            rewards = all_rewards[ahead, 0] * (ended_before == 0) * np.float32(GAMMA) ** steps
+            count = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, n_step)
+            last = ahead[np.arange(batch_size), count - 1]
+            discounts = np.float32(GAMMA) ** count[:, None] * (1 - dones[last])
+            return (
+                torch.from_numpy(states[i]),
+                torch.from_numpy(actions[i]),
+                torch.from_numpy(rewards.sum(axis=1, keepdims=True, dtype=np.float32)),
+                torch.from_numpy(next_states[last]),
+                torch.from_numpy(dones[last]),
+                torch.from_numpy(discounts),
+            )
+
+        return run
+
+
+class TorchColumns(ColumnsByHand):
+    """`torch.randint` and indexing out. Draws with replacement."""
+
+    name = "torch columns"
+    library = torch
+
+    def sample(self, batch_size: int) -> Operation:
+        return self._gather(self._columns, self.device, batch_size)
+
+    def sample_from_host(self, batch_size: int) -> Operation:
+        """One gather for each field from host memory, and `to`."""
+        columns = [torch.from_numpy(column) for column in self._contents.columns()]
+        gather = self._gather(columns, torch.device("cpu"), batch_size)
+        return lambda: tuple([column.to(self.device) for column in gather()])
+
+    def _gather(
+        self, columns: list[Tensor], device: torch.device, batch_size: int
+    ) -> Callable[[], tuple[Tensor, ...]]:
+        capacity = self._rows.capacity
+
+        def run() -> tuple[Tensor, ...]:
+            i = torch.randint(capacity, (batch_size,), device=device)
+            return tuple([column[i] for column in columns])
+
+        return run
+
+    def _copy(self, column: Array | Column) -> Column:
+        return torch.asarray(column, copy=True, device=self.device)
+
+
 def as_batch(rows: Rows, columns: Iterable[Tensor]) -> Batch:
-    """Puts columns in the order of `Contents.columns` where they belong."""
+    """A batch of columns in the order of `Contents.columns`."""
     left = iter(columns)
 
     def observations() -> Tensors:

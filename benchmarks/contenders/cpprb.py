@@ -1,4 +1,4 @@
-"""cpprb's ReplayBuffer. In the environment that `make bench-peers` makes."""
+"""cpprb's ReplayBuffer. Installed by `make bench`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from cpprb import ReplayBuffer
 
 from benchmarks.contenders.base import Contender, Operation
 from benchmarks.learner import Batch
-from benchmarks.rollouts import GAMMA
-from benchmarks.rows import Array, Contents, Observations
+from benchmarks.rows import GAMMA, Array, Contents, Observations
 
 
 class Cpprb(Contender):
@@ -26,14 +25,12 @@ class Cpprb(Contender):
     name = "cpprb"
 
     def setup(self, contents: Contents) -> None:
-        """Adds all contents at once."""
         self._contents = contents
         self._columns = _columns(contents)
         self._buffer = _make(contents.rows.capacity, self._columns)
         self._buffer.add(**self._columns)
 
     def as_tensors(self, batch: Any) -> Batch:
-        """From the arrays, by `torch.from_numpy`."""
         tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
         if not self._contents.rows.is_dict:
             states, next_states = tensors["obs"], tensors["next_obs"]
@@ -48,7 +45,6 @@ class Cpprb(Contender):
         )
 
     def push(self) -> Operation:
-        """`add` of a step."""
         return partial(self._buffer.add, **_copy(self._columns, 0))
 
     def extend(self, num_envs: int) -> Operation:
@@ -57,10 +53,6 @@ class Cpprb(Contender):
         buffer = _make(self._contents.rows.capacity, columns)
         buffer.add(**columns)
         return partial(buffer.add, **_copy(columns, slice(num_envs)))
-
-    def sample(self, batch_size: int) -> Operation:
-        """`sample` as it is."""
-        return partial(self._buffer.sample, batch_size)
 
     def sample_images(self, batch_size: int) -> Mapping[str, Operation]:
         """Stored whole, each observation once, and each frame once.
@@ -130,8 +122,3 @@ def _make(capacity: int, columns: dict[str, Array], **options: Any) -> ReplayBuf
 
 def _copy(columns: dict[str, Array], rows: int | slice) -> dict[str, Array]:
     return {name: column[rows].copy() for name, column in columns.items()}
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return Cpprb()

@@ -1,4 +1,4 @@
-"""flashbax's buffers, on JAX. In the environment that `make bench-peers` makes."""
+"""flashbax's buffers, on JAX. Installed by `make bench`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import torch
 from flashbax.buffers.trajectory_buffer import TrajectoryBufferState
 
-from benchmarks import threads
+from benchmarks import machine
 from benchmarks.contenders.base import Contender, Operation, Unavailable
 from benchmarks.learner import Batch, Tensors
 from benchmarks.rows import Array, Boundary, Contents, map_observations
@@ -20,8 +20,8 @@ from benchmarks.rows import Array, Boundary, Contents, map_observations
 class Flashbax(Contender):
     """An item buffer of whole transitions, compiled. Draws with replacement; batches of JAX arrays.
 
-    Its place is inside a compiled training loop, where a call costs nothing. Here each is a call
-    from Python, as torch needs its batches. A flat buffer's next state of an episode's last step is
+    It is made for compiled training loops, where a call costs nothing. Here each is a call from
+    Python, as torch needs its batches. A flat buffer's next state of an episode's last step is
     the first state of the next episode. JAX stores int64 as int32.
     """
 
@@ -78,17 +78,11 @@ class Flashbax(Contender):
         return run
 
     def sample(self, batch_size: int) -> Operation:
-        """`sample` as it is."""
         buffer = self._buffer(sample_batch_size=batch_size)
         return _drawing(buffer.sample, lambda: self._state)
 
-    def sample_on_all_threads(self, batch_size: int) -> Operation | None:
-        """Not to be had once there is one.
-
-        Raises:
-            Unavailable: If JAX has started on one thread and there are more.
-        """
-        if threads.count("all") > 1:
+    def sample_on_all_threads(self, batch_size: int) -> Operation:
+        if machine.count_threads("all") > 1:
             raise Unavailable("JAX does not change its number of threads once it runs")
         return self.sample(batch_size)
 
@@ -100,21 +94,11 @@ class Flashbax(Contender):
         columns = dict(self._state.experience)
         columns.pop("next_states")
         state = TrajectoryBufferState(
-            experience=columns,
-            current_index=self._state.current_index,
-            is_full=self._state.is_full,
+            experience=columns, current_index=self._state.current_index, is_full=self._state.is_full
         )
-        return {
-            "": self.sample(batch_size),
-            "flat buffer": _drawing(buffer.sample, lambda: state),
-        }
+        return {"": self.sample(batch_size), "flat buffer": _drawing(buffer.sample, lambda: state)}
 
     def sample_sequences(self, batch_size: int, length: int, boundary: Boundary) -> Operation:
-        """Only of those that cross the ends of episodes.
-
-        Raises:
-            Unavailable: If they are to stay within episodes.
-        """
         if boundary != "cross":
             raise Unavailable("its sequences cross the ends of episodes")
         buffer = self._trajectories(batch_size, length, 1)
@@ -162,9 +146,7 @@ def _state(columns: dict[str, Any], num_envs: int) -> Any:
         return jnp.array(column[: steps * num_envs].reshape(num_envs, steps, *column.shape[1:]))
 
     return TrajectoryBufferState(
-        experience=jax.tree.map(ring, columns),
-        current_index=jnp.array(0),
-        is_full=jnp.array(True),
+        experience=jax.tree.map(ring, columns), current_index=jnp.array(0), is_full=jnp.array(True)
     )
 
 
@@ -184,8 +166,3 @@ def _drawing(sample: Callable[[Any, Any], Any], state: Callable[[], Any]) -> Ope
         return jax.block_until_ready(batch)
 
     return run
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return Flashbax()

@@ -6,84 +6,27 @@ import ctypes
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks import threads
-from benchmarks.compiler import NoCompiler, compile_library
+from benchmarks import machine
+from benchmarks.compiler import compile_library
 from benchmarks.contenders.base import Contender, Operation, Unavailable
 from benchmarks.contenders.columns import as_batch
 from benchmarks.learner import Batch
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Array, Boundary, Contents, Leaf
+from benchmarks.rows import GAMMA, LAMBDA, Array, Boundary, Contents, Leaf, make_rollout
 
 SOURCE = Path(__file__).parent.parent / "floor.cpp"
 GAE_SOURCE = SOURCE.with_name("floor_gae.cpp")
 NUMBER = Leaf((1,), "float32")
 CACHE_LINE = 64
-NUM_PLACES = 1 << 20
-
-
-# The structs of the same names in floor.cpp.
-
-
-class Columns(ctypes.Structure):
-    """One array for each field."""
-
-    _fields_: ClassVar = [
-        ("states", ctypes.c_void_p),
-        ("actions", ctypes.c_void_p),
-        ("rewards", ctypes.c_void_p),
-        ("next_states", ctypes.c_void_p),
-        ("dones", ctypes.c_void_p),
-        ("truncations", ctypes.c_void_p),
-    ]
-
-
-class GatherJob(ctypes.Structure):
-    """Random rows into outputs."""
-
-    _fields_: ClassVar = [
-        ("rows", ctypes.c_void_p),
-        ("places", ctypes.c_void_p),
-        ("num_places", ctypes.c_size_t),
-        ("cursor", ctypes.c_size_t),
-        ("count", ctypes.c_size_t),
-        ("outputs", Columns),
-    ]
-
-
-class RunsJob(ctypes.Structure):
-    """Runs of rows into one packed output or into outputs."""
-
-    _fields_: ClassVar = [
-        ("rows", ctypes.c_void_p),
-        ("places", ctypes.c_void_p),
-        ("num_places", ctypes.c_size_t),
-        ("cursor", ctypes.c_size_t),
-        ("count", ctypes.c_size_t),
-        ("length", ctypes.c_size_t),
-        ("packed", ctypes.c_void_p),
-        ("outputs", Columns),
-    ]
-
-
-class ScatterJob(ctypes.Structure):
-    """Inputs into the next place of each ring."""
-
-    _fields_: ClassVar = [
-        ("rows", ctypes.c_void_p),
-        ("num_rings", ctypes.c_size_t),
-        ("ring_rows", ctypes.c_size_t),
-        ("slot", ctypes.c_size_t),
-        ("inputs", Columns),
-    ]
+NUM_POSITIONS = 1 << 20
 
 
 class Floor(Contender):
-    """Copies rows to and from places drawn beforehand, into memory that is used again and again."""
+    """Copies rows from and to positions drawn beforehand, into memory that is reused."""
 
     name = "floor"
 
@@ -92,7 +35,7 @@ class Floor(Contender):
         rows = contents.rows
         if rows.is_dict:
             raise Unavailable("its rows hold observations of one array")
-        self._library = _compiled(
+        self._library = compile_library(
             SOURCE, STATE_BYTES=rows.state.nbytes, ACTION_BYTES=rows.action.nbytes
         )
         self._library.pitch.restype = ctypes.c_size_t
@@ -105,7 +48,7 @@ class Floor(Contender):
             self._rows[:, start : start + data.shape[1]] = data
             start += data.shape[1]
         self._contents = contents
-        # What the pointers of the jobs point to.
+        # Memory that jobs point to.
         self._keep: list[object] = []
 
     def extend(self, num_envs: int) -> Operation:
@@ -114,15 +57,9 @@ class Floor(Contender):
         inputs = [column[:num_envs].copy() for column in contents.columns()[:-1]]
         flags = (contents.dones, contents.truncations)
         inputs += [(column[:num_envs] > 0).view(np.uint8) for column in flags]
-        job = ScatterJob(
-            self._rows.ctypes.data,
-            num_envs,
-            contents.rows.capacity // num_envs,
-            0,
-            Columns(*(column.ctypes.data for column in inputs)),
-        )
         self._keep.append(inputs)
-        return partial(self._library.scatter, ctypes.pointer(job))
+        job = _job(self._rows, num_envs, contents.rows.capacity // num_envs, 0, *inputs)
+        return partial(self._library.scatter, job)
 
     def as_tensors(self, batch: object) -> Batch:
         """The outputs: each batch overwrites the one before."""
@@ -144,11 +81,13 @@ class Floor(Contender):
     def sample_on_all_threads(self, batch_size: int) -> Mapping[str, Operation]:
         """The gather in equal parts, on threads that are started for it, and on one."""
         job = self._gather_job(batch_size)
-        run = partial(self._library.gather_on_threads, job, ctypes.c_size_t(threads.count("all")))
+        run = partial(
+            self._library.gather_on_threads, job, ctypes.c_size_t(machine.count_threads("all"))
+        )
         return {"": run, "one thread": partial(self._library.gather, job)}
 
     def sample_beside_tenth(self, batch_size: int) -> Mapping[str, Operation]:
-        """From places all over the rows, and from the first tenth of them."""
+        """From positions all over the rows, and from the first tenth of them."""
         tenth = self._gather_job(batch_size, max(1, self._contents.rows.capacity // 10))
         return {
             "": self.sample(batch_size),
@@ -156,17 +95,10 @@ class Floor(Contender):
         }
 
     def _gather_job(self, batch_size: int, end: int | None = None) -> Any:
-        """A pointer to it, with places below `end`."""
-        places = self._draw(self._contents.rows.capacity if end is None else end)
-        job = GatherJob(
-            self._rows.ctypes.data,
-            places.ctypes.data,
-            NUM_PLACES,
-            0,
-            batch_size,
-            self._outputs(batch_size),
-        )
-        return ctypes.pointer(job)
+        """A gather from positions below `end`."""
+        positions = self._draw(self._contents.rows.capacity if end is None else end)
+        outputs = self._outputs(batch_size)
+        return _job(self._rows, positions, NUM_POSITIONS, 0, batch_size, *outputs)
 
     def sample_sequences(
         self, batch_size: int, length: int, boundary: Boundary
@@ -175,20 +107,12 @@ class Floor(Contender):
         del boundary
         packed = _aligned(batch_size * length, self._rows.shape[1])
         self._keep.append(packed)
-        places = self._draw(self._contents.rows.capacity - length + 1)
-        job = RunsJob(
-            self._rows.ctypes.data,
-            places.ctypes.data,
-            NUM_PLACES,
-            0,
-            batch_size,
-            length,
-            packed.ctypes.data,
-            self._outputs(batch_size * length),
-        )
+        positions = self._draw(self._contents.rows.capacity - length + 1)
+        outputs = self._outputs(batch_size * length)
+        job = _job(*(self._rows, positions, NUM_POSITIONS, 0, batch_size, length, packed), *outputs)
         return {
-            "": partial(self._library.copy_runs, ctypes.pointer(job)),
-            "into fields": partial(self._library.split_runs, ctypes.pointer(job)),
+            "": partial(self._library.copy_runs, job),
+            "into fields": partial(self._library.split_runs, job),
         }
 
     def sample_of_episodes(
@@ -203,7 +127,7 @@ class Floor(Contender):
         inputs = (rollout.rewards, rollout.values, rollout.next_values, rollout.dones)
         advantages = np.empty_like(rollout.rewards)
         compute = partial(
-            _compiled(GAE_SOURCE).gae,
+            compile_library(GAE_SOURCE).gae,
             *(ctypes.c_void_p(array.ctypes.data) for array in (*inputs, advantages)),
             ctypes.c_size_t(num_steps),
             ctypes.c_size_t(num_envs),
@@ -219,23 +143,22 @@ class Floor(Contender):
         return run
 
     def _draw(self, end: int) -> Array:
-        places = np.random.default_rng(0).integers(end, size=NUM_PLACES, dtype=np.uint32)
-        self._keep.append(places)
-        return places
+        positions = np.random.default_rng(0).integers(end, size=NUM_POSITIONS, dtype=np.uint32)
+        self._keep.append(positions)
+        return positions
 
-    def _outputs(self, rows: int) -> Columns:
+    def _outputs(self, rows: int) -> list[Array]:
         state, action = self._contents.rows.state.nbytes, self._contents.rows.action.nbytes
         outputs = [_aligned(rows, nbytes) for nbytes in (state, action, 4, state, 4)]
         self._keep.append(outputs)
         self._latest_outputs = outputs
-        return Columns(*(output.ctypes.data for output in outputs), None)
+        return outputs
 
 
-def _compiled(source: Path, **macros: int) -> ctypes.CDLL:
-    try:
-        return compile_library(source, **macros)
-    except NoCompiler as error:
-        raise Unavailable(str(error)) from error
+def _job(*words: Array | int) -> ctypes.Array[ctypes.c_uint64]:
+    """A struct of floor.cpp: pointers and sizes, which have eight bytes each."""
+    numbers = (word if isinstance(word, int) else word.ctypes.data for word in words)
+    return (ctypes.c_uint64 * (len(words) + 1))(*numbers)  # the last pointer may be left out
 
 
 def _aligned(rows: int, row_nbytes: int) -> Array:
@@ -243,8 +166,3 @@ def _aligned(rows: int, row_nbytes: int) -> Array:
     memory = np.empty(rows * row_nbytes + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
     return memory[start : start + rows * row_nbytes].reshape(rows, row_nbytes)
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return Floor()

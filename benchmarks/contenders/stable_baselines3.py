@@ -1,4 +1,4 @@
-"""Stable-Baselines3's ReplayBuffer. In the environment that `make bench-peers` makes."""
+"""Stable-Baselines3's ReplayBuffer. Installed by `make bench`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,17 @@ from stable_baselines3.common.buffers import (
 
 from benchmarks.contenders.base import Contender, Operation
 from benchmarks.learner import Batch
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Array, Contents, Leaf, Observations, Rows, map_observations
+from benchmarks.rows import (
+    GAMMA,
+    LAMBDA,
+    Array,
+    Contents,
+    Leaf,
+    Observations,
+    Rows,
+    make_rollout,
+    map_observations,
+)
 
 FIELDS = ("observations", "actions", "rewards", "next_observations", "dones", "timeouts")
 
@@ -70,10 +79,6 @@ class StableBaselines3(Contender):
         steps = self._steps(num_envs)
         return {"": partial(kept.add, *steps), "no timeouts": partial(dropped.add, *steps)}
 
-    def sample(self, batch_size: int) -> Operation:
-        """`sample` as it is."""
-        return partial(self._buffer.sample, batch_size)
-
     def sample_images(self, batch_size: int) -> Mapping[str, Operation]:
         """Stored whole, and each observation once."""
         once = self._around(
@@ -87,7 +92,6 @@ class StableBaselines3(Contender):
         }
 
     def sample_n_step(self, batch_size: int, n_step: int) -> Operation:
-        """`sample` of an NStepReplayBuffer."""
         buffer = self._around(NStepReplayBuffer, n_steps=n_step, gamma=GAMMA)
         return partial(buffer.sample, batch_size)
 
@@ -96,13 +100,7 @@ class StableBaselines3(Contender):
         rollout = make_rollout(num_steps, num_envs)
         space = spaces.Box(-1, 1, (1,))
         buffer = RolloutBuffer(
-            num_steps,
-            space,
-            space,
-            device="cpu",
-            gae_lambda=LAMBDA,
-            gamma=GAMMA,
-            n_envs=num_envs,
+            num_steps, space, space, device="cpu", gae_lambda=LAMBDA, gamma=GAMMA, n_envs=num_envs
         )
         buffer.rewards[:] = rollout.rewards
         buffer.values[:] = rollout.values
@@ -174,8 +172,3 @@ def _action_space(rows: Rows) -> spaces.Space[Any]:
 def _box(leaf: Leaf) -> spaces.Box:
     low, high = (0, 255) if leaf.dtype == "uint8" else (-np.inf, np.inf)
     return spaces.Box(low, high, leaf.shape, np.dtype(leaf.dtype).type)
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return StableBaselines3()

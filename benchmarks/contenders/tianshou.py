@@ -1,4 +1,4 @@
-"""tianshou's ReplayBuffer. In the environment that `make bench-peers` makes."""
+"""tianshou's ReplayBuffer. Installed by `make bench`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ from tianshou.data import Batch, ReplayBuffer, VectorReplayBuffer
 
 from benchmarks.contenders.base import Contender, Operation
 from benchmarks.learner import Batch as Tensors
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Array, Contents, Observations, map_observations
+from benchmarks.rows import (
+    GAMMA,
+    LAMBDA,
+    Array,
+    Contents,
+    Observations,
+    make_rollout,
+    map_observations,
+)
 
 
 class Tianshou(Contender):
@@ -34,7 +41,6 @@ class Tianshou(Contender):
         )
 
     def as_tensors(self, batch: Any) -> Tensors:
-        """From the arrays, by `torch.from_numpy`."""
         rows, _ = batch
         states, next_states = rows.obs, rows.obs_next
         if self._contents.rows.is_dict:
@@ -48,11 +54,9 @@ class Tianshou(Contender):
         )
 
     def push(self) -> Operation:
-        """`add` of a Batch that is there already."""
         return partial(self._buffer.add, Batch(**self._step(0)))
 
     def construct_and_push(self) -> Operation:
-        """`add(Batch(...))`."""
         step, add = self._step(0), self._buffer.add
 
         def run() -> None:
@@ -66,10 +70,6 @@ class Tianshou(Contender):
         # Around the same memory.
         buffer = _filled(VectorReplayBuffer(even, num_envs), self._buffer[:even])
         return partial(buffer.add, Batch(**self._step(slice(num_envs))))
-
-    def sample(self, batch_size: int) -> Operation:
-        """`sample` as it is."""
-        return partial(self._buffer.sample, batch_size)
 
     def sample_images(self, batch_size: int) -> Mapping[str, Operation]:
         """Stored whole, and each frame once."""
@@ -174,8 +174,3 @@ def _filled(buffer: ReplayBuffer, columns: Any) -> ReplayBuffer:
         buffer._lengths[:] = [part.maxsize for part in parts]
         buffer.last_index = buffer.subbuffer_edges[1:] - 1
     return buffer
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return Tianshou()

@@ -1,4 +1,4 @@
-"""TorchRL's TensorDictReplayBuffer. In the environment that `make bench-peers` makes."""
+"""TorchRL's TensorDictReplayBuffer. Installed by `make bench`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from torchrl.data import (
     SliceSampler,
     TensorDictReplayBuffer,
 )
-from torchrl.envs import MultiStepTransform
-from torchrl.objectives.value import functional
 
 from benchmarks.contenders.base import Contender, Operation
 from benchmarks.learner import Batch
-from benchmarks.rollouts import GAMMA, LAMBDA, make_rollout
-from benchmarks.rows import Boundary, Contents, Observations
+from benchmarks.rows import GAMMA, LAMBDA, Boundary, Contents, Observations, make_rollout
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "end key": {"end_key": ("next", "done")},
@@ -44,13 +41,12 @@ class TorchRL(Contender):
         """Extends a storage by all contents at once; each sampler gets a buffer around it."""
         logging.getLogger("torchrl").setLevel(logging.WARNING)
         self._is_dict = contents.rows.is_dict
-        self._storage = LazyTensorStorage(contents.rows.capacity)
-        self._data = _as_tensordict(contents)
+        self._storage = LazyTensorStorage(contents.rows.capacity, device=self.device)
+        self._data = _as_tensordict(contents).to(self.device)
         self._buffer = TensorDictReplayBuffer(storage=self._storage, sampler=RandomSampler())
         self._buffer.extend(self._data)
 
     def as_tensors(self, batch: Any) -> Batch:
-        """They are tensors already."""
         states, next_states = batch["observation"], batch["next", "observation"]
         if self._is_dict:
             states, next_states = dict(states.items()), dict(next_states.items())
@@ -63,13 +59,14 @@ class TorchRL(Contender):
         )
 
     def push(self) -> Operation:
-        """`add` of a TensorDict that is there already."""
         return partial(self._buffer.add, self._data[0].clone())
 
     def extend(self, num_envs: int) -> Mapping[str, Operation]:
         """`extend` by a TensorDict that is there already, into one ring or a ring each."""
         steps = len(self._data) // num_envs
-        rings = ReplayBuffer(storage=LazyTensorStorage(steps * num_envs, ndim=2))
+        rings = ReplayBuffer(
+            storage=LazyTensorStorage(steps * num_envs, ndim=2, device=self.device)
+        )
         rings.extend(self._data[: steps * num_envs].view(num_envs, steps))
         step = self._data[:num_envs].clone()
         return {
@@ -77,12 +74,10 @@ class TorchRL(Contender):
             "ndim=2": partial(rings.extend, step.view(num_envs, 1)),
         }
 
-    def sample(self, batch_size: int) -> Operation:
-        """`sample` with a RandomSampler."""
-        return partial(self._buffer.sample, batch_size)
-
     def sample_n_step(self, batch_size: int, n_step: int) -> Operation:
         """`sample` of a buffer that has looked ahead before it stored a step."""
+        from torchrl.envs import MultiStepTransform  # needs gymnasium
+
         buffer = TensorDictReplayBuffer(
             storage=LazyTensorStorage(len(self._data)),
             sampler=RandomSampler(),
@@ -117,6 +112,8 @@ class TorchRL(Contender):
 
     def gae(self, num_steps: int, num_envs: int) -> Mapping[str, Operation]:
         """In one convolution, and in a loop over the steps; both compute value targets as well."""
+        from torchrl.objectives.value import functional
+
         rollout = make_rollout(num_steps, num_envs)
         values, next_values, rewards, dones = (
             torch.from_numpy(np.ascontiguousarray(column.T)[..., None])
@@ -167,8 +164,3 @@ def _as_tensors(observations: Observations) -> torch.Tensor | TensorDict:
         return torch.from_numpy(observations)
     tensors = {key: torch.from_numpy(array) for key, array in observations.items()}
     return TensorDict(tensors, [len(array) for array in observations.values()][:1])
-
-
-def create() -> Contender:
-    """The contender of this file."""
-    return TorchRL()
