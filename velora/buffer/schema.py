@@ -1,4 +1,4 @@
-"""What a buffer's rows hold: inferred once, then fixed."""
+"""The schema of a buffer's rows: inferred once, then fixed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STACKED = {
 }
 _STEP = ("state", "action", "reward", "next_state")
 _UNSTACKED = {stacked: name for name, stacked in _STACKED.items()}
-# Names that would otherwise be those of extra fields, without a word, and what they stand for.
+# Common misnomers, which would otherwise silently become extra fields, and the right names.
 _MISTAKEN = {
     **dict.fromkeys(("obs", "observations"), "states"),
     **dict.fromkeys(("next_obs", "next_observations"), "next_states"),
@@ -39,7 +39,7 @@ _MISTAKEN = {
     "lane": "lanes",
     "extras": "extra fields by their own names",
 }
-# What a batch has that came out of a buffer.
+# Attributes that only sampled batches have.
 _SAMPLED = [
     item.name
     for item in dataclasses.fields(BatchExperience)
@@ -52,11 +52,11 @@ class Leaf:
     """One array of a row.
 
     Attributes:
-        name: Where it is, for errors: `state['camera']`.
+        name: Its path, for error messages: `state['camera']`.
         role: The attribute of the experience that it belongs to.
-        dtype: What it is stored and returned as, by torch's name: "float32".
-        shape: Of one row in a batch: `(F,)`, `(C, H, W)`; a single number is `(1,)`.
-        given: How it was pushed, to give it back alike: the shape, or a Python number's type.
+        dtype: The dtype that is stored and returned, by torch's name: "float32".
+        shape: Shape of one row in a batch: `(F,)`, `(C, H, W)`; a single number is `(1,)`.
+        given: The form in which it was pushed and is returned: a shape, or a number's Python type.
     """
 
     name: str
@@ -67,12 +67,12 @@ class Leaf:
 
     @property
     def nbytes(self) -> int:
-        """Of one row."""
+        """Size of one row in bytes."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         return math.prod(self.shape) * dtype.itemsize
 
     def restore(self, row: Tensor) -> Any:
-        """Turns the stored row into the form in which it was pushed."""
+        """Converts a stored row to the form in which it was pushed."""
         if isinstance(self.given, tuple):
             return row.reshape(self.given)
         return self.given(row.item())
@@ -84,8 +84,8 @@ class Schema:
 
     Attributes:
         trees: Attribute -> nest of leaves: state, action, reward, next_state, then the extras.
-        experience_type: What `buffer[i]` gives back; None for extra fields of no declared type.
-        extra_fields: Name of an extra field -> numbers of its leaves among all of them.
+        experience_type: Type of `buffer[i]`; None if there are extra fields of no declared type.
+        extra_fields: Name of an extra field -> indices of its leaves among all leaves.
     """
 
     trees: dict[str, Any]
@@ -93,14 +93,14 @@ class Schema:
     extra_fields: dict[str, list[int]] = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Now, not at the first use: that would change an object which others may be reading.
-        places = self.places()
-        extras = {name: tree.leaves(places[name]) for name in places if name not in _STACKED}
+        # Not lazily: that would change an object that other threads may be reading.
+        indices = self.leaf_indices()
+        extras = {name: tree.leaves(indices[name]) for name in indices if name not in _STACKED}
         object.__setattr__(self, "extra_fields", extras)
 
     @classmethod
     def from_experience(cls, experience: Any) -> Schema:
-        """The schema that the first experience fixes.
+        """Infers the schema from the first experience.
 
         Raises:
             TypeError: If it is not a dataclass with the fields of `Experience`.
@@ -111,7 +111,7 @@ class Schema:
 
     @classmethod
     def from_columns(cls, columns: dict[str, Any]) -> Schema:
-        """The schema that the first batch fixes, from attribute -> array `(k, ...)`.
+        """Infers the schema from the first batch, given as attribute -> array `(k, ...)`.
 
         Raises:
             ValueError: If a field is missing or has no leading dimension.
@@ -122,10 +122,10 @@ class Schema:
 
     @classmethod
     def from_leaves(cls, nests: dict[str, Any]) -> Schema:
-        """The schema of leaves that are known, from attribute -> nest of them, next states aside.
+        """Builds the schema from known leaves: attribute -> nest of leaves, without next states.
 
         Raises:
-            ValueError: If a field is missing, or is one that cannot be.
+            ValueError: If a field is missing or invalid.
         """
         required = [name for name in _STEP if name != "next_state"]
         extras = [name for name in nests if name not in required]
@@ -137,7 +137,7 @@ class Schema:
         return cls(_infer(values, _row_of_leaf), None)
 
     def check_type(self, kind: type[Any]) -> None:
-        """Checks that experiences of type `kind` have just this schema's fields.
+        """Checks that experiences of type `kind` have exactly this schema's fields.
 
         Raises:
             TypeError: If `kind` is not a dataclass with the fields of `Experience`.
@@ -158,7 +158,7 @@ class Schema:
                 )
 
     def fits(self, kind: type[Any]) -> bool:
-        """Whether experiences of type `kind` have just this schema's fields."""
+        """Whether experiences of type `kind` have exactly this schema's fields."""
         try:
             self.check_type(kind)
         except (TypeError, ValueError):
@@ -168,17 +168,17 @@ class Schema:
     def read_batch(
         self, batch: Any = None, *, lanes: Any = None, **arrays: Any
     ) -> tuple[dict[str, Any] | _core.Buffer | None, Any]:
-        """Attribute -> stacked arrays, and lanes, from the arguments of `Buffer.extend`.
+        """Converts the arguments of `Buffer.extend` to attribute -> stacked arrays, and lanes.
 
-        The native core calls it for those that are not just arrays by their names. In place of
-        arrays there is the core of a buffer whose steps are to be copied, None where it has none.
+        The native core calls it for calls that are not plain arrays by name. To copy a buffer, it
+        returns that buffer's core instead of arrays, or None if that has none.
 
         Raises:
-            TypeError: If `batch` is neither a BatchExperience nor a buffer, or there are arrays
-                beside it.
-            ValueError: If a part is missing or unknown, or the batch came out of a buffer.
+            TypeError: If `batch` is neither a BatchExperience nor a buffer, or if both a batch and
+                arrays are given.
+            ValueError: If a field is missing or unknown, or the batch was sampled from a buffer.
         """
-        from velora.buffer.base import Buffer  # which needs this module
+        from velora.buffer.base import Buffer  # not at the top: it imports this module
 
         lanes = lane_array(lanes)
         if isinstance(batch, Buffer) and not arrays:
@@ -206,15 +206,15 @@ class Schema:
         storage: str,
         device: int | None,
     ) -> _core.Buffer:
-        """A native buffer for rows of this schema, for the CUDA device of that number if any.
+        """Builds a native buffer for rows of this schema, on a CUDA device if an index is given.
 
         Raises:
-            MemoryError: If so many rows do not fit into this machine, or onto the device.
-            ValueError: If states are no stacks of `frame_stack` frames.
+            MemoryError: If the rows do not fit into host or device memory.
+            ValueError: If states are not stacks of `frame_stack` frames.
         """
         return _core.Buffer(
             fields=self._fields(),
-            trees=self.places(),
+            trees=self.leaf_indices(),
             lane_capacity=lane_capacity,
             num_lanes=num_lanes,
             seed=seed,
@@ -234,7 +234,7 @@ class Schema:
     def rows_nbytes(
         self, lane_capacity: int, num_lanes: int, compact: bool, frame_stack: int
     ) -> int:
-        """The size of so many rows, without what compact ones have beside them."""
+        """Size of the rows in bytes, without the links and blocks of compact rows."""
         return _core.rows_nbytes(self._fields(), lane_capacity, num_lanes, compact, frame_stack)
 
     def _fields(self) -> list[_core.Field]:
@@ -243,11 +243,11 @@ class Schema:
 
     @property
     def observation_bytes(self) -> int:
-        """The size of one state."""
+        """Size of one state in bytes."""
         return sum(leaf.nbytes for leaf in tree.leaves(self.trees["state"]))
 
-    def places(self) -> dict[str, Any]:
-        """Attribute -> nest of numbers: where each leaf stands among all of them."""
+    def leaf_indices(self) -> dict[str, Any]:
+        """Attribute -> nest with the index of each leaf among all leaves."""
         numbers = itertools.count()
         return {
             name: tree.map_leaves(lambda _: next(numbers), nest)
@@ -256,11 +256,11 @@ class Schema:
 
     @property
     def extra_names(self) -> list[str]:
-        """The fields that a subclass of `Experience` added."""
+        """Names of the fields that a subclass of `Experience` added."""
         return list(self.extra_fields)
 
     def experience(self, batch: BatchExperience, i: int) -> Any:
-        """Row `i` of a batch, in the form in which it was pushed."""
+        """Returns row `i` of a batch in the form in which it was pushed."""
         values = {name: getattr(batch, _STACKED[name]) for name in self.trees if name in _STACKED}
         values.update(batch.extras)
         restored = {name: _restore(nest, values[name], i) for name, nest in self.trees.items()}
@@ -269,17 +269,17 @@ class Schema:
         return construct(self.experience_type or self._declare_type(), restored)
 
     def _declare_type(self) -> type[Any]:
-        """For rows with extra fields that came without a class."""
+        """Declares a class for rows with extra fields that were pushed without one."""
         extras = tuple(self.extra_names)
         return declare_experience(TypeName(Experience.__module__, Experience.__qualname__, extras))
 
 
 def columns_of_call(batch: Any, arrays: dict[str, Any]) -> dict[str, Any]:
-    """Attribute -> stacked arrays, from those of a batch or those given by name.
+    """Converts a batch, or arrays given by name, to attribute -> stacked arrays.
 
     Raises:
-        TypeError: If `batch` is not a BatchExperience, or there are arrays beside it.
-        ValueError: If a part is missing, or is one that only a sampled batch has.
+        TypeError: If `batch` is not a BatchExperience, or both a batch and arrays are given.
+        ValueError: If a field is missing, or is one that only a sampled batch has.
     """
     if batch is not None and arrays:
         raise TypeError(f"{next(iter(arrays))}: expected a batch or arrays, got both")
@@ -287,10 +287,10 @@ def columns_of_call(batch: Any, arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def lane_array(lanes: Any) -> Any:
-    """Lanes that are listed, as an array; anything else as it is.
+    """Converts a list of lanes to an array; returns anything else unchanged.
 
     Raises:
-        ValueError: If the list is none of numbers.
+        ValueError: If the list does not contain numbers.
     """
     if not isinstance(lanes, (list, tuple, range)):
         return lanes
@@ -303,12 +303,12 @@ def lane_array(lanes: Any) -> Any:
 
 
 def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Attribute -> stacked arrays, from those given by the names of a batch's fields.
+    """Converts arrays given by the names of a batch's fields to attribute -> stacked arrays.
 
-    Extra fields go by their own names.
+    Extra fields keep their names.
 
     Raises:
-        ValueError: If a part is missing, or is one that only a sampled batch has.
+        ValueError: If a field is missing, or is one that only a sampled batch has.
     """
     for name in arrays:
         if name in _MISTAKEN:
@@ -325,14 +325,14 @@ def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def columns_of_steps(batch: Any) -> dict[str, Any]:
-    """Attribute -> stacked arrays of a batch of steps in time order.
+    """Converts a batch of steps in time order to attribute -> stacked arrays.
 
-    What a buffer hands out is no such batch: a row of it may be the sum of several steps, and the
-    row behind it the step of another time, episode or environment.
+    Sampled batches are rejected: a row may be the sum of several steps, and the next row may come
+    from another time, episode or environment.
 
     Raises:
         TypeError: If `batch` is not a BatchExperience.
-        ValueError: If it came out of a buffer, or an extra field has the name of another.
+        ValueError: If it was sampled, or an extra field has the name of another field.
     """
     if not isinstance(batch, BatchExperience):
         raise TypeError(
@@ -352,10 +352,10 @@ def columns_of_steps(batch: Any) -> dict[str, Any]:
 
 
 def columns_of(batch: BatchExperience) -> dict[str, Any]:
-    """Attribute -> stacked arrays of a batch.
+    """Converts a batch to attribute -> stacked arrays.
 
     Raises:
-        ValueError: If an extra field has the name of another.
+        ValueError: If an extra field has the name of another field.
     """
     columns = {name: getattr(batch, stacked) for name, stacked in _STACKED.items()}
     for name in batch.extras:
@@ -365,7 +365,7 @@ def columns_of(batch: BatchExperience) -> dict[str, Any]:
 
 
 def _row_fields(kind: type[Any]) -> list[str]:
-    """The fields of an experience in the order of a row, flags aside."""
+    """Names of the fields of an experience in row order, without flags."""
     declared = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     names = [item.name for item in declared]
     missing = [name for name in (*_STEP, "done") if name not in names]
@@ -383,7 +383,7 @@ def _row_fields(kind: type[Any]) -> list[str]:
 
 
 def _annotations(kind: type[Any]) -> list[str]:
-    """What subclasses of Experience that are no dataclasses declare as if they were."""
+    """Annotations of subclasses of Experience that lack the @dataclass decorator."""
     return [
         name
         for base in kind.__mro__
@@ -397,11 +397,11 @@ def _infer(
     row_of: Callable[[Any, str], tuple[str, tuple[int, ...], Any]],
     label: Callable[[str], str] = str,
 ) -> dict[str, Any]:
-    """A tree of leaves for each attribute; `label` makes of its name what errors call it."""
+    """Infers a tree of leaves per attribute; `label` converts a name for error messages."""
     trees: dict[str, Any] = {}
     for attribute, value in values.items():
         if attribute == "next_state":
-            # Not inferred: a next state is a state, and the native reader holds it to that.
+            # Not inferred: a next state has the schema of a state, which the native reader checks.
             trees[attribute] = tree.map_leaves(
                 lambda leaf: dataclasses.replace(leaf, name="next_" + leaf.name, role="next_state"),
                 trees["state"],
@@ -417,7 +417,7 @@ def _infer(
             dtype, shape, given = row_of(leaf, label(name))
             if role == "reward" or dtype == "float64":
                 dtype = "float32"
-            # Numbers come back by what is stored: rewards that begin with an int may go on halved.
+            # A number's type follows the stored dtype: after an int reward, 0.5 may come.
             if isinstance(given, type) and dtype == "float32":
                 given = float
             if role == "reward" and 0 not in shape and _stored_shape(shape) != (1,):
@@ -468,7 +468,7 @@ def _row_of_batch(value: Any, name: str) -> tuple[str, tuple[int, ...], Any]:
 
 
 def _label_of_batch(name: str) -> str:
-    """What a batch calls `state['camera']`: `states['camera']`."""
+    """Converts a row's path to a batch's: `state['camera']` to `states['camera']`."""
     attribute, bracket, entry = name.partition("[")
     return _STACKED.get(attribute, attribute) + bracket + entry
 

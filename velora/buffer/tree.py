@@ -1,4 +1,4 @@
-"""Nested dicts and tuples of arrays, walked in one way everywhere."""
+"""Traversal of nested dicts and tuples of arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
-    """The same nest with `function` applied to each leaf; None stays None."""
+    """Applies `function` to each leaf of a nest; None stays None."""
     if tree is None:
         return None
     if isinstance(tree, dict):
@@ -20,7 +20,7 @@ def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def map_named_leaves(function: Callable[[str, Any], Any], tree: Any, name: str) -> Any:
-    """As `map_leaves`, with a name for each leaf that says where it is: `state['camera'][0]`."""
+    """Like `map_leaves`, but also passes the path of each leaf: `state['camera'][0]`."""
     if isinstance(tree, dict):
         return {
             key: map_named_leaves(function, child, f"{name}[{key!r}]")
@@ -35,14 +35,14 @@ def map_named_leaves(function: Callable[[str, Any], Any], tree: Any, name: str) 
 
 
 def leaves(tree: Any) -> list[Any]:
-    """All leaves, in the order in which `map_leaves` visits them."""
+    """Returns all leaves in the order of `map_leaves`."""
     found: list[Any] = []
     map_leaves(found.append, tree)
     return found
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two nests have the same form, and their leaves the same shapes and values."""
+    """Whether two nests have the same structure, and their leaves the same shapes and values."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
     if isinstance(left, tuple) and isinstance(right, tuple):
@@ -56,6 +56,6 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def rebuild_tuple(like: tuple[Any, ...], children: list[Any]) -> tuple[Any, ...]:
-    """A tuple of the type of `like` with other entries."""
-    # A named tuple takes its fields one by one, a plain tuple takes a list.
+    """Builds a tuple of the type of `like` from other entries."""
+    # A named tuple takes separate arguments, a plain tuple takes one iterable.
     return type(like)(*children) if hasattr(like, "_fields") else tuple(children)
