@@ -30,8 +30,8 @@ def demo(
 ) -> None:
     """Trains SAC on InvertedPendulum-v5 and shows the cost of the replay buffer."""
     try:
-        place = set_device(device)
+        chosen = set_device(device)
     except (RuntimeError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--device") from None
-    reached = run(Settings(seconds=seconds, steps=steps, seed=seed, device=place, out=out))
+    reached = run(Settings(seconds=seconds, steps=steps, seed=seed, device=chosen, out=out))
     raise typer.Exit(0 if reached else 1)
