@@ -45,15 +45,15 @@ build/installed.stamp: .venv/run.stamp $(BUILD_INPUTS)
 # Using it
 
 .PHONY: demo test test-py test-py-asan test-slow test-cpp test-cpp-asan test-cpp-tsan
-demo: build/installed.stamp ## Train an agent and see what its memory costs; curves in demo-results
+demo: build/installed.stamp ## Train an agent and measure its buffer; curves in demo-results
 	@$(BIN)/python -m velora demo
 
-test: test-cpp test-py ## Run all tests, but those that train an agent to a result
+test: test-cpp test-py ## Run all tests except slow ones
 
 test-py: build/installed.stamp ## Run the Python tests
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-slow: build/installed.stamp ## Run the tests that train an agent to a result
+test-slow: build/installed.stamp ## Run the slow tests, which train agents
 	@$(BIN)/python -m pytest -m slow
 
 test-cpp: .venv/run.stamp ## Run the C++ tests
@@ -115,7 +115,7 @@ fuzz-pickles: ## Load DAMAGED_PICKLES damaged pickles under AddressSanitizer and
 RESULTS ?= build/benchmarks/results
 
 .PHONY: bench
-bench: build/installed.stamp build/peers/installed.stamp ## Time everything beside other libraries; table, JSON and charts
+bench: build/installed.stamp build/peers/installed.stamp ## Compare velora with other libraries; table, JSON and charts
 	@build/peers/bin/python -m benchmarks --results $(RESULTS)
 	@build/peers/bin/python -m benchmarks.memory --results $(RESULTS)
 
@@ -141,9 +141,9 @@ build/peers/installed.stamp: benchmarks/peers-requirements.txt | .venv/run.stamp
 # Checking it
 
 .PHONY: check lint tidy format types stubs stubs-check counts counts-check docs docs-serve
-check: test lint types stubs-check counts-check test-cpp-asan test-cpp-tsan test-py-asan docs test-wheel test-slow ## Do all that CI does
+check: test lint types stubs-check counts-check test-cpp-asan test-cpp-tsan test-py-asan docs test-wheel test-slow ## Run everything that CI runs
 
-lint: .venv/dev.stamp tidy ## Check style, names and usual mistakes in Python and C++
+lint: .venv/dev.stamp tidy ## Run the linters for Python and C++
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
@@ -153,7 +153,7 @@ tidy: .venv/dev.stamp build/installed.stamp
 	  $(BIN)/clang-tidy --quiet -p $$(dirname build/cp3*/compile_commands.json) \
 	  --extra-arg=-Wno-error
 
-format: .venv/dev.stamp ## Rewrite Python and C++ files in the house format
+format: .venv/dev.stamp ## Format Python and C++ files
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 	@$(BIN)/clang-format -i $(CPP_FILES)
@@ -178,21 +178,21 @@ counts: build/installed.stamp ## Write how many instructions each operation take
 	@scripts/system-packages $(PYTHON) valgrind
 	@$(BIN)/python -m benchmarks.instructions --write
 
-counts-check: build/installed.stamp ## Compare benchmarks/instructions.json with what operations take now
+counts-check: build/installed.stamp ## Compare the current instruction counts with benchmarks/instructions.json
 	@scripts/system-packages $(PYTHON) valgrind
 	@$(BIN)/python -m benchmarks.instructions
 
 docs: .venv/dev.stamp ## Build the documentation into site; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-docs-serve: .venv/dev.stamp ## Show the documentation at a local address while you write it
+docs-serve: .venv/dev.stamp ## Serve the documentation locally with live reload
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 # What the CUDA compiler makes of the kernels; needs nvcc and no GPU.
 KERNEL_RESULTS ?= benchmarks/results/cuda-kernels
 
 .PHONY: cuda-report
-cuda-report: .venv/run.stamp ## Write what each CUDA kernel takes on each architecture; needs nvcc, no GPU
+cuda-report: .venv/run.stamp ## Report the resources of each CUDA kernel; needs nvcc, no GPU
 	@$(CMAKE) -S . -B build/cuda-report -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DVELORA_CUDA=on -DVELORA_WERROR=$(WERROR) \
 	  --log-level=WARNING
@@ -206,16 +206,16 @@ wheel: .venv/dev.stamp ## Build the wheel into dist
 	@rm -rf dist
 	@$(BIN)/python -m build --wheel --no-isolation
 
-test-wheel: wheel ## Install the wheel away from the sources and run all tests against it
+test-wheel: wheel ## Run all tests against the installed wheel
 	@scripts/test-wheel $(BIN)/python dist/*.whl
 
-abi: wheel ## Try the wheel with older and newer torch; large downloads
+abi: wheel ## Test the wheel with older and newer torch; large downloads
 	@scripts/abi $(BIN)/python dist/*.whl
 
-pins: .venv/dev.stamp ## Write the requirements files from what .venv has installed
+pins: .venv/dev.stamp ## Write the requirements files from the packages in .venv
 	@$(BIN)/python scripts/pin.py
 
-clean: ## Remove what was built; .venv stays
+clean: ## Remove build outputs; keep .venv
 	@rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # On a machine with a GPU
@@ -233,7 +233,7 @@ build-cuda:
 test-cuda: build-cuda ## Run the tests that need a GPU; without one they fail
 	@VELORA_REQUIRE_CUDA=1 $(ON_GPU) $(PYTEST_ON_GPU) -m cuda
 
-bench-cuda: build-cuda ## Time velora on a GPU; a table, JSON and Markdown
+bench-cuda: build-cuda ## Benchmark velora on a GPU; table, JSON and Markdown
 	@$(ON_GPU) $(GPU_PYTHON) -m benchmarks --suite cuda --results $(RESULTS)
 
 sanitize-cuda: build-cuda ## Run tests on a GPU under NVIDIA's compute-sanitizer

@@ -2,9 +2,9 @@
 
     python examples/gpu_sac.py --seed 0
 
-The agent of sac.py, with environments, buffer and networks on one device: all that goes from one to
-the other is tensors. The loop queues its work and waits for it at the reports alone. On a GPU an
-update is a CUDA graph, which draws another batch each time that it runs.
+The agent of sac.py, with environments, buffer and networks on one device, so that no data leaves
+it. The loop only synchronises for its reports. On a GPU an update is a CUDA graph, which draws a
+new batch at each replay.
 Shapes: N environments, B batch, F state features, A action features.
 """
 
@@ -25,7 +25,7 @@ from velora.utils import set_device, set_seed
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters, tuned for as many environments as suit a CPU."""
+    """Hyper-parameters, tuned for the number of environments used on a CPU."""
 
     num_envs: int = 64
     capacity: int = 1_000_000
@@ -59,7 +59,7 @@ class CartPoles:
         self.physics = self.hanging()
 
     def hanging(self) -> Tensor:
-        """Draws how episodes begin, (N, 4)."""
+        """Draws initial states, (N, 4)."""
         physics = torch.empty_like(self.physics).uniform_(-0.1, 0.1)
         physics[:, 2] += math.pi
         return physics
@@ -154,7 +154,7 @@ class SAC:
         self.log_alpha = nn.Parameter(torch.full((1,), math.log(config.alpha), device=device))
 
         self.policy_parameters = [*self.actor.parameters(), self.log_alpha]
-        # On a GPU steps are counted there, where a graph can go on counting.
+        # On a GPU, the optimizers count steps there, so that a graph can increment them.
         adam = partial(
             torch.optim.Adam, lr=config.learning_rate, fused=True, capturable=device.type == "cuda"
         )
@@ -192,10 +192,10 @@ class SAC:
 
 
 def capture(update: Callable[[], BatchExperience]) -> Callable[[], BatchExperience]:
-    """Makes a CUDA graph of an update: one launch for the host, in place of hundreds."""
+    """Captures an update in a CUDA graph: one launch for the host instead of hundreds."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # what torch sets up at first use is no part of a graph
+    with torch.cuda.stream(side):  # warm up: torch's lazy initialisation cannot be captured
         for _ in range(3):
             update()
     torch.cuda.current_stream().wait_stream(side)
@@ -205,14 +205,14 @@ def capture(update: Callable[[], BatchExperience]) -> Callable[[], BatchExperien
 
     def run() -> BatchExperience:
         graph.replay()
-        return batch  # with other steps in it, which the graph has drawn
+        return batch  # the graph has filled it with new steps
 
     return run
 
 
 @torch.no_grad()
 def evaluate(actor: Actor, episodes: int, device: torch.device) -> Tensor:
-    """What the greedy policy collects in some episodes, (episodes,), on the device."""
+    """Returns the greedy policy's returns of some episodes, (episodes,), on the device."""
     envs = CartPoles(episodes, device)
     returns, going = torch.zeros(episodes, device=device), torch.ones(episodes, device=device)
     for _ in range(envs.horizon):

@@ -33,7 +33,7 @@ class Config:
     capacity: int = 50_000
     batch_size: int = 64  # sequences
     length: int = 8  # steps of a sequence to train on
-    burn_in: int = 4  # steps before them that only bring the memory up to date
+    burn_in: int = 4  # steps before them that only warm up the memory
     hidden: int = 64
     learning_rate: float = 1e-3
     max_gradient: float = 100.0
@@ -51,13 +51,13 @@ class Config:
 
 @dataclass
 class RecurrentExperience(Experience):
-    """A step, with the memory (H,) that the agent had before it saw the state."""
+    """A step, with the agent's memory (H,) before it saw the state."""
 
     hidden: Tensor
 
 
 class RecurrentQ(nn.Module):
-    """Action values of all that has been seen in an episode."""
+    """Action values given all observations of an episode so far."""
 
     def __init__(self, state_dim: int, n_actions: int, hidden: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class RecurrentQ(nn.Module):
         """Returns the memory (B, L, H) after each of the states (B, L, F), from one (B, H)."""
         memories = []
         for state, first in zip(states.unbind(1), is_first.unbind(1), strict=True):
-            memory = self.cell(state, memory * (1 - first))  # An episode begins with none.
+            memory = self.cell(state, memory * (1 - first))  # Reset at the start of an episode.
             memories.append(memory)
         return torch.stack(memories, dim=1)
 
@@ -191,7 +191,9 @@ def train(
     best_score, best = -np.inf, agent.network.state_dict()
     for step in range(1, steps + 1):
         epsilon = max(config.epsilon, 1.0 - step / config.epsilon_steps)
-        action, next_memory = agent.greedy(state, memory)  # It remembers whatever it does.
+        action, next_memory = agent.greedy(
+            state, memory
+        )  # The memory is updated for random actions, too.
         if random.random() < epsilon:
             action = random.randrange(n_actions)
 
@@ -207,7 +209,7 @@ def train(
             memory = agent.no_memory
 
         if step > config.warmup and step % config.update_every == 0:
-            # Sequences go on into the next episode, so that those of short episodes are full too.
+            # Sequences continue into the next episode, so that short episodes need no padding.
             batch = buffer.sample_sequences(
                 config.batch_size, config.length, config.burn_in, boundary="cross"
             )

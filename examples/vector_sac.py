@@ -123,9 +123,9 @@ class SAC:
         with torch.no_grad():
             next_actions, next_log_prob = self.actor(batch.next_states)
             next_q = torch.min(*self.target_critic(batch.next_states, next_actions))
-            # The rewards are sums over n steps, or over those up to the end of the episode; the
-            # discount is gamma to as many, and 0 after a terminal step only. What the policy
-            # would get for its entropy on the way is left out, as usual.
+            # The rewards are sums over k steps: n, or fewer at the end of the episode. The
+            # discount is gamma**k, and 0 after a terminal step only. The entropy bonus of the
+            # steps in between is left out, as usual.
             target = batch.rewards + batch.discounts * (next_q - alpha * next_log_prob)
         q1, q2 = self.critic(batch.states, batch.actions)
         critic_loss = (q1 - target).square().mean() + (q2 - target).square().mean()
@@ -189,7 +189,7 @@ def train(
         config.capacity, place, num_envs=config.num_envs, n_step=config.n_step, gamma=config.gamma
     )
 
-    # The collector knows what a reset is and what a step, and puts each into its own lane.
+    # The collector stores the steps of each environment in its own lane, without resets.
     collector = Collector(envs, "random", buffer, seed=seed)
     collector.collect(config.warmup)
     collector.policy = agent.actor.explore

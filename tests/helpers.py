@@ -182,17 +182,18 @@ def load_example(name: str) -> ModuleType:
 
 
 class Meddler:
-    """An array that does something when it is read."""
+    """An array that calls a function when it is read."""
 
-    def __init__(self, act: Callable[[], None]) -> None:
+    def __init__(self, act: Callable[[], Any], array: Any = None) -> None:
         self.act = act
+        self.array = torch.zeros(3) if array is None else array
 
     def __dlpack__(self, **_: Any) -> Any:
         self.act()
-        return torch.zeros(3).__dlpack__()
+        return self.array.__dlpack__()
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return torch.zeros(3).__dlpack_device__()
+        return self.array.__dlpack_device__()
 
 
 def save_and_load(buffer: AnyBuffer) -> Any:

@@ -1,4 +1,4 @@
-"""A loader for a CUDA device: a stream of its own draws, and the consumer's waits for it."""
+"""A loader for a CUDA device draws on a side stream, for which the consumer's stream waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -30,38 +30,38 @@ def assert_same(cpu: BatchExperience, other: BatchExperience) -> None:
         assert torch.equal(left, right), name
 
 
-# Without a GPU: what is called, on which stream, in which order
+# Without a GPU: streams whose work is done only when somebody waits for it
 
 
-class Calls:
-    """Stands in for torch's streams and events, and notes what is done with them."""
+class FakeCuda:
+    """Replaces torch's streams and events by ones that defer work.
+
+    Work queued on a stream is executed when the current stream waits for an event recorded after
+    it. Until then memory holds garbage, so a batch that is used without waiting is wrong.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.noted: list[tuple[Any, ...]] = []
+        self.allocated = 0
         self._local = threading.local()
-        self._streams = 0
+        self._default = FakeStream(self)
         empty = torch.empty
 
-        def noted_empty(*size: Any, device: Any = None, **options: Any) -> Tensor:
+        def garbage(*size: Any, device: Any = None, **options: Any) -> Tensor:
             made = empty(*size, **options)
             if device is not None and torch.device(device).type == "cuda":
-                self.note("empty", made.data_ptr(), torch.device(device))
+                self.allocated += 1
+                made.fill_(255)
             return made
 
-        def record_stream(part: Tensor, stream: str) -> None:
-            self.note("record_stream", part.data_ptr(), stream)
-
-        monkeypatch.setattr(torch, "empty", noted_empty)
-        monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
-        monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream(self, "side"))
-        monkeypatch.setattr(torch.cuda, "Event", lambda: FakeEvent(self))
+        monkeypatch.setattr(torch, "empty", garbage)
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda part, stream: None)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream(self))
+        monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
         monkeypatch.setattr(torch.cuda, "stream", self.stream)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.current())
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0 if self.in_worker() else 3)
 
     def current(self) -> FakeStream:
-        default = FakeStream(self, "default")
-        return getattr(self._local, "stream", default)
+        return getattr(self._local, "stream", self._default)
 
     @contextmanager
     def stream(self, stream: FakeStream) -> Iterator[None]:
@@ -69,43 +69,32 @@ class Calls:
         yield
         self._local.stream = before
 
-    def in_worker(self) -> bool:
-        return threading.current_thread() is not threading.main_thread()
-
-    def note(self, name: str, *details: Any) -> None:
-        place = "worker" if self.in_worker() else "consumer"
-        self.noted.append((place, self.current().name, name, *details))
-
 
 class FakeStream:
-    def __init__(self, calls: Calls, name: str) -> None:
-        self.calls, self.name = calls, name
+    def __init__(self, cuda: FakeCuda) -> None:
+        self.cuda = cuda
+        self.queued: list[Callable[[], None]] = []
 
     def wait_event(self, event: FakeEvent) -> None:
-        self.calls.note("wait_event", id(event), self.name)
-
-    def __eq__(self, other: object) -> bool:
-        return other == self.name
-
-    __hash__ = None  # type: ignore[assignment]
+        if self is self.cuda.current():
+            for work in event.work:
+                work()
+            event.work = []
 
 
 class FakeEvent:
-    kept: list[FakeEvent] = []  # noqa: RUF012  # so that each has an id of its own
-
-    def __init__(self, calls: Calls) -> None:
-        self.calls = calls
-        self.kept.append(self)
+    def __init__(self) -> None:
+        self.work: list[Callable[[], None]] = []
 
     def record(self, stream: FakeStream) -> None:
-        self.calls.note("record", id(self), stream.name)
+        self.work, stream.queued = stream.queued, []
 
 
 class FakeCore:
     """A core whose rows and draws are those of a buffer in host memory."""
 
-    def __init__(self, host: ReplayBuffer, calls: Calls) -> None:
-        self.host, self.calls = host, calls
+    def __init__(self, host: ReplayBuffer, cuda: FakeCuda) -> None:
+        self.host, self.cuda = host, cuda
 
     def __len__(self) -> int:
         return len(self.host)
@@ -119,110 +108,81 @@ class FakeCore:
         return offset, layout
 
     def sample_into(self, base: Tensor, batch_size: int) -> None:
-        self.calls.note("sample_into", base.data_ptr(), batch_size)
-        nbytes, layout = self.batch_layout(batch_size)
-        assert (base.dtype, base.shape) == (torch.uint8, (nbytes,))
         batch = self.host.sample(batch_size)
-        for name, (offset, _, _) in zip(PARTS, layout, strict=True):
-            part = getattr(batch, name).flatten().view(torch.uint8)
-            base[offset : offset + len(part)] = part
+        _, layout = self.batch_layout(batch_size)
+
+        def write() -> None:
+            for name, (offset, _, _) in zip(PARTS, layout, strict=True):
+                part = getattr(batch, name).flatten().view(torch.uint8)
+                base[offset : offset + len(part)] = part
+
+        self.cuda.current().queued.append(write)
 
     def name_batch(self, tensors: list[Tensor]) -> BatchExperience:
         return BatchExperience(**dict(zip(PARTS, tensors, strict=True)))
 
 
 class OnDevice(ReplayBuffer):
-    """Says that it is on a CUDA device."""
+    """Pretends to be on a CUDA device."""
 
     device = torch.device("cuda", 3)  # type: ignore[assignment]
 
 
-def on_device(calls: Calls, size: int = 50, kind: type[OnDevice] = OnDevice) -> Any:
+def on_device(cuda: FakeCuda, size: int = 50, kind: type[OnDevice] = OnDevice) -> Any:
     buffer = kind(size, seed=3)
     host: ReplayBuffer = filled(ReplayBuffer, range(size), size, seed=3)
-    vars(buffer)["_first"] = host._schema, FakeCore(host, calls)
+    vars(buffer)["_first"] = host._schema, FakeCore(host, cuda)
     return buffer
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    return Calls(monkeypatch)
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    return FakeCuda(monkeypatch)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50])
-def test_loader_on_a_device_gives_the_batches_of_sample(calls: Calls, batch_size: int) -> None:
+def test_loader_on_a_device_gives_the_batches_of_sample(
+    fake_cuda: FakeCuda, batch_size: int
+) -> None:
     expected: ReplayBuffer = filled(ReplayBuffer, range(50), 50, seed=3)
-    with on_device(calls).loader(batch_size) as loader:
+    with on_device(fake_cuda).loader(batch_size) as loader:
         for batch in islice(loader, 9):
             assert_same(expected.sample(batch_size), batch)
 
 
-def test_loader_allocates_and_draws_on_its_side_stream_and_then_records_an_event(
-    calls: Calls,
+def test_next_on_another_stream_gives_the_batches_of_sample(fake_cuda: FakeCuda) -> None:
+    expected: ReplayBuffer = filled(ReplayBuffer, range(50), 50, seed=3)
+    with on_device(fake_cuda).loader(4) as loader:
+        assert_same(expected.sample(4), next(loader))
+        with fake_cuda.stream(FakeStream(fake_cuda)):
+            assert_same(expected.sample(4), next(loader))
+        assert_same(expected.sample(4), next(loader))
+
+
+def test_loader_of_a_subclass_that_samples_by_itself_copies_its_batches(
+    fake_cuda: FakeCuda,
 ) -> None:
-    with on_device(calls).loader(4) as loader:
-        for _ in range(5):
-            next(loader)
-    made = [call for call in calls.noted if call[0] == "worker"]
-    assert len(made) in (3 * 5, 3 * 6, 3 * 7)
-    for empty, sample_into, record in zip(made[::3], made[1::3], made[2::3], strict=True):
-        memory = empty[3]
-        assert empty == ("worker", "side", "empty", memory, torch.device("cuda", 3))
-        assert sample_into == ("worker", "side", "sample_into", memory, 4)
-        assert record[:3] == ("worker", "side", "record")
-        assert record[4] == "side"
-
-
-def test_next_waits_for_the_event_of_its_batch_and_then_keeps_its_memory(calls: Calls) -> None:
-    with on_device(calls).loader(4) as loader:
-        batches = [next(loader) for _ in range(5)]
-    made = [call for call in calls.noted if call[0] == "worker"]
-    used = [call for call in calls.noted if call[0] == "consumer"]
-    assert len(used) == 2 * 5
-    for i, batch in enumerate(batches):
-        (memory, event) = made[3 * i][3], made[3 * i + 2][3]
-        assert batch.states.untyped_storage().data_ptr() == memory
-        assert used[2 * i] == ("consumer", "default", "wait_event", event, "default")
-        assert used[2 * i + 1] == ("consumer", "default", "record_stream", memory, "default")
-        assert calls.noted.index(made[3 * i + 2]) < calls.noted.index(used[2 * i])
-
-
-def test_next_on_another_stream_makes_that_one_wait(calls: Calls) -> None:
-    with on_device(calls).loader(4) as loader:
-        next(loader)
-        with calls.stream(FakeStream(calls, "mine")):
-            next(loader)
-        next(loader)
-    used = [call for call in calls.noted if call[0] == "consumer"]
-    assert [call[2] for call in used] == ["wait_event", "record_stream"] * 3
-    assert [call[4] for call in used] == ["default"] * 2 + ["mine"] * 2 + ["default"] * 2
-
-
-def test_loader_of_a_subclass_that_samples_by_itself_copies_its_batches(calls: Calls) -> None:
     made: list[BatchExperience] = []
 
     class Own(OnDevice):
         def sample(self, batch_size: int, **options: Any) -> BatchExperience:
-            calls.note("sample")
             made.append(self._core.host.sample(batch_size))  # type: ignore[union-attr]
             return made[-1]
 
-    with on_device(calls, kind=Own).loader(4) as loader:
+    with on_device(fake_cuda, kind=Own).loader(4) as loader:
         batch = next(loader)
     assert_same(made[0], batch)
-    assert calls.noted[0] == ("worker", "side", "sample")
-    kept = {call[3] for call in calls.noted if call[2] == "record_stream"}
-    assert kept == {getattr(batch, name).data_ptr() for name in PARTS}
-    assert kept.isdisjoint(getattr(made[0], name).data_ptr() for name in PARTS)
+    for name in PARTS:
+        assert getattr(batch, name).data_ptr() != getattr(made[0], name).data_ptr()
 
 
 def test_next_with_too_few_on_a_device_raises_the_error_of_sample_and_allocates_nothing(
-    calls: Calls,
+    fake_cuda: FakeCuda,
 ) -> None:
     empty = OnDevice(9)
     with empty.loader(4) as loader, pytest.raises(ValueError, match=r"at most 0, .* got 4$"):
         next(loader)
-    assert not calls.noted
+    assert fake_cuda.allocated == 0
 
 
 # On a machine with a GPU
@@ -230,14 +190,14 @@ def test_next_with_too_few_on_a_device_raises_the_error_of_sample_and_allocates_
 
 def twins(size: int = 200) -> tuple[ReplayBuffer, ReplayBuffer]:
     cpu, cuda = (
-        filled(ReplayBuffer, range(size), size, device=place, seed=7) for place in ("cpu", "cuda")
+        filled(ReplayBuffer, range(size), size, device=device, seed=7) for device in ("cpu", "cuda")
     )
     return cpu, cuda
 
 
 def image_twins() -> tuple[ReplayBuffer, ReplayBuffer]:
     """With batches that take the device a while."""
-    cpu, cuda = (ReplayBuffer(300, place, seed=7) for place in ("cpu", "cuda"))
+    cpu, cuda = (ReplayBuffer(300, device, seed=7) for device in ("cpu", "cuda"))
     images = torch.arange(300).reshape(-1, 1, 1, 1).expand(-1, 4, 84, 84).to(torch.uint8)
     zeros = torch.zeros(300, 1)
     for buffer in (cpu, cuda):

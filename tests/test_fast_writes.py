@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import PolicyExperience, filled, stack, stamped, stamps_of, step, unchanged
+from helpers import Meddler, PolicyExperience, filled, stack, stamped, stamps_of, step, unchanged
 from torch import Tensor
 
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer, tree
@@ -358,20 +358,6 @@ def test_write_methods_that_an_object_was_given_stay(name: str) -> None:
             buffer.extend(**dict.fromkeys(PARTS, torch.zeros(3)))
     assert len(calls) == 3
     assert len(buffer) == (3 if name == "push" else 4)
-
-
-class Meddler:
-    """An array that does something when it is read."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self.act = act
-
-    def __dlpack__(self, **_: Any) -> Any:
-        self.act()
-        return torch.zeros(3).__dlpack__()
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return torch.zeros(3).__dlpack_device__()
 
 
 @pytest.mark.parametrize("by_name", [True, False])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import AnyBuffer, assert_rows, assert_same_future, stack, stamped, unchanged
+from helpers import AnyBuffer, Meddler, assert_rows, assert_same_future, stack, stamped, unchanged
 from reference_time import LanesModel
 from streams import (
     Environment,
@@ -342,27 +342,12 @@ def test_extend_a_late_bad_row_changes_no_lane(lanes: list[int] | None) -> None:
         buffer.extend(bad, lanes=lanes)
 
 
-class Meddler:
-    """An array of lanes that does something when it is read."""
-
-    def __init__(self, lanes: list[int], act: Callable[[], Any]) -> None:
-        self.lanes = torch.tensor(lanes)
-        self.act = act
-
-    def __dlpack__(self, **_: Any) -> Any:
-        self.act()
-        return self.lanes.__dlpack__()
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.lanes.__dlpack_device__()
-
-
 def test_extend_whose_lanes_free_the_rows_changes_nothing() -> None:
     buffer = ReplayBuffer(12, num_envs=3)
     buffer.extend(stack(steps(*range(15))))
     batch = stack(steps(20, 21))
     states = batch.states
-    meddler = Meddler([2, 0], lambda: states.untyped_storage().resize_(0))
+    meddler = Meddler(lambda: states.untyped_storage().resize_(0), torch.tensor([2, 0]))
     with unchanged(buffer), pytest.raises(ValueError, match=r"^states: "):
         buffer.extend(batch, lanes=meddler)
 
@@ -371,7 +356,7 @@ def test_extend_whose_lanes_extend_stores_both_whole() -> None:
     buffer = ReplayBuffer(12, num_envs=3)
     buffer.extend(stack(steps(0, 1, 2)))
     inner, outer = stack(steps(3, 4, 5)), stack(steps(6, 7))
-    buffer.extend(outer, lanes=Meddler([2, 0], lambda: buffer.extend(inner)))
+    buffer.extend(outer, lanes=Meddler(lambda: buffer.extend(inner), torch.tensor([2, 0])))
     assert lanes_of(buffer) == {0: [0, 3, 7], 1: [1, 4], 2: [2, 5, 6]}
 
 
@@ -380,7 +365,7 @@ def test_extend_rollout_whose_lanes_fill_it_stores_only_the_inner() -> None:
     buffer.extend(stack(steps(0, 1, 2)))
     inner, outer = stack(steps(3, 4, 5)), stack(steps(6, 7))
     with pytest.raises(BufferError, match=r"empty\(\)"):
-        buffer.extend(outer, lanes=Meddler([2, 0], lambda: buffer.extend(inner)))
+        buffer.extend(outer, lanes=Meddler(lambda: buffer.extend(inner), torch.tensor([2, 0])))
     assert actions(buffer) == [0, 1, 2, 3, 4, 5]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import unchanged
+from helpers import Meddler, unchanged
 
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
 
@@ -331,26 +331,15 @@ def test_extend_in_parts_by_a_value_out_of_range_changes_nothing(name: str, row:
         buffer.extend(**columns)
 
 
-class Meddler:
-    """An array that changes another one when it is read."""
-
-    def __init__(self, array: np.ndarray, other: np.ndarray) -> None:
-        self.array = array
-        self.other = other
-
-    def __dlpack__(self, **options: object) -> object:
-        self.other[-1] = 1e300
-        return self.array.__dlpack__()
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.array.__dlpack_device__()
-
-
 def test_extend_in_parts_that_change_while_others_are_read_changes_nothing() -> None:
     columns = float64_columns(6000)
     buffer = like(columns)
     buffer.extend(**columns)
-    meddler = Meddler(columns["next_states"], columns["states"])
+
+    def spoil() -> None:
+        columns["states"][-1] = 1e300
+
+    meddler = Meddler(spoil, columns["next_states"])
     with unchanged(buffer), pytest.raises(ValueError, match=r"^states: .* out of range"):
         buffer.extend(**(columns | {"next_states": meddler}))
 

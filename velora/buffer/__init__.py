@@ -1,4 +1,4 @@
-"""Memories for transitions: `ReplayBuffer` (off-policy) and `RolloutBuffer` (on-policy)."""
+"""Storage for transitions: `ReplayBuffer` (off-policy) and `RolloutBuffer` (on-policy)."""
 
 from velora.buffer.experience import BatchExperience, Experience
 from velora.buffer.loader import Loader

@@ -1,4 +1,4 @@
-"""What both buffers have in common."""
+"""The base class of both buffers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from velora.buffer.schema import Schema
 
 MAX_CAPACITY = 2**40
 MAX_ENVS = 2**16
-# Observations from this size on are stored once where the buffer may choose.
+# With compact="auto", observations of at least this size are stored once.
 COMPACT_BYTES = 4096
 # Values of options that `repr` leaves out.
 _USUAL: dict[str, tuple[Any, ...]] = {
@@ -43,12 +43,12 @@ _USUAL: dict[str, tuple[Any, ...]] = {
 class Buffer(CoreOwner, Sequence[Any]):
     """A sequence of experiences in the native core, oldest first.
 
-    Each environment has a lane of its own: a ring of `capacity // num_envs` experiences in time
-    order. As a sequence, the buffer begins with the oldest experience of each lane, goes on with
-    the second of each, and so on: lanes that are filled evenly are read step by step.
+    Each environment has its own lane: a ring of `capacity // num_envs` experiences in time order.
+    As a sequence, the buffer lists the oldest experience of each lane, then the second oldest of
+    each, and so on. If all lanes hold equally many, this is step by step.
 
     The first `push` or `extend` fixes the schema and allocates; pages become resident as they are
-    written. One thread may use a buffer while others do too: each call is atomic.
+    written. Thread-safe: each call is atomic.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Buffer(CoreOwner, Sequence[Any]):
                 f"got {capacity}"
             )
         self._device = check_device(device)
-        # Asked once: asking a torch.device takes longer than a push.
+        # Cached: reading `torch.device.type` takes longer than a push.
         self._comes_by_copy = self._device.type not in ("cpu", "cuda")
         self._overwrite = overwrite
         self._seed = seed
@@ -94,26 +94,26 @@ class Buffer(CoreOwner, Sequence[Any]):
         extras: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Self:
-        """A buffer for an environment: `num_envs` and the schema come from it.
+        """Creates a buffer with the `num_envs` and the spaces of an environment.
 
-        Memory is set aside at once, so that what does not fit shows before the first step. As in
-        `push`, a space of shape `(1, F)` is one row of F: batches have `(B, F)`, and what is stored
-        may have either shape.
+        Memory is reserved immediately, so a buffer that does not fit fails before the first step.
+        As in `push`, a space of shape `(1, F)` is stored as `(F,)`: batches have `(B, F)`, and
+        experiences may have either shape.
 
         Args:
             env: A Gymnasium environment or vector environment.
             capacity: As for the class.
             device: As for the class.
-            extras: An example, for one environment, of each extra field that experiences will
-                have: `{"log_prob": 0.0}`.
-            **options: Anything else that the class takes, but `num_envs`.
+            extras: An example value, for one environment, of each extra field that experiences
+                will have: `{"log_prob": 0.0}`.
+            **options: Other arguments of the class, except `num_envs`.
 
         Raises:
-            TypeError: If `env` is not a Gymnasium environment, has a space of other things than
-                arrays, which are Text, Sequence and Graph, or as the class does.
-            ValueError: If a space has a dtype that no buffer stores, or no elements; if an extra
-                field has the name of another; or as the class does.
-            MemoryError: If `capacity` experiences exceed this machine.
+            TypeError: If `env` is not a Gymnasium environment, if a space does not contain arrays
+                (Text, Sequence and Graph do not), or as for the class.
+            ValueError: If a space has an unsupported dtype or no elements, if an extra field has
+                the name of another field, or as for the class.
+            MemoryError: If `capacity` experiences do not fit into memory.
         """
         from velora.buffer import spaces  # needs gymnasium, which buffers do not
 
@@ -124,58 +124,57 @@ class Buffer(CoreOwner, Sequence[Any]):
 
     @property
     def capacity(self) -> int:
-        """How many experiences fit: `num_envs` times `capacity // num_envs`, as it was given."""
+        """Maximum number of experiences: the given capacity, rounded down to `num_envs` lanes."""
         return self._lane_capacity * self._num_envs
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are set aside for experiences; the system provides them as they are used."""
+        """Bytes reserved for experiences; the system provides pages as they are written."""
         return 0 if self._core is None else self._core.nbytes
 
     @property
     def num_envs(self) -> int:
-        """How many environments the buffer keeps apart."""
+        """Number of environments, each with its own lane."""
         return self._num_envs
 
     @property
     def storage(self) -> Storage:
-        """Where experiences are; "auto" until the first one decides it."""
+        """Where experiences are stored; "auto" until the first one decides it."""
         return self._storage if self._core is None else cast("Storage", self._core.storage)
 
     @property
     def device(self) -> torch.device:
-        """Where batches come back."""
+        """Device of the batches."""
         return self._device
 
     def push(self, experience: Any, lane: int | None = None) -> None:
         """Appends one experience.
 
-        It is the step after the one that was pushed to its lane before, unless that ended an
-        episode. Experiences that were read from a buffer of several environments, or picked from
-        one, do not follow each other: `extend(buffer)` copies a buffer as it is.
+        The experience is the successor of the last one pushed to the same lane, unless that one
+        ended an episode. Do not push experiences selected from a buffer, or read from one with
+        several environments: they are not consecutive. `extend(buffer)` copies a whole buffer.
 
         Args:
             experience: An `Experience`, or a dataclass with its fields. The first one fixes
                 shapes and dtypes: float64 and Python floats are stored as float32, Python ints
-                as int64, everything else as it is. Rewards are always float32. Fields of floats
-                round what comes later, those of integers store it exactly or refuse it. All
-                arrays are read after the last code that reading any of them runs. A tensor's
-                storage must be as large as the tensor: one that was made smaller
-                (`untyped_storage().resize_`) is not recognised unless it has no bytes.
-            lane: The environment that it comes from, 0 to `num_envs - 1`; needed where there are
-                several.
+                as int64, everything else unchanged. Rewards are always float32. Later values are
+                rounded in float fields; integer fields store them exactly or raise. No array is
+                read until all user code that reading may run has run. A tensor's storage must
+                not be smaller than the tensor: one shrunk by `untyped_storage().resize_` is only
+                detected if it has no bytes left.
+            lane: Index of the environment, 0 to `num_envs - 1`. Required if there are several.
 
         Raises:
-            TypeError: If `experience` is not such a dataclass, or `lane` not an int.
+            TypeError: If `experience` is not such a dataclass, or `lane` is not an int.
             ValueError: If a field is missing, unknown, of another shape, or has a value that its
-                dtype cannot hold; if there is no such lane. The buffer is then as before.
-            MemoryError: If `capacity` rows of the first experience exceed this machine.
+                dtype cannot hold, or if the lane does not exist. The buffer is then unchanged.
+            MemoryError: If `capacity` rows of the first experience do not fit into memory.
             BufferError: If a `RolloutBuffer` is full.
         """
         self._push(experience, lane)
 
     def _push(self, experience: Any, lane: int | None = None) -> None:
-        # Only until there is a core: then `_adopt` puts its native push in this method's place.
+        # Runs only until there is a core: `_adopt` then replaces this method by the native one.
         schema = Schema.from_experience(experience)
         core = self._build(schema, (getattr(experience, name) for name in schema.trees))
         core.push(experience, lane)
@@ -185,47 +184,46 @@ class Buffer(CoreOwner, Sequence[Any]):
     def extend(
         self, batch: BatchExperience | Buffer | None = None, *, lanes: Any = None, **arrays: Any
     ) -> None:
-        """Appends steps, all or none: one of each environment, k of each, or those of a buffer.
+        """Appends steps, all or none: one or k per environment, or all steps of another buffer.
 
             buffer.extend(
                 states=obs, actions=actions, rewards=rewards, next_states=next_obs, dones=dones
             )
             buffer.extend(other_buffer)
 
-        A buffer is copied step by step, as its steps were pushed: those of each environment into
-        the lane of the same number. Where a copy begins in a lane and where it ends, an episode
-        ends, as truncated unless it ended by itself: no step becomes another's successor that it
-        was not. Both buffers have the same fields, dtypes and shapes; all else may differ. A buffer
-        can be added to itself, one that holds nothing adds nothing.
+        Another buffer is copied in the order in which its steps were pushed, each environment into
+        the lane of the same index. The copied steps are never joined to those before or after
+        them: an unfinished episode at either boundary is marked as truncated. Both buffers need the
+        same fields, dtypes and shapes; everything else may differ. A buffer can extend itself.
+        Extending by an empty buffer does nothing.
 
         Args:
-            batch: Arrays with a leading dimension of k * num_envs rows, step by step: row
+            batch: Arrays with a leading dimension of k * num_envs rows, ordered by step: row
                 `t * num_envs + e` is step t of environment e. States `(k * num_envs, F)`, rewards
                 and flags `(k * num_envs,)` or `(k * num_envs, 1)`. Extra fields come from
-                `extras`. Of more steps than fit, a `ReplayBuffer` keeps the newest. Or a
-                `ReplayBuffer` or `RolloutBuffer`, whose steps are to be copied. Tensors as
-                in `push`.
-            lanes: The environment of each row, ints `(rows,)`, where environments do not step
-                together: any number of rows, in time order for each environment. With a buffer: the
-                lane here for each of its environments, ints `(batch.num_envs,)`; those that share
-                a lane are copied one after the other.
-            **arrays: The same parts by name, in place of a batch: `states`, `actions`, `rewards`,
-                `next_states`, `dones`, `truncations` if any, and extra fields by their names.
+                `extras`. If there are more steps than fit, a `ReplayBuffer` keeps the newest.
+                Tensors as in `push`. Or a `ReplayBuffer` or `RolloutBuffer` to copy.
+            lanes: The environment of each row, ints `(rows,)`, for environments that do not step
+                together: any number of rows, in time order per environment. With a buffer: the
+                target lane of each of its environments, ints `(batch.num_envs,)`; environments
+                that share a lane are copied one after the other.
+            **arrays: The fields by name instead of a batch: `states`, `actions`, `rewards`,
+                `next_states`, `dones`, optionally `truncations`, and extra fields by name.
 
         Raises:
-            TypeError: If `batch` is neither a `BatchExperience` nor a buffer, or there are arrays
-                beside it.
-            ValueError: If the batch is one that a buffer handed out, or part of one; the parts
-                disagree in length, rows do not fill the lanes evenly, there is no such lane, the
-                steps of the other buffer have another form, or as in `push`.
-            BufferError: If a `RolloutBuffer` has less room.
+            TypeError: If `batch` is neither a `BatchExperience` nor a buffer, or if both a batch
+                and arrays are given.
+            ValueError: If the batch, or part of it, was sampled from a buffer; if the arrays
+                differ in length, the rows do not fill the lanes evenly, a lane does not exist, or
+                the other buffer has other fields, dtypes or shapes; or as in `push`.
+            BufferError: If the steps do not fit into a `RolloutBuffer`.
         """
         self._extend(batch, lanes=lanes, **arrays)
 
     def _extend(
         self, batch: BatchExperience | Buffer | None = None, *, lanes: Any = None, **arrays: Any
     ) -> None:
-        # As `_push`: until there is a core.
+        # Like `_push`, runs only until there is a core.
         schema: Schema | None
         first: Iterable[Any] = ()
         if isinstance(batch, Buffer) and not arrays:
@@ -244,15 +242,15 @@ class Buffer(CoreOwner, Sequence[Any]):
     def end_episodes(self, lanes: Any = None) -> None:
         """Marks the newest experience of environments as truncated.
 
-        For loops that stop an episode themselves, when it was pushed already that it goes on: what
-        comes next from these environments begins a new one. An experience that ended its episode
-        stays as it is.
+        For loops that cut an episode off after its last step was pushed without a flag. The next
+        experience of these environments begins a new episode. An experience that already ended its
+        episode is unchanged.
 
         Args:
-            lanes: The environments, ints `(k,)`; None for all.
+            lanes: Indices of the environments, ints `(k,)`; None for all.
 
         Raises:
-            ValueError: If there is no such environment. The buffer is then as before.
+            ValueError: If an environment does not exist. The buffer is then unchanged.
         """
         lanes = lane_array(lanes)
         core = self._core
@@ -270,29 +268,29 @@ class Buffer(CoreOwner, Sequence[Any]):
     @overload
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
-        """The experience at a place, oldest first, in the form in which it was pushed.
+        """Returns the experience at an index, oldest first, in the form in which it was pushed.
 
         Raises:
-            IndexError: If there is no such place.
+            IndexError: If the index is out of range.
         """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        place = operator.index(index)
-        if place < 0:
-            place += len(self)
-        if not 0 <= place < len(self):
+        position = operator.index(index)
+        if position < 0:
+            position += len(self)
+        if not 0 <= position < len(self):
             raise IndexError(f"index: expected a place among {len(self)} experiences, got {index}")
         assert self._core is not None
         assert self._schema is not None
-        return self._schema.experience(self._core.take(place, 1), 0)
+        return self._schema.experience(self._core.take(position, 1), 0)
 
     def __repr__(self) -> str:
-        """How the buffer was made, as far as that is not as ever, and how much is in it."""
+        """Shows the arguments that are not defaults, the length and the memory."""
         name = type(self).__name__
         try:
             return f"{name}({', '.join(self._describe())})"
         except Exception as error:
-            # Debuggers print what is half made or broken, and an error here would hide theirs.
+            # A debugger may print a half-initialised or broken object; do not hide its error.
             return f"<{name}, which cannot be described: {type(error).__name__}>"
 
     def _describe(self) -> list[str]:
@@ -305,7 +303,7 @@ class Buffer(CoreOwner, Sequence[Any]):
         return parts + [f"len={len(self)}"] + [f"nbytes={self.nbytes}"] * (self.nbytes > 0)
 
     def _options(self, core: BufferCore | None) -> dict[str, Any]:  # noqa: ARG002
-        """What the constructor takes to make one like this, whose native half is `core`."""
+        """Arguments of the constructor for an equal buffer, whose native half is `core`."""
         return {
             "capacity": self._lane_capacity * self._num_envs,
             "device": str(self._device),
@@ -315,11 +313,11 @@ class Buffer(CoreOwner, Sequence[Any]):
     def _adopt(self, schema: Schema, core: BufferCore) -> bool:
         """Makes the first rows those of this buffer, unless others were first.
 
-        Reading an experience can run its own code, and other threads, before the schema is there.
-        One atomic step decides who was first, without a lock that such code could wait for.
+        Reading an experience can run user code and other threads before the schema is set. One
+        atomic step decides who was first, without a lock on which such code could deadlock.
         """
         _, first = self.__dict__.setdefault("_first", (schema, core))
-        # An interrupt from here on leaves methods that come here again.
+        # After an interrupt from here on, the next call runs this again.
         self._push = first.push  # type: ignore[method-assign]
         self._extend = first.extend  # type: ignore[method-assign]
         self._put_native("push", Buffer.push, self._push)
@@ -327,15 +325,15 @@ class Buffer(CoreOwner, Sequence[Any]):
         return first is core
 
     def _put_native(self, name: str, method: Callable[..., Any], native: Any) -> None:
-        """Puts a native method in the place of `method`, whose frame costs as much as a push.
+        """Shadows `method`, whose Python frame costs as much as a push, by a native one.
 
-        Not where a subclass has a method of its own, or where somebody gave one to this object.
+        Does nothing if a subclass overrides the method, or an attribute of this object does.
         """
         if getattr(type(self), name) is method and name not in self.__dict__:
             self.__dict__[name] = native
 
     def _build(self, schema: Schema, first: Iterable[Any] = ()) -> BufferCore:
-        """A native buffer; `first` are the values of the first experience, where there is one."""
+        """Builds a native buffer; `first` are the values of the first experience, if any."""
         options = partial(
             _core.BufferOptions,
             lane_capacity=self._lane_capacity,
@@ -361,7 +359,7 @@ class Buffer(CoreOwner, Sequence[Any]):
             return self._compact
         if self._frame_stack > 1:
             return True
-        # Whole rows can be stored without the host, which compact ones cannot.
+        # The device can store whole rows by itself; compact rows need the host.
         if self._device.type == "cuda" and self._storage != "cpu" and _any_on_cuda(first):
             return False
         return schema.observation_bytes >= COMPACT_BYTES

@@ -1,4 +1,4 @@
-"""Arguments that are numbers."""
+"""Checks of numeric arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numbers import Real
 
 
 def check_int(name: str, value: int, least: int | None = None, most: int | None = None) -> int:
-    """An argument that must be an int in a range, or what counts as one; a bool does not.
+    """Checks an int, or an object with `__index__` other than a bool, and its range.
 
     Raises:
         TypeError: If it is something else.
@@ -30,9 +30,7 @@ def check_int(name: str, value: int, least: int | None = None, most: int | None 
 
 
 def check_count(name: str, value: float, least: int | None = None, most: int | None = None) -> int:
-    """As `check_int`, also for a float that is a whole number: `1e6`.
-
-    For counts that are written so, which those of large things are.
+    """Like `check_int`, but also accepts floats that are whole numbers, such as `1e6`.
 
     Raises:
         TypeError: If it is something else.
@@ -46,7 +44,7 @@ def check_count(name: str, value: float, least: int | None = None, most: int | N
 
 
 def _text(number: int) -> str:
-    """Large numbers about a power of two say which."""
+    """Formats a number; large ones at a power of two also show the power."""
     if number >= 2**31 and (number + 1) & number == 0:
         return f"2**{number.bit_length()} - 1"
     if number >= 2**31 and (number - 1) & number == 0:

@@ -38,11 +38,11 @@ _SAMPLED = [
 
 
 def columns_of_call(batch: Any, arrays: dict[str, Any]) -> dict[str, Any]:
-    """Attribute -> stacked arrays, from those of a batch or those given by name.
+    """Converts a batch, or arrays given by name, to attribute -> stacked arrays.
 
     Raises:
-        TypeError: If `batch` is not a BatchExperience, or there are arrays beside it.
-        ValueError: If a part is missing, or is one that only a sampled batch has.
+        TypeError: If `batch` is not a BatchExperience, or both a batch and arrays are given.
+        ValueError: If a field is missing, or is one that only a sampled batch has.
     """
     if batch is not None and arrays:
         raise TypeError(f"{next(iter(arrays))}: expected a batch or arrays, got both")
@@ -50,10 +50,10 @@ def columns_of_call(batch: Any, arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def lane_array(lanes: Any) -> Any:
-    """Lanes that are listed, as an array; anything else as it is.
+    """Converts a list of lanes to an array; returns anything else unchanged.
 
     Raises:
-        ValueError: If the list is none of numbers.
+        ValueError: If the list does not contain numbers.
     """
     if not isinstance(lanes, (list, tuple, range)):
         return lanes
@@ -66,12 +66,12 @@ def lane_array(lanes: Any) -> Any:
 
 
 def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Attribute -> stacked arrays, from those given by the names of a batch's fields.
+    """Converts arrays given by the names of a batch's fields to attribute -> stacked arrays.
 
-    Extra fields go by their own names.
+    Extra fields keep their names.
 
     Raises:
-        ValueError: If a part is missing, or is one that only a sampled batch has.
+        ValueError: If a field is missing, or is one that only a sampled batch has.
     """
     for name in arrays:
         if name in _MISTAKEN:
@@ -88,14 +88,14 @@ def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def columns_of_steps(batch: Any) -> dict[str, Any]:
-    """Attribute -> stacked arrays of a batch of steps in time order.
+    """Converts a batch of steps in time order to attribute -> stacked arrays.
 
-    What a buffer hands out is no such batch: a row of it may be the sum of several steps, and the
-    row behind it the step of another time, episode or environment.
+    Sampled batches are rejected: a row may be the sum of several steps, and the next row may come
+    from another time, episode or environment.
 
     Raises:
         TypeError: If `batch` is not a BatchExperience.
-        ValueError: If it came out of a buffer, or an extra field has the name of another.
+        ValueError: If it was sampled, or an extra field has the name of another field.
     """
     if not isinstance(batch, BatchExperience):
         raise TypeError(
@@ -115,10 +115,10 @@ def columns_of_steps(batch: Any) -> dict[str, Any]:
 
 
 def columns_of(batch: BatchExperience) -> dict[str, Any]:
-    """Attribute -> stacked arrays of a batch.
+    """Converts a batch to attribute -> stacked arrays.
 
     Raises:
-        ValueError: If an extra field has the name of another.
+        ValueError: If an extra field has the name of another field.
     """
     columns = {name: getattr(batch, stacked) for name, stacked in STACKED.items()}
     for name in batch.extras:

@@ -36,16 +36,16 @@ class CoreOwner:
     _seed: DrawSeed
 
     def _count_pushed(self) -> int:
-        """How many experiences were ever stored, also those that are gone.
+        """Number of experiences ever stored, including overwritten ones.
 
-        It tells after an interrupt whether a call stored its rows.
+        After an interrupt, it tells whether a call stored its rows.
         """
         core = self._core
         return 0 if core is None else core.count_pushed()
 
     @property
     def _schema(self) -> Schema | None:
-        """What the rows hold; None before the first."""
+        """Fields of the rows; None before the first."""
         first = self.__dict__.get("_first")
         return None if first is None else first[0]
 
@@ -87,18 +87,18 @@ class CoreOwner:
 
     @classmethod
     def _is_ours(cls, name: str) -> bool:
-        """Whether velora's classes use this name for an attribute, not those derived from them."""
+        """Whether velora's own classes, rather than subclasses, use this attribute name."""
         if name in _OWN:
             return True
         ours = [kind for kind in cls.__mro__ if kind.__module__.startswith("velora.")]
         return hasattr(ours[0], name)
 
     def _options(self, core: BufferCore | None) -> dict[str, Any]:
-        """What the constructor takes to make one like this, whose native half is `core`."""
+        """Arguments of the constructor for an equal buffer, whose native half is `core`."""
         raise NotImplementedError
 
     def _init(self, options: dict[str, Any], seed: DrawSeed) -> None:
-        """Makes this a new buffer of options from anywhere, which the constructor checks."""
+        """Initialises this buffer from untrusted options, which the constructor checks."""
         raise NotImplementedError
 
     def _build(self, schema: Schema) -> BufferCore:

@@ -23,11 +23,11 @@ class Leaf:
     """One array of a row.
 
     Attributes:
-        name: Where it is, for errors: `state['camera']`.
+        name: Its path, for error messages: `state['camera']`.
         role: The attribute of the experience that it belongs to.
-        dtype: What it is stored and returned as, by torch's name: "float32".
-        shape: Of one row in a batch: `(F,)`, `(C, H, W)`; a single number is `(1,)`.
-        given: How it was pushed, to give it back alike: the shape, or a Python number's type.
+        dtype: The dtype that is stored and returned, by torch's name: "float32".
+        shape: Shape of one row in a batch: `(F,)`, `(C, H, W)`; a single number is `(1,)`.
+        given: The form in which it was pushed and is returned: a shape, or a number's Python type.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Leaf:
 
     @property
     def nbytes(self) -> int:
-        """Of one row."""
+        """Size of one row in bytes."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         return math.prod(self.shape) * dtype.itemsize
 
     def restore(self, row: Tensor) -> Any:
-        """Turns the stored row into the form in which it was pushed."""
+        """Converts a stored row to the form in which it was pushed."""
         if isinstance(self.given, tuple):
             return row.reshape(self.given)
         return self.given(row.item())
@@ -68,7 +68,7 @@ def row_fields(kind: type[Any]) -> list[str]:
 
 
 def _annotations(kind: type[Any]) -> list[str]:
-    """What subclasses of Experience that are no dataclasses declare as if they were."""
+    """Annotations of subclasses of Experience that lack the @dataclass decorator."""
     return [
         name
         for base in kind.__mro__
@@ -180,6 +180,6 @@ def _row_of_batch(value: Any, name: str) -> tuple[str, tuple[int, ...], Any]:
 
 
 def _label_of_batch(name: str) -> str:
-    """What a batch calls `state['camera']`: `states['camera']`."""
+    """Converts a row's path to a batch's: `state['camera']` to `states['camera']`."""
     attribute, bracket, entry = name.partition("[")
     return STACKED.get(attribute, attribute) + bracket + entry

@@ -1,4 +1,4 @@
-"""Batches that are made ahead of the training step."""
+"""Prefetching of batches in a background thread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Source(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where batches come back."""
+        """Device of the batches."""
         ...
 
     def sample(self, batch_size: int) -> BatchExperience:
@@ -37,22 +37,22 @@ class Source(Protocol):
 
 
 class Loader(Iterator[BatchExperience]):
-    """Goes on drawing batches, of which a thread makes the next ones while you use one.
+    """Draws batches endlessly; a background thread prefetches the next ones.
 
-    `ReplayBuffer.loader` makes it. It has no end: leave the loop, and `close` it or let it go. As a
-    context manager it closes itself. Several threads may take batches from one loader, and a buffer
-    may have several.
+    Created by `ReplayBuffer.loader`. The iterator is infinite: break out of the loop, then `close`
+    it or drop it. As a context manager it closes itself. Several threads may iterate over one
+    loader, and a buffer may have several loaders.
 
         with buffer.loader(256) as loader:
             for batch in loader:
                 ...
 
-    The thread begins with the first batch that is asked for, and from then on keeps up to
-    `prefetch` batches ready. Without pushes in between they are those that `sample` would have
-    given, in the same order, if nobody else draws.
+    The thread starts with the first `next` and then keeps up to `prefetch` batches ready. As long
+    as nothing is pushed and nothing else draws, these are the batches that `sample` would return,
+    in the same order.
 
-    What went wrong in a draw, such as too few experiences, is raised by the `next` whose batch it
-    would have been. The `next` after that draws again.
+    An error in a draw, such as too few experiences, is raised by the `next` that would have
+    returned its batch. The following `next` draws again.
     """
 
     def __init__(self, buffer: Source, batch_size: int, prefetch: int = 2) -> None:
@@ -69,17 +69,17 @@ class Loader(Iterator[BatchExperience]):
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
         self._taking = threading.Lock()
-        weakref.finalize(self, self._channel.stop).atexit = False  # then _end_threads does it
+        weakref.finalize(self, self._channel.stop).atexit = False  # at exit, _end_threads stops it
 
     def __next__(self) -> BatchExperience:
-        """The next batch, as soon as it is there.
+        """Returns the next batch, waiting for it if necessary.
 
         Raises:
             StopIteration: If the loader is closed.
-            RuntimeError: If the loader was made by a parent of this process.
-            Exception: What `sample` raised when it drew this batch.
+            RuntimeError: If the loader was created by a parent of this process.
+            Exception: The error that `sample` raised for this batch.
         """
-        self._require_own_process()  # before the lock, which a thread of the parent may have held
+        self._require_own_process()  # before the lock: a thread of the parent may have held it
         channel = self._channel
         with self._taking:
             if channel.stopped:
@@ -96,13 +96,13 @@ class Loader(Iterator[BatchExperience]):
             try:
                 raise result
             finally:
-                del result  # which its own traceback would keep, and this loader with it
+                del result  # else its traceback would keep it and this loader alive
         return result.deliver()
 
     def close(self) -> None:
-        """Ends the thread, lets go of what it made ahead, and ends the iteration.
+        """Stops the thread, drops prefetched batches and ends the iteration.
 
-        Waits for a draw that is under way. To close twice does no harm.
+        Waits for a draw in progress. Closing twice is allowed.
         """
         self._channel.stop()
         if os.getpid() != self._process:
@@ -114,15 +114,15 @@ class Loader(Iterator[BatchExperience]):
             with contextlib.suppress(Empty):
                 while True:
                     self._channel.results.get_nowait()
-            self._channel.results.put(None)  # for another thread that waits for a batch
+            self._channel.results.put(None)  # wakes another thread that waits for a batch
 
     def __repr__(self) -> str:
-        """The buffer, what is drawn from it, and whether that is over."""
+        """Shows the buffer, the arguments, and whether the loader is closed."""
         name = type(self).__name__
         try:
             closed = ", closed" if self._channel.stopped else ""
             return f"{name}({self._buffer!r}, {self._description}{closed})"
-        except AttributeError:  # a debugger prints what is half made
+        except AttributeError:  # a debugger may print a half-initialised object
             return f"<{name}, which is not made yet>"
 
     def __enter__(self) -> Self:
@@ -136,9 +136,9 @@ class Loader(Iterator[BatchExperience]):
 
     def _begin(self) -> None:
         for known in list(_threads):
-            if known.ident is not None and not known.is_alive():  # it did begin
+            if known.ident is not None and not known.is_alive():  # started and ended
                 _threads.pop(known, None)
-        # A daemon, as the interpreter would wait for any other before it lets us end it.
+        # A daemon: the interpreter waits for other threads before atexit handlers run.
         thread = threading.Thread(
             target=self._channel.run, args=(self._draw,), name="velora-loader", daemon=True
         )
@@ -146,7 +146,7 @@ class Loader(Iterator[BatchExperience]):
         self._thread, self._channel.running = thread, True
         try:
             thread.start()
-        except Exception:  # not an interrupt: the thread is there then
+        except Exception:  # not BaseException: after an interrupt the thread does run
             self._thread, self._channel.running = None, False
             _threads.pop(thread, None)
             raise
@@ -160,14 +160,14 @@ class Loader(Iterator[BatchExperience]):
 
 
 class _Drawn(NamedTuple):
-    """A batch and, where a CUDA stream of its own makes it, when and in what memory."""
+    """A batch; if drawn on a side stream, also its event and its memory."""
 
     batch: BatchExperience
     ready: torch.cuda.Event | None = None
     memory: tuple[Tensor, ...] = ()
 
     def deliver(self) -> BatchExperience:
-        """The batch, for work on the current stream, which waits for it without the host."""
+        """Returns the batch for the current stream, which waits without blocking the host."""
         if self.ready is not None:
             stream = torch.cuda.current_stream(self.memory[0].device)
             stream.wait_event(self.ready)
@@ -177,10 +177,10 @@ class _Drawn(NamedTuple):
 
 
 class _Channel:
-    """What a loader and its thread have in common, so that neither keeps the other.
+    """State shared by a loader and its thread, so that neither keeps the other alive.
 
-    A garbage collection may call `stop` in the middle of anything, in whatever thread. So there is
-    no lock in it, but for those in the queues, which allow for that.
+    The garbage collector may call `stop` at any point in any thread. So there is no lock except
+    those of the queues, which are reentrant.
     """
 
     def __init__(self, prefetch: int) -> None:
@@ -191,7 +191,7 @@ class _Channel:
         self._wakes: SimpleQueue[None] = SimpleQueue()
 
     def run(self, draw: Callable[[], _Drawn]) -> None:
-        """Keeps as many results ready as may be, until it is stopped or a draw fails."""
+        """Keeps `prefetch` results ready until stopped or until a draw fails."""
         try:
             while not self.stopped:
                 if self.results.qsize() < self._prefetch:
@@ -199,22 +199,22 @@ class _Channel:
                 else:
                     self._wakes.get()
         except BaseException as error:
-            self.running = False  # first: who has seen the error must not wait for more
+            self.running = False  # first: a consumer that sees the error must not wait for more
             self.results.put(error)
 
     def wake(self) -> None:
-        """Has the thread look again at how many results there are."""
-        if self._wakes.empty():  # one is enough, and more would pile up
+        """Makes the thread check the number of results again."""
+        if self._wakes.empty():  # one is enough; more would pile up
             self._wakes.put(None)
 
     def stop(self) -> None:
-        """Has the thread end. Does not wait for that."""
+        """Asks the thread to end, without waiting."""
         self.stopped = True
         self._wakes.put(None)
 
 
 class _SideStreamDraw:
-    """Draws on a CUDA stream of its own, so that gather and copy run beside the training step.
+    """Draws on a separate CUDA stream, so that gather and copy overlap the training step.
 
     Memory that comes through DLPack would be used again as soon as the consumer lets go of it,
     whatever its stream has still to do: torch's allocator takes no `record_stream` for it. So the
@@ -234,13 +234,13 @@ class _SideStreamDraw:
         return _Drawn(batch, ready, memory)
 
 
-# All threads that may be running. They keep neither their buffers nor their batches.
+# All threads that may be running. This keeps neither their buffers nor their batches alive.
 _threads: dict[threading.Thread, weakref.ref[_Channel]] = {}
 
 
 @atexit.register
 def _end_threads() -> None:
-    """Ends them while torch works: a thread that frees a tensor later has torch abort."""
+    """Stops all threads while torch is still alive: freeing a tensor later aborts the process."""
     for reference in list(_threads.values()):
         channel = reference()
         if channel is not None:

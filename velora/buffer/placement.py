@@ -1,4 +1,4 @@
-"""Where a buffer's batches come back, and where its rows are."""
+"""The device of a buffer's batches, and the storage of its rows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from velora.utils import set_device
 
 Storage = Literal["auto", "cpu", "cuda", "pinned"]
 
-# Rows may take so much of a device's free memory: networks and batches need some, too.
+# Fraction of a device's free memory that rows may use; networks and batches need some, too.
 ROWS_SHARE = 0.75
 
 
 def check_device(device: torch.device | str | None) -> torch.device:
-    """The device that was asked for, if batches can be there; None is the CPU.
+    """Resolves the device of batches; None is the CPU.
 
     Raises:
-        RuntimeError: If this machine has no such device.
-        ValueError: If it has no memory, or torch does not know it.
+        RuntimeError: If the device is not available.
+        ValueError: If it is "meta", which has no memory, or unknown to torch.
     """
     try:
         chosen = set_device("cpu" if device is None else device)
@@ -35,10 +35,10 @@ def check_device(device: torch.device | str | None) -> torch.device:
 
 
 def check_storage(storage: Storage, device: torch.device) -> Storage:
-    """Where rows may be, for batches on `device`.
+    """Checks a storage for batches on `device`.
 
     Raises:
-        ValueError: If it is none of these, or needs a CUDA device.
+        ValueError: If it is unknown, or needs a CUDA device.
     """
     if storage not in ("auto", "cpu", "cuda", "pinned"):
         raise ValueError(f"storage: expected 'auto', 'cpu', 'cuda' or 'pinned', got {storage!r}")
@@ -51,21 +51,21 @@ def check_storage(storage: Storage, device: torch.device) -> Storage:
 
 
 def choose_storage(device: torch.device, nbytes: int) -> Literal["cuda", "pinned"]:
-    """On the device where so many bytes of rows leave room there, else in memory that it reads."""
+    """Chooses device memory if `nbytes` of rows leave enough of it free, else pinned memory."""
     free, _ = torch.cuda.mem_get_info(device)
     idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return "cuda" if nbytes <= ROWS_SHARE * (free + idle) else "pinned"
 
 
 def cuda_index(device: torch.device) -> int:
-    """The number of a CUDA device, which a bare "cuda" leaves to torch."""
+    """Returns the index of a CUDA device; a bare "cuda" is torch's current device."""
     return torch.cuda.current_device() if device.index is None else device.index
 
 
 def _missing_cuda(error: RuntimeError) -> RuntimeError:
-    """What is missing and what to do about it, where that is more than torch's error says."""
+    """Returns an error that says what is missing and what to do, or torch's own error."""
     if torch.cuda.is_available():
-        return error  # to look at cuda:0 would make a context there
+        return error  # querying cuda:0 would create a context there
     try:
         _core.require_cuda(0)
     except RuntimeError as reason:

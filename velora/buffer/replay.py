@@ -1,4 +1,4 @@
-"""The off-policy memory."""
+"""The off-policy buffer."""
 
 from __future__ import annotations
 
@@ -29,41 +29,40 @@ _OPTIONS = (
 
 
 class ReplayBuffer(Buffer):
-    """Keeps the newest experiences of each environment and draws uniform batches from them.
+    """Keeps the newest experiences of each environment and samples uniform batches from them.
 
-    Draws are without replacement and repeatable: the same seed, pushes and draws give the same
+    Sampling is without replacement and reproducible: the same seed, pushes and draws give the same
     batches on every device.
 
     Args:
-        capacity: How many experiences to hold, 1 to 2**40, `capacity // num_envs` for each
-            environment. A whole number, which may be written `1e6`. When full, the oldest go first.
-        device: Where batches come back; None is the CPU.
-        num_envs: How many environments step side by side, 1 to 65,536. Each has a lane of its own,
-            so that episodes never mix.
-        n_step: How many steps a sampled experience sums up (Sutton 1988): `rewards` are then
-            `r_0 + gamma * r_1 + ...` over n steps, or as many as the episode has from there on,
-            and `next_states`, `dones`, `truncations` and `discounts` are those after the last.
-        gamma: The discount factor in [0, 1] behind `batch.discounts` and n-step rewards.
-        frame_stack: States are stacks of so many frames along their first dimension, as Atari
-            wrappers make them, and each frame is to be stored once. At most 64. In a nest, all
-            parts of two and more dimensions whose first divides by it count as stacks.
-        compact: Store each observation once: a next state with the very bytes of the state pushed
-            after it is found there. Batches are the same, bit for bit: any other is stored beside
-            the rows. "auto" does so for stacked frames, and for observations of 4 KB and more
-            unless the first comes as CUDA tensors: the host has to look at what is stored so.
-        storage: Where experiences are. "cpu": in the host's memory; a batch for a CUDA device is
-            gathered there and goes over in one copy. "cuda": in the device's memory. "pinned": in
-            page-locked memory of the host, which the device reads in place. "auto": with batches on
-            a CUDA device "cuda" where the rows take at most three quarters of its free memory, and
-            else "pinned".
-        seed: Seed of the draws, 0 to 2**64 - 1. None takes one from torch's global generator, so
-            that `torch.manual_seed` makes a run repeatable. A copy of the buffer in another process
-            draws by another seed.
+        capacity: Maximum number of experiences, 1 to 2**40; `capacity // num_envs` per environment.
+            A whole number; `1e6` is accepted. A full buffer overwrites its oldest experiences.
+        device: Device of the batches; None is the CPU.
+        num_envs: Number of parallel environments, 1 to 65,536. Each has its own lane, so that
+            episodes never mix.
+        n_step: Number of steps of an n-step return (Sutton 1988): `rewards` are then
+            `r_0 + gamma * r_1 + ...` over n steps, or up to the end of the episode, and
+            `next_states`, `dones`, `truncations` and `discounts` are those after the last step.
+        gamma: Discount factor in [0, 1] of `batch.discounts` and n-step rewards.
+        frame_stack: Number of frames, at most 64, stacked along the first dimension of a state, as
+            Atari wrappers do. Each frame is stored once. In a nest, all parts with at least two
+            dimensions, the first divisible by `frame_stack`, are treated as stacks.
+        compact: Store each observation once: a next state that is byte-equal to the next pushed
+            state is not stored again, and any other is stored separately. Batches are bit for bit
+            the same. "auto" enables it for stacked frames, and for observations of 4 KB or more
+            unless the first comes as CUDA tensors, since the host has to compare them.
+        storage: Where experiences are stored. "cpu": host memory; a batch for a CUDA device is
+            gathered there and copied in one transfer. "cuda": device memory. "pinned": page-locked
+            host memory, which the device reads in place. "auto": for a CUDA device, "cuda" if the
+            rows need at most three quarters of its free memory, otherwise "pinned".
+        seed: Seed of the draws, 0 to 2**64 - 1. None draws one from torch's global generator, so
+            that `torch.manual_seed` makes a run reproducible. A copy of the buffer in another
+            process uses a different seed.
 
     Raises:
-        TypeError: If `gamma` is not a number, or another number not a whole one.
-        RuntimeError: If this machine has no such device.
-        ValueError: If an argument is out of range or does not fit the others.
+        TypeError: If `gamma` is not a number, or another number is not a whole one.
+        RuntimeError: If the device is not available.
+        ValueError: If an argument is out of range or conflicts with another.
     """
 
     def __init__(
@@ -118,17 +117,17 @@ class ReplayBuffer(Buffer):
         self._seed = seed
 
     def seed(self, seed: int | None) -> None:
-        """Gives the draws another seed, and begins them again.
+        """Seeds the draws again.
 
-        A buffer that is seeded draws as a new one of that seed with the same experiences: also in
-        CUDA graphs that were captured before.
+        The buffer then draws like a new buffer with that seed and the same experiences. This also
+        holds for CUDA graphs captured earlier.
 
         Args:
-            seed: 0 to 2**64 - 1. None takes one from torch's global generator.
+            seed: 0 to 2**64 - 1. None draws one from torch's global generator.
 
         Raises:
             TypeError: If `seed` is not an int.
-            ValueError: If it is out of range. The draws are then as before.
+            ValueError: If it is out of range. The draws are then unchanged.
         """
         number = _check_seed(seed)
         if self._core is None:
@@ -138,7 +137,7 @@ class ReplayBuffer(Buffer):
 
     @property
     def n_step(self) -> int:
-        """How many steps a sampled experience sums up."""
+        """Number of steps of an n-step return."""
         return self._n_step
 
     @property
@@ -149,36 +148,36 @@ class ReplayBuffer(Buffer):
 
     @property
     def frame_stack(self) -> int:
-        """How many frames a state is a stack of."""
+        """Number of frames stacked in a state."""
         return self._frame_stack
 
     @property
     def compact(self) -> bool | Literal["auto"]:
-        """Whether observations are stored once; "auto" until the first experience decides it."""
+        """Whether each observation is stored once; "auto" until the first experience decides it."""
         return self._compact if self._core is None else self._core.is_compact
 
     def sample(self, batch_size: int, *, out: BatchExperience | None = None) -> BatchExperience:
-        """Draws distinct experiences, each set of them equally likely.
+        """Samples distinct experiences; all subsets of that size are equally likely.
 
         Args:
-            batch_size: How many, at most `len(self)`.
-            out: A batch of an earlier `sample(batch_size)` whose tensors are to be written again,
-                in place of new ones: for loops that are done with a batch before they draw the
-                next. Nothing else may still need what it held, a gradient included.
+            batch_size: Number of experiences, at most `len(self)`.
+            out: A batch from an earlier `sample(batch_size)`, whose tensors are overwritten instead
+                of allocating new ones. Nothing may still need its old values, such as a pending
+                backward pass.
 
         Returns:
             A batch of `batch_size` steps on the buffer's device, with `truncations`, `indices`
-            and `discounts`; `out` where that was given.
+            and `discounts`; `out` if given.
 
         Raises:
-            TypeError: If `batch_size` is not an int, or `out` not a batch.
-            ValueError: If `batch_size` is less than 1 or more than there is, or a tensor of `out`
-                is not a contiguous one of the dtype, shape and device that a new batch would have.
-                `out` is then as before.
-            RuntimeError: If a CUDA graph captures it from rows in the host's memory.
+            TypeError: If `batch_size` is not an int, or `out` is not a batch.
+            ValueError: If `batch_size` is less than 1 or more than `len(self)`, or if a tensor of
+                `out` is not contiguous or differs from a new batch in dtype, shape or device.
+                `out` is then unchanged.
+            RuntimeError: If captured in a CUDA graph with rows in host memory.
 
-        A CUDA graph that captures it draws anew each time that it runs. It reads the buffer and
-        writes the batch: keep both as long, and run graphs of one buffer one after the other.
+        In a CUDA graph, each replay draws a new batch. The graph reads the buffer and writes the
+        batch, so keep both alive, and do not replay graphs of one buffer concurrently.
         """
         if self._core is None:
             number = check_int("batch_size", batch_size, 1)
@@ -219,39 +218,38 @@ class ReplayBuffer(Buffer):
         boundary: Literal["pad", "within", "cross"] = "pad",
         first_only: Sequence[str] = ("hidden",),
     ) -> BatchExperience:
-        """Draws sequences of consecutive steps for recurrent networks.
+        """Samples sequences of consecutive steps for recurrent networks.
 
-        Sequences start at distinct steps, each set of starts equally likely. They are L = burn_in +
-        length steps long. Those that have fewer begin at time 0 and are padded with zeros at their
-        end. `batch.mask` is 1 for the steps to train on, `batch.is_first` for the first step of an
-        episode, where a recurrent state is to be reset.
+        Sequences start at distinct steps; all sets of starts are equally likely. They have
+        L = burn_in + length steps. Shorter ones begin at time 0 and are zero-padded at the end.
+        `batch.mask` is 1 for the steps to train on; `batch.is_first` is 1 for the first step of an
+        episode, where a recurrent state must be reset.
 
         Args:
-            batch_size: How many sequences B.
-            length: How many steps to train on.
-            burn_in: How many steps before them to warm up the recurrent state (Kapturowski et al.
-                2019), as far as they are in the buffer. With "pad" and "within" they are of the
-                same episode. With "cross" they reach back into the episodes before, as the
-                sequence reaches into those after: `is_first` says where to reset.
-            boundary: What happens at the end of an episode. "pad": a sequence stops there, and may
-                start at any step. "within": it starts only where the episode has `length` steps
-                from there on. "cross": it goes on with the next episode of the same environment,
-                and starts only where that has `length` steps from there on.
-            first_only: Extra fields to return for the first step alone, `(B, ...)`: the recurrent
-                state that the experience was made with. Names that experiences lack are ignored.
+            batch_size: Number of sequences B.
+            length: Number of steps to train on.
+            burn_in: Number of steps before them that warm up the recurrent state (Kapturowski et
+                al. 2019), as far as the buffer holds them. With "pad" and "within" they belong to
+                the same episode. With "cross" they may reach back into earlier episodes;
+                `is_first` tells where to reset.
+            boundary: Handling of the end of an episode. "pad": a sequence stops there, and may
+                start at any step. "within": it starts only where at least `length` steps of the
+                episode remain. "cross": it continues into the next episode of the same
+                environment, and starts only where at least `length` steps of that remain.
+            first_only: Extra fields returned for the first step only, `(B, ...)`, such as the
+                stored recurrent state. Names that experiences lack are ignored.
 
         Returns:
             A batch of `(B, L, F)` tensors on the buffer's device, with `truncations`, `indices`
             (-1 for padding), `discounts`, `mask` and `is_first`. Rewards and discounts are those of
-            single steps, whatever `n_step` is.
+            single steps, regardless of `n_step`.
 
         Raises:
             TypeError: If a number is not an int.
-            ValueError: If a number is out of range, `length` or `burn_in` exceeds what an
-                environment's lane holds, `boundary` is none of these, or there are fewer than
-                `batch_size` starts.
-            RuntimeError: If a CUDA graph captures it with another `boundary` than "pad", or from
-                rows in the host's memory.
+            ValueError: If a number is out of range, `length` or `burn_in` exceeds the capacity of
+                a lane, `boundary` is unknown, or there are fewer than `batch_size` starts.
+            RuntimeError: If captured in a CUDA graph with another `boundary` than "pad" or with
+                rows in host memory.
         """
         batch_size = check_int("batch_size", batch_size, 1)
         length = check_int("length", length, 1)
@@ -282,28 +280,28 @@ class ReplayBuffer(Buffer):
         )
 
     def loader(self, batch_size: int, prefetch: int = 2) -> Loader:
-        """Goes on drawing batches, the next ones while you train on one.
+        """Returns an iterator that prefetches batches while you train.
 
-        A thread gathers up to `prefetch` batches ahead and, for a CUDA device, copies them there on
-        a stream of its own. It pays where a batch is large, images say, and the training step
-        leaves the host time: on a GPU, or with a core to spare. Small batches take longer to hand
-        over from thread to thread than to draw: call `sample` for them.
+        A background thread gathers up to `prefetch` batches ahead and, for a CUDA device, copies
+        them there on a separate stream. This pays off for large batches, such as images, if the
+        training step leaves the host idle: on a GPU, or with a spare core. Handing a small batch
+        from thread to thread takes longer than drawing it, so call `sample` for those.
 
-        A batch lags behind: it was drawn up to `prefetch` batches before it is handed out, and has
-        seen no push since. How many it has seen depends on timing, so a run that pushes meanwhile
-        does not repeat bit by bit. Batches that were drawn ahead count as draws also when nobody
-        takes them: a buffer that is saved then goes on after them.
+        Batches are stale: each was drawn up to `prefetch` batches earlier and misses the pushes
+        since then. How many depends on timing, so runs that push meanwhile are not bit-for-bit
+        reproducible. Prefetched batches count as draws even if they are never used: a buffer saved
+        then continues after them.
 
         While a loader for a CUDA device is open, capture graphs with
-        `capture_error_mode="thread_local"`, and call `next` outside of them.
+        `capture_error_mode="thread_local"`, and do not call `next` during a capture.
 
         Args:
             batch_size: As for `sample`.
-            prefetch: How many batches to keep ready; one more is in your hands.
+            prefetch: Number of batches to keep ready, besides the one in use.
 
         Returns:
-            An endless iterator over batches as `sample` gives them, to be closed in the end: use it
-            as a context manager. Drawing begins with the first `next`.
+            An infinite iterator over batches like those of `sample`. Close it when done, or use it
+            as a context manager. Drawing starts with the first `next`.
 
         Raises:
             TypeError: If a number is not an int.

@@ -1,4 +1,4 @@
-"""The on-policy memory."""
+"""The on-policy buffer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.state import check_options
 
-# The seed of a buffer that was not copied into another process: its order is all torch's.
+# Seed of a buffer that is not a copy in another process: the order comes from torch alone.
 _UNMIXED = 0
 
 _PARTS = {item.name for item in dataclasses.fields(BatchExperience)}
@@ -23,20 +23,20 @@ _FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class RolloutBuffer(Buffer):
-    """Collects up to `capacity` experiences and hands all of them back in time order.
+    """Collects up to `capacity` experiences and returns all of them in time order.
 
-    It never overwrites: when it is full, `sample` it and then `empty` it.
+    Never overwrites: when it is full, `sample` it and then `empty` it.
 
     Args:
-        capacity: How many experiences to hold, 1 to 2**40, `capacity // num_envs` for each
-            environment. A whole number, which may be written `1e6`.
-        device: Where batches come back; None is the CPU.
-        num_envs: How many environments step side by side, 1 to 65,536.
+        capacity: Maximum number of experiences, 1 to 2**40; `capacity // num_envs` per environment.
+            A whole number; `1e6` is accepted.
+        device: Device of the batches; None is the CPU.
+        num_envs: Number of parallel environments, 1 to 65,536.
 
     Raises:
-        TypeError: If `capacity` is not a whole number, or `num_envs` not an int.
+        TypeError: If `capacity` is not a whole number, or `num_envs` is not an int.
         ValueError: If either is out of range.
-        RuntimeError: If this machine has no such device.
+        RuntimeError: If the device is not available.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class RolloutBuffer(Buffer):
         self._seed = seed
 
     def sample(self) -> BatchExperience:
-        """All experiences, oldest first, as one batch on the buffer's device, with `indices`.
+        """Returns all experiences, oldest first, as one batch on the buffer's device.
 
-        With several environments, all of them at one step come before any at the next: T steps
-        of N environments are T * N rows, and `reshape(T, N, ...)` takes them apart.
+        The batch has `indices`. With several environments it is time-major: T steps of N
+        environments are T * N rows, and `reshape(T, N, ...)` separates them.
 
         Raises:
             BufferError: If the buffer is empty.
@@ -72,25 +72,25 @@ class RolloutBuffer(Buffer):
         gamma: float = 0.99,
         lam: float = 0.95,
     ) -> tuple[Tensor, Tensor]:
-        """Generalised advantage estimates for what `sample` gives.
+        """Computes generalised advantage estimates for the rows of `sample`.
 
-        That is T * N rows, for T steps of N environments.
+        These are T * N rows, for T steps of N environments.
 
         Args:
-            values: The critic's values of `sample().states`, `(T * N, 1)` or `(T * N,)`; float32 or
-                float64, or float16 or bfloat16, for which all is computed in float32.
-            next_values: Its values of `sample().next_states`, of the same shape and dtype.
-            gamma: Discount, in [0, 1].
-            lam: Decay of the estimator, in [0, 1].
+            values: The critic's values of `sample().states`, `(T * N, 1)` or `(T * N,)`: float32,
+                float64, or float16 or bfloat16, which are computed in float32.
+            next_values: The critic's values of `sample().next_states`; shape and dtype as `values`.
+            gamma: Discount factor in [0, 1].
+            lam: Decay of the estimator in [0, 1].
 
         Returns:
-            `(advantages, returns)`, `(T * N, 1)` each, with the device and dtype of `values`. No
-            gradient flows through them.
+            `(advantages, returns)`, each `(T * N, 1)`, with the device and dtype of `values` and
+            without gradients.
 
         Raises:
             BufferError: If the buffer is empty, or environments have different numbers of steps.
-            TypeError: If values are not tensors, or `gamma` or `lam` not a number.
-            ValueError: If a shape, dtype or number does not fit.
+            TypeError: If values are not tensors, or `gamma` or `lam` is not a number.
+            ValueError: If a shape or dtype is wrong, or a number is out of range.
 
         Paper:
             Schulman et al. 2016, High-Dimensional Continuous Control Using Generalized Advantage
@@ -101,13 +101,13 @@ class RolloutBuffer(Buffer):
         steps = self.sample()
         if steps.rewards.device.type != "cuda":  # the estimator runs on the CPU and on CUDA
             steps = steps.to("cpu")
-        place = steps.rewards.device
-        # Rewards have more bits than a critic of 16, and sums of them need them.
+        device = steps.rewards.device
+        # Sums of rewards need more precision than a 16-bit critic has.
         dtype = torch.promote_types(values.dtype, torch.float32)
         columns = (
             steps.rewards.to(dtype),
-            _column("values", values, len(steps)).to(place, dtype),
-            _column("next_values", next_values, len(steps)).to(place, dtype),
+            _column("values", values, len(steps)).to(device, dtype),
+            _column("next_values", next_values, len(steps)).to(device, dtype),
             steps.dones,
             steps.truncations,
         )
@@ -125,29 +125,29 @@ class RolloutBuffer(Buffer):
     def minibatches(
         self, batch_size: int, epochs: int = 1, *, drop_last: bool = False, **columns: Tensor
     ) -> Iterator[BatchExperience]:
-        """Goes through all experiences in shuffled minibatches, each once per epoch.
+        """Iterates over all experiences in shuffled minibatches, each once per epoch.
 
-        All minibatches are made of what the buffer holds at this call, which checks its arguments;
-        what happens to the buffer later, `empty` included, does not matter to them. The order of
-        an epoch comes from torch's global generator when its first minibatch is asked for, so
-        `torch.manual_seed` repeats it. In another process that has a copy of the buffer it is
-        another one, as draws of a `ReplayBuffer` are.
+        The call checks its arguments and copies the contents of the buffer; later changes of the
+        buffer, `empty` included, do not affect the minibatches. The order of an epoch is drawn from
+        torch's global generator with its first minibatch, so `torch.manual_seed` reproduces it. A
+        copy of the buffer in another process gets a different order, like draws of a
+        `ReplayBuffer`.
 
         Args:
-            batch_size: How many steps to a minibatch. The last of an epoch may be shorter.
-            epochs: How often to go through all steps.
-            drop_last: Leave a shorter last minibatch out.
-            **columns: More tensors, with a row for each of `sample()`, to be found in
-                `minibatch.extras` by their names: `advantages=advantages`.
+            batch_size: Number of steps per minibatch. The last of an epoch may be smaller.
+            epochs: Number of passes over all steps.
+            drop_last: Skip a smaller last minibatch.
+            **columns: Additional tensors with one row per row of `sample()`, added to
+                `minibatch.extras` by name: `advantages=advantages`.
 
         Yields:
             Minibatches on the buffer's device.
 
         Raises:
             BufferError: If the buffer is empty.
-            TypeError: If `batch_size` or `epochs` is not an int, or a column not a tensor.
-            ValueError: If either is less than 1, or a column has another number of rows than
-                `sample()`, or the name of a part of a batch or of an extra field.
+            TypeError: If `batch_size` or `epochs` is not an int, or a column is not a tensor.
+            ValueError: If either is less than 1, or a column has a different number of rows than
+                `sample()` or the name of another field.
         """
         check_int("batch_size", batch_size, 1)
         check_int("epochs", epochs, 1)
@@ -165,7 +165,7 @@ class RolloutBuffer(Buffer):
         return _shuffled(steps, batch_size, epochs, drop_last, self._seed)
 
     def empty(self) -> None:
-        """Takes out all experiences. The schema and the memory stay."""
+        """Removes all experiences. The schema and the memory are kept."""
         if self._core is not None:
             self._core.clear()
 
@@ -182,7 +182,7 @@ def _shuffled(
 
 
 def _order(length: int, seed: int) -> Tensor:
-    """A random order by torch's global generator, and by what tells this copy from others."""
+    """Draws a permutation from torch's global generator, mixed with the seed of a copy."""
     if seed == _UNMIXED:
         return torch.randperm(length, device="cpu")
     number = int(torch.randint(2**63 - 1, (), device="cpu").item())

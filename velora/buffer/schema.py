@@ -1,4 +1,4 @@
-"""What a buffer's rows hold: inferred once, then fixed."""
+"""The schema of a buffer's rows: inferred once, then fixed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Schema:
 
     @classmethod
     def from_experience(cls, experience: Any) -> Schema:
-        """The schema that the first experience fixes.
+        """Infers the schema from the first experience.
 
         Raises:
             TypeError: If it is not a dataclass with the fields of `Experience`.
@@ -56,7 +56,7 @@ class Schema:
 
     @classmethod
     def from_columns(cls, columns: dict[str, Any]) -> Schema:
-        """The schema that the first batch fixes, from attribute -> array `(k, ...)`.
+        """Infers the schema from the first batch, given as attribute -> array `(k, ...)`.
 
         Raises:
             ValueError: If a field is missing or has no leading dimension.
@@ -67,10 +67,10 @@ class Schema:
 
     @classmethod
     def from_leaves(cls, nests: dict[str, Any]) -> Schema:
-        """The schema of leaves that are known, from attribute -> nest of them, next states aside.
+        """Builds the schema from known leaves: attribute -> nest of leaves, without next states.
 
         Raises:
-            ValueError: If a field is missing, or is one that cannot be.
+            ValueError: If a field is missing or invalid.
         """
         required = [name for name in STEP if name != "next_state"]
         extras = [name for name in nests if name not in required]
@@ -82,7 +82,7 @@ class Schema:
         return cls(trees_of_leaves(values), None)
 
     def check_type(self, kind: type[Any]) -> None:
-        """Checks that experiences of type `kind` have just this schema's fields.
+        """Checks that experiences of type `kind` have exactly this schema's fields.
 
         Raises:
             TypeError: If `kind` is not a dataclass with the fields of `Experience`.
@@ -116,7 +116,7 @@ class Schema:
                 )
 
     def fits(self, kind: type[Any]) -> bool:
-        """Whether experiences of type `kind` have just this schema's fields."""
+        """Whether experiences of type `kind` have exactly this schema's fields."""
         try:
             self.check_type(kind)
         except (TypeError, ValueError):
@@ -132,8 +132,8 @@ class Schema:
         names: for attribute -> stacked arrays, or another native buffer, and lanes.
 
         Raises:
-            MemoryError: If so many rows do not fit into this machine, or onto the device.
-            ValueError: If states are no stacks of `frame_stack` frames.
+            MemoryError: If the rows do not fit into host or device memory.
+            ValueError: If states are not stacks of `frame_stack` frames.
         """
         return _core.BufferCore(
             fields=self._fields(),
@@ -155,16 +155,16 @@ class Schema:
 
     @property
     def observation_bytes(self) -> int:
-        """The size of one state."""
+        """Size of one state in bytes."""
         return sum(leaf.nbytes for leaf in tree.leaves(self.trees["state"]))
 
     @property
     def extra_names(self) -> list[str]:
-        """The fields that a subclass of `Experience` added."""
+        """Names of the fields that a subclass of `Experience` added."""
         return list(self.extra_fields)
 
     def experience(self, batch: BatchExperience, i: int) -> Any:
-        """Row `i` of a batch, in the form in which it was pushed."""
+        """Returns row `i` of a batch in the form in which it was pushed."""
         values = {name: getattr(batch, STACKED[name]) for name in self.trees if name in STACKED}
         values.update(batch.extras)
         restored = {
@@ -178,6 +178,6 @@ class Schema:
         return construct(self.experience_type or self._declare_type(), restored)
 
     def _declare_type(self) -> type[Any]:
-        """For rows with extra fields that came without a class."""
+        """Declares a class for rows with extra fields that were pushed without one."""
         extras = tuple(self.extra_names)
         return declare_experience(TypeName(Experience.__module__, Experience.__qualname__, extras))

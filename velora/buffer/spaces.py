@@ -1,4 +1,4 @@
-"""Buffers that know from an environment's spaces what they will hold."""
+"""Schemas from an environment's spaces."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from velora.buffer.schema import Schema
 
 
 def schema_of_env(env: Any, extras: Mapping[str, Any] | None = None) -> Schema:
-    """The schema that the first transition of an environment would fix.
+    """Returns the schema that the first transition of an environment would fix.
 
     Raises:
-        TypeError: If `env` is not a Gymnasium environment, or a space is not one of arrays.
-        ValueError: If a space has a dtype that no buffer stores, or no elements, or an extra field
-            has the name of another.
+        TypeError: If `env` is not a Gymnasium environment, or a space does not contain arrays.
+        ValueError: If a space has an unsupported dtype or no elements, or an extra field has the
+            name of another field.
     """
     _, observation_space, action_space = _spaces(env)
-    # From one step, so that the schema is inferred in the one way in which it is.
+    # Infer the schema from an example step, as the first `extend` would.
     states = _example("observation_space", observation_space)
     step = BatchExperience(
         states,
@@ -36,7 +36,7 @@ def schema_of_env(env: Any, extras: Mapping[str, Any] | None = None) -> Schema:
 
 
 def num_envs_of(env: Any) -> int:
-    """How many environments there are: N of a vector environment, 1 of another.
+    """Returns the number of environments: N for a vector environment, 1 for a single one.
 
     Raises:
         TypeError: If `env` is not a Gymnasium environment.
@@ -45,8 +45,8 @@ def num_envs_of(env: Any) -> int:
 
 
 def _spaces(env: Any) -> tuple[int, Any, Any]:
-    """The number of environments, and the spaces of one."""
-    import gymnasium as gym  # not at the top: buffers are useful without environments
+    """Returns the number of environments, and the observation and action space of one."""
+    import gymnasium as gym  # not at the top: buffers do not need gymnasium
 
     if isinstance(env, gym.vector.VectorEnv):
         return int(env.num_envs), env.single_observation_space, env.single_action_space
@@ -56,7 +56,7 @@ def _spaces(env: Any) -> tuple[int, Any, Any]:
 
 
 def _example(name: str, space: Any) -> Any:
-    """A batch of one element of a space, as a vector environment batches them."""
+    """Returns a batch of one element of a space, in the layout of a vector environment."""
     from gymnasium import spaces
 
     if isinstance(space, spaces.Dict):

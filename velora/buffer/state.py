@@ -1,7 +1,7 @@
-"""A buffer as plain values: what a pickle of it holds, and how a buffer is made of that again.
+"""Pickling: converts a buffer to plain values and back.
 
-What travels is the least there is. Whatever comes back goes the way of new values: options by the
-constructor, the schema by the rules that infer one from an experience, rows by the native core.
+A pickle contains only plain values, and none of them is trusted: the constructor checks options,
+the rules that infer a schema from an experience check the schema, and the native core checks rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from velora.buffer.schema import Schema
 from velora.buffer.type_names import MemberName, TypeName, experience_type, named_tuple_type
 
 VERSION = 1
-# The parts of a state, and the types that they may have.
+# The entries of a state and their types.
 _PARTS: dict[str, tuple[type, ...]] = {
     "version": (int,),
     "options": (dict,),
@@ -36,8 +36,8 @@ _PARTS: dict[str, tuple[type, ...]] = {
     "blocks": (bytes, bytearray, memoryview, torch.Tensor),
     "attributes": (dict,),
 }
-# From here on pickles have bytes as such. torch.save writes an older protocol, and only tensors
-# beside it, without a copy.
+# The first protocol that pickles large bytes directly. torch.save uses an older one, and writes
+# only tensors without a copy.
 _BYTES_PROTOCOL = 4
 _copies = itertools.count(1)
 
@@ -49,7 +49,7 @@ def make_state(
     worker: int | None,
     attributes: dict[str, Any],
 ) -> dict[str, Any]:
-    """The state of a buffer.
+    """Returns the state of a buffer.
 
     Args:
         options: What its constructor takes.
@@ -64,7 +64,7 @@ def make_state(
         "options": options,
         "seed": seed,
         "draws": draws,
-        # A number while multiprocessing pickles what a process begins with: it draws by its own.
+        # Set while multiprocessing spawns a process: the copy there then uses its own seed.
         "copy": None if get_spawning_popen() is None else next(_copies),
         "worker": worker,
         "schema": None if schema is None else plain_schema(schema),
@@ -76,7 +76,7 @@ def make_state(
 
 
 def for_protocol(state: Any, protocol: int) -> Any:
-    """A state whose bytes are as a pickle of that protocol takes them without copies."""
+    """Converts the bytes of a state to a type that the protocol pickles without a copy."""
     if protocol >= _BYTES_PROTOCOL or not isinstance(state, dict):
         return state
     parts = {name: state[name] for name in ("rows", "blocks") if type(state.get(name)) is bytes}
@@ -84,10 +84,10 @@ def for_protocol(state: Any, protocol: int) -> Any:
 
 
 def check_state(state: Any) -> dict[str, Any]:
-    """A state whose parts are there and of their types, bytes as such.
+    """Checks that all entries of a state exist and have the right types; unwraps bytes.
 
     Raises:
-        ValueError: If it is of another version, or a part is missing or of another type.
+        ValueError: If the version differs, or an entry is missing or of another type.
     """
     version = state.get("version") if isinstance(state, dict) else None
     if type(version) is not int or version != VERSION:
@@ -112,24 +112,24 @@ def check_state(state: Any) -> dict[str, Any]:
 
 
 def check_options(options: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Checks that these are the options of that name, of types that a constructor can check.
+    """Checks that the options have these names, and types that the constructor can check.
 
     Raises:
-        ValueError: If they are others.
+        ValueError: If they do not.
     """
     if options.keys() != set(names) or type(options["device"]) is not str:
         raise ValueError(f"options: expected {', '.join(names)}, got {options}")
 
 
 def draw_seed(state: dict[str, Any]) -> _core.DrawSeed:
-    """The seed of a checked state, for this process."""
+    """Returns the seed of a checked state for this process."""
     if state["copy"] is None:
         return _core.DrawSeed(state["seed"])
     return _core.DrawSeed.of_copy(state["seed"], state["worker"], state["copy"])
 
 
 def _bytes_of(name: str, part: Any) -> Any:
-    """What has the bytes of a part."""
+    """Returns an entry as an object with the buffer protocol."""
     if not isinstance(part, torch.Tensor):
         return part
     if part.dtype != torch.uint8 or part.ndim != 1 or not part.is_contiguous():
@@ -139,7 +139,7 @@ def _bytes_of(name: str, part: Any) -> Any:
 
 
 def plain_schema(schema: Schema) -> dict[str, Any]:
-    """A schema as plain values and names of types."""
+    """Converts a schema to plain values and names of types."""
     kind = schema.experience_type
     extras = tuple(schema.extra_names)
     return {
@@ -167,10 +167,10 @@ def _plain_key(key: Any) -> Any:
 
 
 def schema_of(plain: dict[str, Any]) -> Schema:
-    """The schema of plain values, whatever they are.
+    """Builds a schema from untrusted plain values.
 
     Raises:
-        ValueError: If it is not the schema of any experience.
+        ValueError: If they do not describe the schema of an experience.
     """
     trees, name = plain.get("trees"), plain.get("experience")
     if plain.keys() != {"experience", "trees"} or type(trees) is not list:
@@ -192,7 +192,7 @@ def schema_of(plain: dict[str, Any]) -> Schema:
 
 
 def _nest(name: str, plain: Any) -> Any:
-    """The nest of leaves that plain values stand for."""
+    """Builds a nest of leaves from plain values."""
     kind = plain[0] if type(plain) is tuple and plain else None
     if kind == "dict":
         _, items = _parts(name, plain, 2)

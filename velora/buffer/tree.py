@@ -12,7 +12,7 @@ __all__ = ["equal", "form_of", "leaves", "map_leaves", "map_named_leaves"]
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two nests have the same form, and their leaves the same shapes and values."""
+    """Whether two nests have the same structure, and their leaves the same shapes and values."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
     if isinstance(left, tuple) and isinstance(right, tuple):

@@ -1,9 +1,9 @@
-"""Types by name: classes of experiences and observations, as they travel with a buffer.
+"""Pickling of experience and observation classes by name.
 
-A class that a notebook cell defines again, or that lives in a function or in `__main__`, is not
-found where a buffer is loaded, and to import a module only because a pickle names it would run its
-code. So a pickle has the names of such types and of their fields. Where a module that is loaded
-already has such a type, it is that; elsewhere a stand-in with the same fields is declared.
+A class that is defined in a notebook cell, a function or `__main__` cannot be imported where a
+buffer is loaded, and importing a module because a pickle names it would run its code. So a pickle
+contains only the names of such types and of their fields. On loading, a matching type of an already
+imported module is used; otherwise a stand-in with the same fields is declared.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class TypeName:
     """The name of a type, and of its fields.
 
     Attributes:
-        module: Where it was defined.
-        qualname: Its name there: `make.<locals>.Pose`.
-        fields: Names of its fields; of an enum, its members as `(name, value)`.
-        live: The type itself, for copies in this process. A pickle leaves it out.
+        module: The module that defines it.
+        qualname: Its qualified name: `make.<locals>.Pose`.
+        fields: Names of its fields; for an enum, its members as `(name, value)`.
+        live: The type itself, for copies within this process. Not pickled.
     """
 
-    # Defaults, as a damaged pickle makes one without a call of `__init__`.
+    # Defaults, since a damaged pickle may create an instance without calling `__init__`.
     module: str = ""
     qualname: str = ""
     fields: tuple[Any, ...] = ()
@@ -40,7 +40,7 @@ class TypeName:
 
     @classmethod
     def of(cls, kind: type[Any], fields: tuple[Any, ...]) -> TypeName:
-        """The name of a type that has these fields."""
+        """Returns the name of a type that has these fields."""
         return cls(kind.__module__, kind.__qualname__, fields, kind)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -50,10 +50,10 @@ class TypeName:
         return self
 
     def check(self, name: str) -> TypeName:
-        """This name, if it is one, whatever it was made of.
+        """Returns this name after checking it, since it may come from a damaged pickle.
 
         Raises:
-            ValueError: If it is not made of strings.
+            ValueError: If a part of it is not a string.
         """
         fields = self.fields if type(self.fields) is tuple else (None,)
         if not all(type(text) is str for text in (self.module, self.qualname, *fields)):
@@ -61,24 +61,24 @@ class TypeName:
         return self
 
     def find(self, fits: Callable[[type[Any]], bool]) -> type[Any] | None:
-        """The type itself, or that of this name among modules that are loaded, if it fits."""
+        """Returns the type itself, or the type of this name in an imported module, if it fits."""
         if isinstance(self.live, type) and fits(self.live):
             return self.live
         found: Any = sys.modules.get(self.module)
         for part in self.qualname.split("."):
-            # Not getattr: a module or a metaclass may run code to answer that.
+            # Not getattr: a module or a metaclass may run code in it.
             found = getattr(found, "__dict__", {}).get(part)
         return found if isinstance(found, type) and fits(found) else None
 
 
 def experience_type(name: TypeName, fits: Callable[[type[Any]], bool]) -> type[Any]:
-    """The class of experiences of that name, or a stand-in with its extra fields."""
+    """Returns the experience class of that name, or a stand-in with its extra fields."""
     return name.find(fits) or declare_experience(name)
 
 
 @cache  # one class for each name: experiences of different classes are never equal
 def declare_experience(name: TypeName) -> type[Any]:
-    """A class of experiences with these extra fields."""
+    """Declares an experience class with these extra fields."""
     kind = dataclasses.make_dataclass(
         name.qualname.rpartition(".")[2] or "Experience",
         [(field, Any) for field in name.fields],
@@ -98,7 +98,7 @@ def declare_experience(name: TypeName) -> type[Any]:
 
 
 def _experience(name: TypeName, values: dict[str, Any]) -> Any:
-    """One of a class that was declared, or of the class itself where that is loaded."""
+    """Unpickles an experience of a declared class, or of the real class if that is imported."""
     extras = set(name.check("experience").fields)
 
     def fits(kind: type[Any]) -> bool:
@@ -110,7 +110,7 @@ def _experience(name: TypeName, values: dict[str, Any]) -> Any:
 
 
 def construct(kind: type[Any], values: dict[str, Any]) -> Any:
-    """An experience with these values, whatever its `__init__` takes of them."""
+    """Builds an experience with these values, also for fields that `__init__` does not take."""
     items = dataclasses.fields(kind)
     experience = kind(**{x.name: values[x.name] for x in items if x.init})
     for item in items:
@@ -120,7 +120,7 @@ def construct(kind: type[Any], values: dict[str, Any]) -> Any:
 
 
 def named_tuple_type(name: TypeName) -> type[Any]:
-    """The named tuple of that name, or a stand-in with the same fields."""
+    """Returns the named tuple of that name, or a stand-in with the same fields."""
 
     def fits(kind: type[Any]) -> bool:
         return issubclass(kind, tuple) and getattr(kind, "_fields", None) == name.fields
@@ -144,12 +144,12 @@ def _named_tuple(name: TypeName, entries: tuple[Any, ...]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class MemberName:
-    """A member of an enum, as a key of an observation.
+    """The name of an enum member that is a key of an observation.
 
     Attributes:
         type: The enum, with its members as fields.
         member: The name of the member.
-        mixin: "int" or "str" where members are such, else "".
+        mixin: "int" or "str" if members are instances of it, else "".
     """
 
     type: TypeName = TypeName()
@@ -158,17 +158,17 @@ class MemberName:
 
     @classmethod
     def of(cls, key: enum.Enum) -> MemberName:
-        """The name of a member that its enum has under a name."""
+        """Returns the name of an enum member."""
         members = type(key).__members__.items()
         fields = tuple((name, _plain(member.value, name)) for name, member in members)
         mixin = next((kind.__name__ for kind in (int, str) if isinstance(key, kind)), "")
         return cls(TypeName.of(type(key), fields), key.name, mixin)
 
     def find(self) -> Any:
-        """The member, of that enum or of a stand-in.
+        """Returns the member of that enum or of a stand-in.
 
         Raises:
-            ValueError: If it is not made of plain values, or not one of the enum's members.
+            ValueError: If a part is not a plain value, or the enum has no such member.
         """
         name = self.type if isinstance(self.type, TypeName) else TypeName()
         members = name.fields
@@ -216,6 +216,6 @@ def _member(name: MemberName) -> Any:
 
 
 def _rename(kind: Any, name: TypeName, reduce_ex: Callable[[Any, Any], Any]) -> None:
-    """Gives a stand-in the name that it stands for, by which a pickle does not find it."""
+    """Sets a stand-in's name and how to pickle it, since pickle cannot import it by that name."""
     kind.__module__, kind.__qualname__ = name.module, name.qualname
     kind.__reduce_ex__ = reduce_ex

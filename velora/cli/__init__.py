@@ -1,4 +1,4 @@
-"""The command line, `python -m velora`. Its packages come with `velora[demo]`."""
+"""The command line, `python -m velora`. Its dependencies are the extra `velora[demo]`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _EXTRAS = ("matplotlib", "mujoco", "rich", "typer")
 
 
 def main() -> None:
-    """Runs the command that the arguments name.
+    """Runs the command given by the arguments.
 
     Raises:
-        SystemExit: Always; with a line on how to install what is missing where something is.
+        SystemExit: Always; with installation instructions if a dependency is missing.
     """
     missing = [name for name in _EXTRAS if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""The demo from start to end: random play, training, evaluation, report."""
+"""The demo: random play, training, evaluation, report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from velora.utils import set_seed
 
 _GOAL = 900.0
 _EPISODES = 10
-# What is left of the budget pays for the last evaluation and the report.
+# The rest of the budget is for the last evaluation and the report.
 _TRAINING_SHARE = 0.9
 _CAPACITY = 100_000
 _GAMMA = 0.98
@@ -27,13 +27,13 @@ _GAMMA = 0.98
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line decides.
+    """Settings from the command line.
 
     Attributes:
         seconds: Wall-clock budget of the whole demo.
-        steps: Environment steps at most.
-        seed: Seed of everything that is random.
-        device: Where networks and batches live.
+        steps: Maximum number of environment steps.
+        seed: Seed of all random numbers.
+        device: Device of networks and batches.
         out: Folder for the learning curve.
     """
 
@@ -45,13 +45,13 @@ class Settings:
 
 
 def run(settings: Settings) -> bool:
-    """Trains an agent, then prints and saves what came of it.
+    """Trains an agent, then prints and saves the results.
 
     Returns:
         Whether the trained policy reached the goal.
 
     Raises:
-        OSError: If the output folder cannot be made.
+        OSError: If the output folder cannot be created.
     """
     deadline = time.perf_counter() + _TRAINING_SHARE * settings.seconds
     settings.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a run shows while it trains."""
+"""Progress display of a training run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LAST_RETURNS = 6
 
 
 class Monitor:
-    """Shows a live table on a terminal, and prints a line now and then elsewhere.
+    """Shows a live table on a terminal, and prints a line from time to time elsewhere.
 
     Args:
-        console: Where to show it.
-        steps: The most steps that the run may take.
-        seconds: The most seconds that it may take.
+        console: The console to print to.
+        steps: Maximum number of steps of the run.
+        seconds: Maximum duration of the run in seconds.
     """
 
     def __init__(self, console: Console, steps: int, seconds: float) -> None:
@@ -57,7 +57,7 @@ class Monitor:
             self._live.stop()
 
     def update(self, history: History) -> None:
-        """Shows the history if it is time to; cheap enough to call at each step."""
+        """Shows the history if an interval has passed; cheap enough to call at each step."""
         self._history = history
         if time.perf_counter() - self._shown_at >= self._interval:
             self._show()

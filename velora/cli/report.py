@@ -1,4 +1,4 @@
-"""What a run leaves to look at: the cost of the buffer and the learning curve."""
+"""Report of a training run: the cost of the buffer and the learning curve."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from velora.cli.training import BATCH_SIZE, ENV_ID, History
 
 
 def buffer_costs(history: History) -> Table:
-    """Tabulates what the pushes and samples of a run took."""
+    """Returns a table of the time spent in pushes and samples."""
     table = Table(title="What the replay buffer cost")
     for heading in ("call", "calls", "median us", "mean us", "share of the run"):
         table.add_column(heading, justify="left" if heading == "call" else "right")
@@ -31,7 +31,7 @@ def buffer_costs(history: History) -> Table:
 
 def save_curve(history: History, goal: float, path: Path) -> None:
     """Draws the returns of training episodes and evaluations over steps into a PNG."""
-    # A figure of its own, without pyplot, needs no display and leaves no global state.
+    # A Figure without pyplot needs no display and leaves no global state.
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     if history.episodes:

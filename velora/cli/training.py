@@ -28,17 +28,17 @@ _SOLVED = 1000.0
 
 @dataclass
 class History:
-    """What a run leaves behind.
+    """History of a training run.
 
     Attributes:
         steps: Environment steps so far.
         seconds: Wall time so far, evaluations included.
         episodes: The step at which each training episode ended, and its return.
         evaluations: The step of each evaluation, and the mean return of its episodes.
-        push_ns: How long each push took, nanoseconds.
-        sample_ns: How long each sample took, nanoseconds.
-        critic_loss: Of the last update; None before the first.
-        alpha: The entropy temperature after the last update; None before the first.
+        push_ns: Duration of each push in nanoseconds.
+        sample_ns: Duration of each sample in nanoseconds.
+        critic_loss: Loss of the last update; None before the first.
+        alpha: Entropy temperature after the last update; None before the first.
     """
 
     steps: int = 0
@@ -52,7 +52,7 @@ class History:
 
 
 def make_env(device: torch.device) -> Any:
-    """Makes the environment with actions in [-1, 1] and tensors on `device`."""
+    """Creates the environment with actions in [-1, 1] and tensors on `device`."""
     env = gym.wrappers.RescaleAction(gym.make(ENV_ID), np.float32(-1.0), np.float32(1.0))
     return add_core_env_wrappers(env, device)
 

@@ -1,4 +1,4 @@
-"""Gymnasium environments and buffers, put together."""
+"""Collecting transitions from Gymnasium environments into buffers."""
 
 from velora.gym.collector import Collector, collect
 from velora.gym.statistics import CollectStatistics

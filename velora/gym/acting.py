@@ -1,4 +1,4 @@
-"""What a policy is called with, what it may give, and what an environment takes of that."""
+"""Calling a policy, and converting its actions for an environment."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Policy: TypeAlias = Callable[[Any], Any] | Literal["random"] | None
 
 
 def act(policy: Policy, observation: Any, space: gym.Space[Any]) -> tuple[Any, dict[str, Any]]:
-    """Asks a policy what to do.
+    """Calls a policy without gradients.
 
     Args:
-        policy: A callable that gives an action of `space`, or `(action, extras)` with a dict of
-            more fields to store; None or "random" draws from `space`.
-        observation: What the environment gave.
+        policy: A callable that returns an action of `space`, or `(action, extras)` with a dict of
+            additional fields to store; None or "random" samples `space`.
+        observation: The environment's observation.
         space: The environment's action space.
 
     Returns:
-        The action and the extras, in memory of their own.
+        Copies of the action and the extras.
 
     Raises:
-        TypeError: If `policy` is something else, or gives a list where `space` is a Tuple or Dict.
-        ValueError: If a part of the action or of the extras is no array.
+        TypeError: If `policy` is something else, or returns a list for a Tuple or Dict space.
+        ValueError: If a part of the action or of the extras is not an array.
     """
     if policy is None or (isinstance(policy, str) and policy == "random"):
         return copied(space.sample(), "action"), {}
@@ -42,7 +42,7 @@ def act(policy: Policy, observation: Any, space: gym.Space[Any]) -> tuple[Any, d
         with torch.no_grad():
             answer = policy(observation)
     except BaseException:
-        torch.set_grad_enabled(has_gradients)  # An interrupt of no_grad itself leaves them off.
+        torch.set_grad_enabled(has_gradients)  # Interrupting no_grad itself leaves them off.
         raise
     extras: dict[str, Any] = {}
     if _has_extras(answer, space):
@@ -52,7 +52,7 @@ def act(policy: Policy, observation: Any, space: gym.Space[Any]) -> tuple[Any, d
 
 
 def for_env(actions: Any, observations: Any) -> Any:
-    """Actions as the environment's own observations are: tensors on their device, or numpy."""
+    """Converts actions to the type of the observations: tensors on their device, or numpy."""
     tensors = [x for x in tree.leaves(observations) if isinstance(x, torch.Tensor)]
     if not tensors:
         return tree.map_leaves(as_numpy, actions)
@@ -69,12 +69,12 @@ def for_env(actions: Any, observations: Any) -> Any:
 def _has_extras(answer: Any, space: gym.Space[Any]) -> bool:
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
         return False
-    # An action may be a pair of which the second is a dict. With extras its place is the first.
+    # A Tuple action may itself be a pair ending in a dict; with extras, it is the first entry.
     return not isinstance(space, gym.spaces.Tuple) or isinstance(answer[0], tuple)
 
 
 def _check_form(action: Any, space: Any, name: str) -> None:
-    """Raises TypeError for a list, which counts as one array, where the space has several."""
+    """Raises TypeError for a list, which is one array, if the space has several."""
     for part, child, path in beside_space(action, space, name):
         if isinstance(part, list) and isinstance(child, gym.spaces.Dict | gym.spaces.Tuple):
             kind = "a dict" if isinstance(child, gym.spaces.Dict) else "a tuple"
@@ -82,9 +82,9 @@ def _check_form(action: Any, space: Any, name: str) -> None:
 
 
 def beside_space(action: Any, space: Any, name: str) -> list[tuple[Any, Any, str]]:
-    """Each part of an action with its space and its name, as far as their nests agree.
+    """Returns each part of an action with its space and its path, as far as their nests agree.
 
-    A list and no generator: an interrupted generator runs again when it is collected.
+    A list rather than a generator: an interrupted generator resumes when it is collected.
     """
     if isinstance(action, dict) and isinstance(space, gym.spaces.Dict):
         pairs = [

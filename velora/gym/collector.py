@@ -1,4 +1,4 @@
-"""From an environment and a policy into a buffer."""
+"""Collecting transitions from an environment into a buffer."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Mask = NDArray[np.bool_]
 
 
 class _State(NamedTuple):
-    """Where a collection stands between two steps. Replaced as a whole, never changed."""
+    """State of a collection between two steps. Replaced as a whole, never modified."""
 
-    observations: Any  # for the next actions, (N, ...); None: to be reset first
+    observations: Any  # for the next actions, (N, ...); None if a reset comes first
     ended: Mask  # where the newest step ended an episode, (N,)
     is_first: Mask  # where the observations begin an episode, (N,)
     scores: Scores
-    pushed: int = 0  # rows that the buffer was ever given, as far as this collection knows
+    pushed: int = 0  # rows ever stored in the buffer, as far as this collection knows
     seed: int | None = None  # of the next reset
-    is_cut: bool = False  # whether a call to the environments was not finished
+    is_cut: bool = False  # whether a call to the environments did not finish
 
     def lost(self, *, is_cut: bool) -> _State:
-        """With environments to be reset before the next step."""
+        """Returns a state that resets the environments before the next step."""
         none = np.zeros_like(self.ended)
         return self._replace(observations=None, ended=none, is_first=~none, is_cut=is_cut)
 
@@ -47,46 +47,44 @@ class _State(NamedTuple):
 class _Step:
     """A step of the environments that is not in the buffer yet."""
 
-    state: _State  # the one before
+    state: _State  # before the step
     actions: Any
     extras: dict[str, Any]
-    wanted: Mask  # whose rows are to be stored, (N,)
-    only_stored: bool  # whether these steps alone count
+    wanted: Mask  # environments whose rows are stored, (N,)
+    only_stored: bool  # whether statistics count only stored rows
     results: list[Any] = field(default_factory=list)  # of `env.step`, once it has returned
-    outcome: tuple[Transitions, _State] | None = None  # the rows to store, and the state after it
+    outcome: tuple[Transitions, _State] | None = None  # rows to store, and the state after the step
 
 
 class Collector:
     """Steps an environment with a policy and stores every transition in a buffer.
 
-    Takes single environments and vector environments with any autoreset mode. What is stored are
-    the steps that the environments took, each with the state that followed: no reset is stored as
-    a step, and no last observation is lost to one.
+    Supports single environments, and vector environments with any autoreset mode. It stores the
+    steps that the environments really took, each with its true next state: resets are never stored
+    as steps, and final observations are never lost.
 
-    A collector carries its episodes on from call to call. So it should be all that writes to its
-    buffer: rows from elsewhere would come between the steps of an episode, which is cut off there.
-    To change the policy set `collector.policy`; before another collector takes over, end with
-    `truncate=True`. The first `collect` truncates what the buffer holds already, as an episode that
-    was loaded with it: the environment's new episodes do not continue that.
+    A collector continues its episodes from call to call, so nothing else should write to its
+    buffer: rows from elsewhere cut the episodes off. To change the policy, set `collector.policy`.
+    Before another collector uses the buffer, finish with `truncate=True`. The first `collect`
+    truncates unfinished episodes already in the buffer, since the environment is reset.
 
-    An error or Ctrl-C at any point leaves buffer and collector in order. A step that the
-    environment had returned is stored, once, by then or by the next `collect`. One that it had not
-    returned is not: the episodes under way are truncated and new ones begin.
+    After an error or Ctrl-C at any point, buffer and collector are consistent. A step that
+    `env.step` returned is stored exactly once, immediately or by the next `collect`. A step that it
+    did not return is lost: the unfinished episodes are truncated and new ones begin.
 
     Args:
         env: An environment, or a vector environment of N. It is reset at the first `collect`.
-        policy: Is called with the environment's observations, `(N, ...)`, for a single
-            environment `(...)`, without gradients, and gives the actions alike; or
-            `(actions, extras)` with a dict of more fields to store, `{"log_prob": ...}`. Tensors
-            are turned into numpy arrays for environments whose observations are such. None or
-            "random" draws from the action space.
-        buffer: Where the transitions go; its `num_envs` is the environment's.
-        seed: For the first reset, and for the action space where it is drawn from.
+        policy: A callable from observations to actions, both `(N, ...)`, or `(...)` for a single
+            environment. It runs without gradients. It may return `(actions, extras)` with a dict
+            of additional fields to store, `{"log_prob": ...}`. Tensors are converted to numpy
+            arrays if the observations are arrays. None or "random" samples the action space.
+        buffer: The buffer to fill; its `num_envs` must equal the environment's.
+        seed: Seed of the first reset and of the action space.
 
     Raises:
-        TypeError: If `env` is not a Gymnasium environment or `buffer` not a buffer.
-        ValueError: If `buffer.num_envs` is not the environment's, or a vector environment does
-            not say how it resets.
+        TypeError: If `env` is not a Gymnasium environment, or `buffer` is not a buffer.
+        ValueError: If `buffer.num_envs` differs from the environment's, or a vector environment
+            does not declare its autoreset mode.
     """
 
     def __init__(
@@ -111,21 +109,21 @@ class Collector:
         if seed is not None:
             self._env.action_space.seed(seed)
         none, scores = np.zeros(self.num_envs, np.bool_), Scores.of(self.num_envs)
-        # An interrupt can come between any two bytecodes. What is true before and after it is in
-        # these two, each assigned at once.
+        # An interrupt can come between any two bytecodes, so all state is in these two
+        # attributes, each replaced by one assignment.
         self._state = _State(None, none, ~none, scores, seed=seed)
         self._step: _Step | None = None
 
     @property
     def num_envs(self) -> int:
-        """How many environments there are, N."""
+        """Number of environments, N."""
         return self._env.num_envs
 
     @property
     def is_first(self) -> Mask:
-        """Where the observation that the policy sees begins an episode, `(N,)`.
+        """Mask of environments whose current observation begins an episode, `(N,)`.
 
-        For policies with a memory, which has to be emptied there.
+        Recurrent policies reset their state there.
         """
         return np.array(self._state.is_first)
 
@@ -134,32 +132,32 @@ class Collector:
         return f"Collector(env={self._env.env}, policy={policy}, buffer={self._buffer!r})"
 
     def collect(self, steps: int | float, *, truncate: bool = False) -> CollectStatistics:
-        """Goes on by some steps of the environment.
+        """Collects some more steps.
 
-        Should a `RolloutBuffer` be full, then the rows that found no room are stored first at the
-        next call, and count among its `steps`. Rows that a buffer refuses for what they are, are
-        lost, and new episodes begin.
+        If a `RolloutBuffer` is full, the rows that did not fit are stored first by the next call
+        and count towards its `steps`. Invalid rows that a buffer rejects are lost, and new
+        episodes begin.
 
         Args:
-            steps: How many steps each of the N environments takes: calls of `env.step`. (Other
-                libraries count the steps of all environments together, N times as many.) In the
-                mode NEXT_STEP each reset takes up a call: a `ReplayBuffer` gets a row less for it.
-                A `RolloutBuffer`, whose `compute_returns` wants as many of each environment, gets
-                `steps` of each. Those that wait for others then have their last row truncated,
-                and what they do while they wait is not stored.
-            truncate: Cut all episodes off at the end, with `truncated` in the buffer. The next
-                call then begins new ones.
+            steps: Number of steps of each of the N environments, which is the number of calls of
+                `env.step`. (Other libraries count the steps of all environments, N times as many.)
+                In mode NEXT_STEP a reset uses up a call, so a `ReplayBuffer` gets one row less. A
+                `RolloutBuffer` always gets `steps` rows of each environment, as `compute_returns`
+                needs: environments that are done early have their last row truncated, and what
+                they do while waiting is not stored.
+            truncate: Truncate all unfinished episodes at the end. The next call then begins new
+                ones.
 
         Returns:
-            What came of this call, and of calls before it that raised.
+            Statistics of this call, and of preceding calls that raised.
 
         Raises:
-            TypeError: If `steps` is not a whole number, or the environment gives a reward or a flag
-                that is no number.
-            ValueError: If `steps` is less than 1, the environment or the policy gives something of
-                another form than theirs is, or the buffer refuses a row.
+            TypeError: If `steps` is not a whole number, or a reward or flag of the environment is
+                not a number.
+            ValueError: If `steps` is less than 1, the environment or the policy returns values of
+                an unexpected form, or the buffer rejects a row.
             BufferError: If a `RolloutBuffer` is full.
-            RuntimeError: If processes of the environment do not answer after an interrupt.
+            RuntimeError: If worker processes of the environment do not answer after an interrupt.
         """
         steps = check_count("steps", steps, least=1)
         return self._collect(steps, is_exact=self._is_even, truncate=truncate)
@@ -173,19 +171,19 @@ class Collector:
         only_stored: bool = False,
         show: Callable[[int], None] | None = None,
     ) -> CollectStatistics:
-        """As `collect`.
+        """Implements `collect`.
 
         Args:
-            steps: How many there are.
-            is_exact: Whether they are rows of each environment, or else calls of `env.step`.
-            truncate: Whether to cut all episodes off at the end.
-            only_stored: Whether an environment that waits for others has no episodes to report.
-            show: Is told how many steps are done.
+            steps: Number of steps.
+            is_exact: Whether `steps` counts rows of each environment rather than `env.step` calls.
+            truncate: Whether to truncate all unfinished episodes at the end.
+            only_stored: Whether statistics ignore steps that are not stored.
+            show: Called with the number of steps done.
         """
         left = np.full(self.num_envs, steps)
         try:
             waiting = self._resume()
-            if is_exact and waiting is not None:  # They have the room of rows of this call.
+            if is_exact and waiting is not None:  # They count towards the rows of this call.
                 left[waiting.lanes] -= 1
             while left.any():
                 rows = self._advance(left > 0, only_stored)
@@ -199,10 +197,10 @@ class Collector:
                 self._state = self._state.lost(is_cut=False)
                 self._buffer.end_episodes()
         except BaseException:
-            # What is wrong with a step was said where it came up, or will be at the next call.
+            # The error of a step was already raised, or will be by the next call.
             with suppress(Exception):
                 self._resume()
-            if self._state.observations is None:  # Nothing goes on with what is stored.
+            if self._state.observations is None:  # Nothing continues the stored episodes.
                 self._buffer.end_episodes()
             raise
         statistics = self._state.scores.statistics()
@@ -210,10 +208,10 @@ class Collector:
         return statistics
 
     def _resume(self) -> Transitions | None:
-        """Completes what an interrupt left: a step is stored, or begins new episodes.
+        """Completes an interrupted step: stores it, or marks the environments for a reset.
 
         Returns:
-            The rows that waited for it.
+            The rows of the step, if any.
         """
         step = self._step
         if step is not None and step.results:
@@ -228,12 +226,12 @@ class Collector:
         return None
 
     def _advance(self, wanted: Mask, only_stored: bool) -> Transitions:
-        """Takes one step and stores the rows of the environments in a mask."""
+        """Steps the environments once and stores the rows of those in the mask `wanted`."""
         state = self._ready()
-        if not wanted.all():  # The episodes of these go on unseen.
+        if not wanted.all():  # The other environments continue without being stored.
             self._buffer.end_episodes(np.flatnonzero(~wanted))
         env = self._env
-        # In memory of its own: the policy may work in place, and observations will be stored.
+        # A copy: the policy may modify it in place, and the observations are still to be stored.
         seen = env.seen(copied(state.observations, "observations"))
         action, extras = act(self.policy, seen, env.action_space)
         actions = env.batched(action)
@@ -241,18 +239,18 @@ class Collector:
         given = env.given(for_env(actions, state.observations))
         step = _Step(state, actions, extras, wanted, only_stored)
         self._step = step
-        # In one call of C, without a bytecode between the return of `env.step` and the list that
-        # holds its results: an interrupt loses no step that was returned.
+        # One C call, with no bytecode between the return of `env.step` and the list that holds its
+        # results, so an interrupt cannot lose a step that was returned.
         step.results.extend(map(env.step, (given,)))
-        if not step.results:  # a StopIteration, which ends the loop as if it were that of `map`
+        if not step.results:  # `env.step` raised StopIteration, which `extend` takes for the end
             raise RuntimeError("env.step: expected 5 results, got StopIteration")
         return self._complete(step)
 
     def _ready(self) -> _State:
-        """Resets what has to be before the next step."""
+        """Resets environments where necessary and returns the state for the next step."""
         state, env = self._state, self._env
         if state.observations is None:
-            self._buffer.end_episodes()  # Nothing goes on with what was stored before.
+            self._buffer.end_episodes()  # Nothing continues the stored episodes.
             self._state = state._replace(is_cut=True)
             observations, ended = env.begin(state.seed, state.is_cut)
             state = _State(
@@ -261,7 +259,7 @@ class Collector:
                 is_first=np.ones(self.num_envs, np.bool_),
                 scores=state.scores.started_over(),
                 pushed=self._buffer._count_pushed(),
-            )  # without the seed: again it would repeat the same episodes
+            )  # without the seed, which would repeat the same episodes
             self._state = state
         if env.mode is AutoresetMode.DISABLED and state.ended.any():
             self._state = state.lost(is_cut=True)
@@ -271,16 +269,16 @@ class Collector:
         return state
 
     def _complete(self, step: _Step) -> Transitions:
-        """Sorts out, stores and counts a step that has results, or begins new episodes.
+        """Stores and counts a step that has results; if it is invalid, begins new episodes.
 
-        Done again after an interrupt it goes on where it was.
+        Can be repeated after an interrupt.
         """
         try:
             return self._store(step)
-        except BufferError:  # It is full: the rows wait for the next call.
+        except BufferError:  # The buffer is full: the next call stores the rows.
             raise
         except Exception:
-            # Of the rows, or of a signal's handler? Rows that are wrong raise again.
+            # The error may come from a signal handler. Invalid rows raise again.
             try:
                 self._store(step)
             except Exception:
@@ -288,7 +286,7 @@ class Collector:
             raise
 
     def _lose(self, *, is_cut: bool) -> None:
-        """Gives the step up: what follows is not what followed it."""
+        """Drops the current step and marks the environments for a reset."""
         self._state = self._state.lost(is_cut=is_cut)
         self._step = None
 
@@ -298,7 +296,7 @@ class Collector:
         rows, after = step.outcome
         missing = after.pushed - self._buffer._count_pushed()
         if missing not in (0, len(rows)):
-            # Rows came from elsewhere: these here may be among them or not.
+            # Other rows were stored meanwhile, so it is unknown whether these were.
             self._lose(is_cut=False)
             return rows
         if missing > 0:
@@ -309,7 +307,7 @@ class Collector:
         return rows
 
     def _sort_out(self, step: _Step) -> tuple[Transitions, _State]:
-        """The rows to store of a step, in memory of their own, and the state after it."""
+        """Returns copies of the rows of a step to store, and the state after it."""
         before, mode = step.state, self._env.mode
         following, rewards, terminations, truncations, infos = self._env.results(step.results[0])
         following = copied(following, "observations")
@@ -344,34 +342,34 @@ def collect(
     seed: int | None = None,
     progress: bool = False,
 ) -> CollectStatistics:
-    """Resets an environment and stores some steps of a policy in a buffer.
+    """Resets an environment and stores a number of steps of a policy in a buffer.
 
-    The buffer gets just `steps` transitions of each environment, whatever the autoreset mode: those
-    of a plain loop over single environments that take the same actions. Where some need more calls
-    of `env.step` for that, since resets take up theirs, the others' further steps are not stored.
+    The buffer gets exactly `steps` transitions of each environment in every autoreset mode, the
+    same as a plain loop over single environments with the same actions. If resets make some
+    environments need more calls of `env.step`, further steps of the others are not stored.
 
     The last row of each environment is truncated unless its episode ended there, also after an
-    error or an interrupt, so that nothing that follows in the buffer passes for its continuation.
-    To go on with the episodes later use a `Collector`.
+    error or an interrupt, so that later rows never look like its continuation. To continue
+    episodes later, use a `Collector`.
 
     Args:
         env: An environment, or a vector environment of N.
-        policy: As for `Collector`: a callable from observations to actions, or to
-            `(actions, extras)`; None or "random" draws from the action space.
-        buffer: Where the transitions go; its `num_envs` is the environment's.
-        steps: How many steps of each environment to store: `steps * N` transitions.
-        seed: For the reset, and for the action space where it is drawn from.
-        progress: Show a bar on stderr. Needs rich.
+        policy: As for `Collector`: a callable from observations to actions or to
+            `(actions, extras)`; None or "random" samples the action space.
+        buffer: The buffer to fill; its `num_envs` must equal the environment's.
+        steps: Number of steps of each environment to store: `steps * N` transitions.
+        seed: Seed of the reset and of the action space.
+        progress: Show a progress bar on stderr. Needs rich.
 
     Returns:
-        What came of it.
+        Statistics of the collected steps.
 
     Raises:
-        TypeError: If an argument is of the wrong type, or a reward or a flag is no number.
-        ValueError: If `steps` is less than 1, `buffer.num_envs` is not the environment's, a
-            vector environment does not say how it resets, or as in `Collector.collect`.
-        BufferError: If a `RolloutBuffer` has less room.
-        ImportError: If there is to be a bar and rich is not installed.
+        TypeError: If an argument has the wrong type, or a reward or a flag is not a number.
+        ValueError: If `steps` is less than 1, `buffer.num_envs` differs from the environment's, a
+            vector environment does not declare its autoreset mode, or as in `Collector.collect`.
+        BufferError: If the rows do not fit into a `RolloutBuffer`.
+        ImportError: If `progress` is set and rich is not installed.
     """
     steps = check_count("steps", steps, least=1)
     collector = Collector(env, policy, buffer, seed=seed)

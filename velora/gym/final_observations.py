@@ -1,4 +1,4 @@
-"""Final observations in a form that converts to tensors."""
+"""Stacking of final observations, so that they convert to tensors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from velora.gym.vector_step import final_rows
 
 
 class StackFinalObservations(gym.vector.VectorWrapper):
-    """Makes `infos["final_obs"]` one array `(N, ...)`, or a nest, instead of an array of objects.
+    """Converts `infos["final_obs"]` from an object array to an array `(N, ...)`, or a nest of them.
 
-    Gymnasium's `NumpyToTorch` cannot convert objects, so that without this a step that ends an
-    episode in the mode SAME_STEP raises. Rows where `infos["_final_obs"]` is False are zeros. The
-    dtype is the observation space's, or one that holds the values of observations of another.
+    Gymnasium's `NumpyToTorch` cannot convert object arrays, so without this wrapper a step that
+    ends an episode in mode SAME_STEP raises. Rows where `infos["_final_obs"]` is False are zeros.
+    The dtype is the observation space's, promoted if observations have another.
     """
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Nests of arrays and tensors as environments and policies give them."""
+"""Nested arrays and tensors of environments and policies."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from velora.buffer import tree
 
 
 def as_array(leaf: Any) -> Any:
-    """A tensor as it is, anything else as a numpy array."""
+    """Returns a tensor unchanged, anything else as a numpy array."""
     return leaf if isinstance(leaf, torch.Tensor) else np.asarray(leaf)
 
 
 def as_numpy(leaf: Any) -> NDArray[Any]:
-    """A tensor or array as a numpy array; numpy has no bfloat16, which becomes float32."""
+    """Converts a tensor or array to numpy; bfloat16, which numpy lacks, becomes float32."""
     if not isinstance(leaf, torch.Tensor):
         return np.asarray(leaf)
     leaf = leaf.detach().cpu()
@@ -27,21 +27,21 @@ def as_numpy(leaf: Any) -> NDArray[Any]:
 
 
 def flags(values: Any) -> NDArray[np.bool_]:
-    """Flags from any device as a mask `(K,)`."""
+    """Converts flags on any device to a numpy mask `(K,)`."""
     return as_numpy(values).astype(np.bool_, copy=False).reshape(-1)
 
 
 def copied(nest: Any, name: str) -> Any:
-    """The same nest of arrays, in memory of its own.
+    """Copies a nest of arrays.
 
     Args:
         nest: Arrays, tensors, numbers, and dicts and tuples of these.
-        name: For errors.
+        name: Name of the nest in error messages.
 
     Raises:
         ValueError: If a leaf is something else.
     """
-    if type(nest) is np.ndarray and nest.dtype != object:  # as nearly always
+    if type(nest) is np.ndarray and nest.dtype != object:  # fast path
         return nest.copy()
     return tree.map_named_leaves(_copied_array, nest, name)
 
@@ -62,16 +62,16 @@ def _copied_array(name: str, leaf: Any) -> Any:
 
 
 def replaced(nest: Any, index: Any, rows: Any, name: str) -> Any:
-    """A copy of a nest of arrays with other rows at an index, in dtypes that hold both.
+    """Copies a nest of arrays and replaces some rows, promoting dtypes to hold both.
 
     Args:
-        nest: Arrays `(N, ...)`, or a nest of them. It stays as it is.
-        index: Which of the N rows to replace: a mask `(N,)` or K positions.
-        rows: A nest of the same form with the K rows, `(K, ...)`.
-        name: What the nest is, for errors.
+        nest: Arrays `(N, ...)`, or a nest of them. Not modified.
+        index: The rows to replace: a mask `(N,)` or K positions.
+        rows: A nest of the same structure with the K new rows, `(K, ...)`.
+        name: Name of the nest in error messages.
 
     Raises:
-        ValueError: If the rows have another form or shape, or no dtype holds the values of both.
+        ValueError: If the rows differ in structure or shape, or no dtype holds both values exactly.
     """
     return tree.map_named_leaves(
         lambda path, leaf, leaf_rows: _replaced_rows(leaf, index, leaf_rows, path),
@@ -97,10 +97,10 @@ def _replaced_rows(array: Any, index: Any, rows: Any, name: str) -> Any:
 
 
 def stacked_rows(nests: Sequence[Any], name: str) -> Any:
-    """Nests of arrays `(...)`, all of one form, as one nest of arrays `(K, ...)`.
+    """Stacks K nests of arrays `(...)` into one nest of arrays `(K, ...)`.
 
     Raises:
-        ValueError: If they have different forms or shapes.
+        ValueError: If they differ in structure or shape.
     """
     return tree.map_named_leaves(_stacked_arrays, nests[0], name, tuple(nests[1:]))
 
@@ -118,7 +118,7 @@ def _stacked_arrays(name: str, *leaves: Any) -> Any:
 
 
 def _promoted(left: Any, right: Any, name: str) -> tuple[Any, Any]:
-    """A copy of the left and the right array, in a dtype that holds the values of both."""
+    """Copies the left array; returns both in a dtype that holds the values of both."""
     if left.dtype == right.dtype:
         return _cast(left, left.dtype), right
     dtypes: list[Any]
@@ -141,7 +141,7 @@ def _cast(array: Any, dtype: Any) -> Any:
 
 
 def _same_values(cast: Any, array: Any) -> bool:
-    # To a dtype of the same kind that is as wide nothing gets lost, and NaN is equal to nothing.
+    # Widening within a kind is exact. Skip the comparison there, since NaN never equals itself.
     if isinstance(array, torch.Tensor):
         if array.dtype.is_floating_point or not cast.dtype.is_floating_point:
             return True

@@ -1,4 +1,4 @@
-"""Environments in processes of their own, after a call to them was interrupted."""
+"""Recovery of an AsyncVectorEnv after an interrupted call."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 from gymnasium.error import NoAsyncCallError
 from gymnasium.vector import AsyncVectorEnv
 
-# The longest that a process may take for the call under way, in seconds.
+# Timeout for a worker process to finish its current call, in seconds.
 LONGEST_CALL = 60.0
 
-# A call that every sub-environment answers with True, which no step and no reset does.
+# A call that every sub-environment answers with True, unlike any step or reset.
 _QUESTION: Any = ("_call", ("has_wrapper_attr", ("action_space",), {}))
 
 
 def settle(env: AsyncVectorEnv) -> None:
-    """Receives what processes still answer to a call that was interrupted, and drops it.
+    """Receives and drops the pending answers to an interrupted call.
 
-    Some of the answers may have been received already, or some of the calls not have been sent. So
-    each process is asked one more thing: what comes before the answer to that, is dropped.
+    Some answers may already have been received, and some calls may not have been sent. So each
+    process gets one more call, and everything before its answer is dropped.
 
     Raises:
-        RuntimeError: If a process does not answer. Ctrl-C in a terminal, for one, reaches all
-            processes and ends them. The environment is closed then, as after an interrupt here.
+        RuntimeError: If a process does not answer, for example because Ctrl-C in a terminal has
+            ended it. The environment is then closed, as after an interrupt of this function.
     """
     try:
         for pipe in env.parent_pipes:
             pipe.send(_QUESTION)
-        answer = _bytes_of((True, True))  # with: nothing went wrong
+        answer = _bytes_of((True, True))  # (result, success)
         end = time.monotonic() + LONGEST_CALL
         for pipe in env.parent_pipes:
             _receive_answer(pipe, answer, end)
@@ -43,12 +43,12 @@ def settle(env: AsyncVectorEnv) -> None:
             f"after an interrupt or an error ({error!r}); env is closed now: make a new one"
         ) from error
     except BaseException:
-        _close(env)  # Who was asked and has not been heard is not known any more.
+        _close(env)  # It is unknown which processes still have to answer.
         raise
 
 
 def _receive_answer(pipe: Any, answer: bytes, end: float) -> None:
-    # Bytes, since the interrupt may have come when a part of a message was read.
+    # Compare bytes, since the interrupt may have come in the middle of a message.
     newest = b""
     while newest != answer:
         if not pipe.poll(max(end - time.monotonic(), 0.0)):
@@ -60,7 +60,7 @@ def _receive_answer(pipe: Any, answer: bytes, end: float) -> None:
 
 
 def _bytes_of(message: Any) -> bytes:
-    """What a pipe transmits for a message."""
+    """Returns the bytes that a pipe transmits for a message."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
     with receiver, sender:
         sender.send(message)
@@ -68,7 +68,7 @@ def _bytes_of(message: Any) -> bytes:
 
 
 def _forget_calls(env: AsyncVectorEnv) -> None:
-    """Lets the environment know that no call is under way; nothing is left to be received."""
+    """Clears the environment's pending call; there is nothing left to receive."""
     for wait in (env.step_wait, env.reset_wait, env.call_wait):
         with suppress(NoAsyncCallError, multiprocessing.TimeoutError):
             wait(timeout=0)

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Shows on stderr how much of a loop is done.
+    """Shows the progress of a loop on stderr.
 
     Args:
-        total: What there is to do.
-        shown: False shows nothing.
+        total: Total number of iterations.
+        shown: Whether to show the bar.
 
     Yields:
-        What to call with how much is done by now.
+        A function to call with the number of iterations done.
 
     Raises:
-        ImportError: If it is to be shown and rich is not installed.
+        ImportError: If `shown` is set and rich is not installed.
     """
     if not shown:
         yield lambda _: None

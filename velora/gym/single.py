@@ -1,4 +1,4 @@
-"""A single environment in the form of a vector of one."""
+"""Adapter from a single environment to a vector environment of one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from velora.gym.vector_step import check_reset, check_results
 
 
 class SingleAdapter:
-    """Steps and resets one environment as a vector of one that does not reset by itself.
+    """Presents one environment as a vector environment of one with autoreset DISABLED.
 
     Args:
         env: The environment.
@@ -28,7 +28,7 @@ class SingleAdapter:
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self.env = env
-        self.action_space = env.action_space  # of a single action: that is what policies give
+        self.action_space = env.action_space  # of a single action, which policies return
 
     @property
     def step(self) -> Callable[[Any], Any]:
@@ -36,11 +36,11 @@ class SingleAdapter:
         return self.env.step
 
     def begin(self, seed: int | None, _is_cut: bool) -> tuple[Any, NDArray[np.bool_]]:
-        """Starts an episode. Gives its observation, `(1, ...)`, and that none has ended."""
+        """Starts an episode. Returns its observation, `(1, ...)`, and a mask of False."""
         return self._reset(seed=seed), np.zeros(1, np.bool_)
 
     def restart(self, _over: NDArray[np.bool_], _following: Any) -> Any:
-        """Starts the next episode. Gives its observation, `(1, ...)`."""
+        """Starts the next episode. Returns its observation, `(1, ...)`."""
         return self._reset()
 
     def _reset(self, **options: Any) -> Any:
@@ -48,28 +48,28 @@ class SingleAdapter:
         return stacked(observation)
 
     def seen(self, observations: Any) -> Any:
-        """What the policy gets."""
+        """Converts observations `(1, ...)` to the policy's input."""
         return only_row(observations)
 
     def batched(self, answer: Any) -> Any:
-        """What the policy gave, `(1, ...)`."""
+        """Converts the policy's output to actions `(1, ...)`."""
         return stacked(answer)
 
     def given(self, actions: Any) -> Any:
-        """What the environment gets of actions `(1, ...)`.
+        """Converts actions `(1, ...)` to the input of `env.step`.
 
         Raises:
-            ValueError: If the policy gave a batch of one.
+            ValueError: If the policy returned a batch of one.
         """
         action = only_row(actions)
         _check_dimensions(action, self.action_space, "action")
         return action
 
     def results(self, step: Any) -> tuple[Any, Any, Any, Any, Any]:
-        """What `step` gave, as a vector environment would.
+        """Converts the results of `env.step` to those of a vector environment.
 
         Raises:
-            TypeError: If the reward or a flag is no number.
+            TypeError: If the reward or a flag is not numeric.
             ValueError: If there are not five results, or the reward or a flag is not one number.
         """
         observation, reward, terminated, truncated, info = check_results(step)
@@ -83,19 +83,19 @@ class SingleAdapter:
 
 
 def stacked(nest: Any) -> Any:
-    """A batch of one, `(1, ...)`."""
+    """Adds a batch dimension, `(1, ...)`."""
     return tree.map_leaves(lambda leaf: as_array(leaf)[None], nest)
 
 
 def only_row(nest: Any) -> Any:
-    """What a batch of one holds."""
+    """Removes the batch dimension of a batch of one."""
     return tree.map_leaves(lambda leaf: leaf[0], nest)
 
 
 def _check_dimensions(action: Any, space: Any, name: str) -> None:
     for part, child, path in beside_space(action, space, name):
         if child.shape and part.ndim > len(child.shape):
-            # Many an environment would broadcast it and observe something of another shape.
+            # Many environments would broadcast it and return observations of another shape.
             raise ValueError(
                 f"{path}: expected shape {child.shape}, as the action space has, got "
                 f"{tuple(part.shape)}; the policy of a single environment gives one action"
@@ -103,7 +103,7 @@ def _check_dimensions(action: Any, space: Any, name: str) -> None:
 
 
 def _one_number(name: str, value: Any) -> NDArray[Any]:
-    if isinstance(value, float | bool):  # as nearly always
+    if isinstance(value, float | bool):  # fast path
         return np.array([value])
     try:
         array = as_numpy(value)

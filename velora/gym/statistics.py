@@ -1,4 +1,4 @@
-"""What came of the episodes that were collected."""
+"""Statistics of collected episodes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from velora.gym.vector_step import Transitions
 
 @dataclass(frozen=True)
 class CollectStatistics:
-    """What came of collecting.
+    """Statistics of a call of `collect`.
 
     Attributes:
-        steps: How many calls of `env.step` there were, without those that raised or gave rows that
-            the buffer refused.
-        transitions: How many rows were stored.
-        episode_returns: The sum of rewards of each episode that ended, in the order of their ends;
-            with what earlier calls collected of it, without episodes that were only cut off.
-        episode_lengths: The steps of each of them.
+        steps: Number of `env.step` calls, without those that raised or whose rows were rejected.
+        transitions: Number of rows stored.
+        episode_returns: Sum of rewards of each episode that ended, in the order of their ends. It
+            includes rewards from earlier calls, but not episodes that the collector cut off.
+        episode_lengths: Number of steps of each of these episodes.
     """
 
     steps: int
@@ -32,31 +31,30 @@ class CollectStatistics:
 
     @property
     def episodes(self) -> int:
-        """How many episodes ended."""
+        """Number of episodes that ended."""
         return len(self.episode_returns)
 
 
 class Scores(NamedTuple):
-    """Sums of the episodes under way in N environments, and those that ended since the last report.
+    """Running sums of N unfinished episodes, and the episodes that ended since the last report.
 
-    Never changed: a step makes others of them, so that it counts when these replace the old ones,
-    and once.
+    Immutable: a step creates a new instance and counts exactly once, when that replaces the old.
     """
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
     steps: int = 0
     transitions: int = 0
-    # The episodes that one step ended, after those that ended before: (earlier, [(return, length)])
+    # Linked list of ended episodes, newest first: (earlier, [(return, length)])
     ended: tuple[Any, list[tuple[float, int]]] | None = None
 
     @classmethod
     def of(cls, num_envs: int) -> Scores:
-        """Nothing yet."""
+        """Returns zeros."""
         return cls(np.zeros(num_envs), np.zeros(num_envs, np.int64))
 
     def after_step(self, rows: Transitions, stored: int) -> Scores:
-        """With one more call of `env.step`: the steps of episodes, and how many rows to store."""
+        """Adds one call of `env.step`, of which `stored` rows are stored."""
         returns, lengths, ended = self.returns.copy(), self.lengths.copy(), self.ended
         returns[rows.lanes] += as_numpy(rows.batch.rewards).reshape(-1)
         lengths[rows.lanes] += 1
@@ -68,16 +66,16 @@ class Scores(NamedTuple):
         return Scores(returns, lengths, self.steps + 1, self.transitions + stored, ended)
 
     def started_over(self) -> Scores:
-        """Without the episodes under way."""
+        """Drops the unfinished episodes."""
         none = Scores.of(len(self.returns))
         return self._replace(returns=none.returns, lengths=none.lengths)
 
     def reported(self) -> Scores:
-        """With the episodes under way alone."""
+        """Keeps only the unfinished episodes."""
         return Scores(self.returns, self.lengths)
 
     def statistics(self) -> CollectStatistics:
-        """What was counted since the last report."""
+        """Returns the statistics since the last report."""
         episodes: list[tuple[float, int]] = []
         steps = self.ended
         while steps is not None:

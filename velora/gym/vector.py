@@ -1,4 +1,4 @@
-"""A vector environment as a collector steps and resets it."""
+"""Adapter through which a collector steps and resets a vector environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VectorAdapter:
         env: The vector environment.
 
     Raises:
-        ValueError: If it does not say how it resets.
+        ValueError: If it does not declare its autoreset mode.
     """
 
     def __init__(self, env: AnyVectorEnv) -> None:
@@ -43,31 +43,31 @@ class VectorAdapter:
         return self.env.step
 
     def begin(self, seed: int | None, is_cut: bool) -> tuple[Any, NDArray[np.bool_]]:
-        """Starts an episode everywhere.
+        """Starts an episode in every environment.
 
         Args:
-            seed: For the reset.
-            is_cut: Whether the call before this one, to `step` or a reset, was not finished.
+            seed: Seed of the reset.
+            is_cut: Whether the previous call of `step` or `reset` did not finish.
 
         Returns:
-            Observations, `(N, ...)`, and where an episode had ended that the next step resets.
+            Observations, `(N, ...)`, and a mask of environments that the next step will reset.
 
         Raises:
-            RuntimeError: If the call before this one left processes that do not answer.
+            RuntimeError: If worker processes do not answer after an unfinished call.
         """
         base: Any = self.env.unwrapped
         if is_cut and isinstance(base, AsyncVectorEnv) and not base.closed:
             settle(base)
         try:
             return self._begin(seed)
-        except AlreadyPendingCallError:  # A call of somebody else's was not finished.
+        except AlreadyPendingCallError:  # A call from outside the collector did not finish.
             settle(base)
             return self._begin(seed)
 
     def _begin(self, seed: int | None) -> tuple[Any, NDArray[np.bool_]]:
         ended = np.zeros(self.num_envs, np.bool_)
         if self.mode is gym.vector.AutoresetMode.NEXT_STEP and _resets_twice(self.env):
-            # A step tells which environments will: after it, those that have just ended.
+            # A step shows which environments will reset again: those whose episodes it ends.
             observations = check_reset(self.env.reset())
             actions = for_env(copied(self.action_space.sample(), "action"), observations)
             _, _, terminations, truncations, _ = check_results(self.env.step(actions))
@@ -76,43 +76,43 @@ class VectorAdapter:
         return copied(observations, "observations"), ended
 
     def restart(self, over: NDArray[np.bool_], following: Any) -> Any:
-        """Starts an episode where one is over.
+        """Starts an episode in each environment whose episode is over.
 
         Args:
-            over: `(N,)`, where that is.
-            following: What the last steps observed, `(N, ...)`. It stays as it is.
+            over: Mask of these environments, `(N,)`.
+            following: Observations of the last step, `(N, ...)`. Not modified.
 
         Returns:
-            Observations to go on from.
+            Observations for the next actions, `(N, ...)`.
 
         Raises:
-            ValueError: If a reset observes something of another form than a step does.
+            ValueError: If observations of a reset and of a step differ in form.
         """
         recorders = [x for x in wrappers_of(self.env) if isinstance(x, RecordEpisodeStatistics)]
         before = [{name: getattr(x, name) for name in _RECORDS} for x in recorders]
         observations = check_reset(self.env.reset(options={"reset_mask": over.copy()}))
         for recorder, records in zip(recorders, before, strict=True):
             # Gymnasium's environments remove the mask from the options before the wrapper sees it,
-            # which then forgets the episodes of all.
+            # so the wrapper clears the episodes of all environments.
             for name, values in records.items():
                 getattr(recorder, name)[~over] = values[~over]
         rows = tree.map_leaves(lambda leaf: leaf[over], observations)
         return replaced(following, over, rows, "observations of env.reset")
 
     def seen(self, observations: Any) -> Any:
-        """What the policy gets."""
+        """Converts observations `(N, ...)` to the policy's input."""
         return observations
 
     def batched(self, answer: Any) -> Any:
-        """What the policy gave, `(N, ...)`."""
+        """Converts the policy's output to actions `(N, ...)`."""
         return answer
 
     def given(self, actions: Any) -> Any:
-        """What the environment gets of actions `(N, ...)`."""
+        """Converts actions `(N, ...)` to the input of `env.step`."""
         return actions
 
     def results(self, step: Any) -> tuple[Any, Any, Any, Any, Any]:
-        """What `step` gave.
+        """Checks the results of `env.step`.
 
         Raises:
             ValueError: If there are not five results.
@@ -121,21 +121,20 @@ class VectorAdapter:
 
 
 def wrappers_of(env: Any) -> Iterator[Any]:
-    """The wrappers around an environment, the outermost first."""
+    """Yields the wrappers around an environment, outermost first."""
     while isinstance(env, gym.Wrapper | gym.vector.VectorWrapper):
         yield env
         env = env.env
 
 
-# What Gymnasium's wrapper keeps of the episodes under way, arrays `(N,)`.
+# Attributes of Gymnasium's wrapper for unfinished episodes, arrays `(N,)`.
 _RECORDS = ("episode_start_times", "episode_returns", "episode_lengths", "prev_dones")
 
 
 def _resets_twice(env: AnyVectorEnv) -> bool:
-    """Whether `env.reset` leaves alone that an episode had ended.
+    """Whether an environment that ended before `env.reset` is reset again by the next step.
 
-    The first step after it is then one more reset. So it is with Gymnasium, at least up to 1.4, of
-    processes that share no memory.
+    This is the case for AsyncVectorEnv without shared memory, at least up to Gymnasium 1.4.
     """
     base = env.unwrapped
     return isinstance(base, AsyncVectorEnv) and not base.shared_memory

@@ -1,4 +1,4 @@
-"""What one step of an environment has to store, in whichever way ended episodes are reset."""
+"""Conversion of one vector environment step to rows, for every autoreset mode."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Transitions:
     """Rows for `buffer.extend(rows.batch, lanes=rows.lanes)`.
 
     Attributes:
-        batch: K steps, at most one of each environment.
-        lanes: `(K,)`, int64, ascending: the environment that each row comes from.
-        ended: `(K,)`, bool: which rows are the last of their episodes.
+        batch: K steps, at most one per environment.
+        lanes: `(K,)`, int64, ascending: the environment of each row.
+        ended: `(K,)`, bool: True for the last row of an episode.
     """
 
     batch: BatchExperience
@@ -31,11 +31,11 @@ class Transitions:
     ended: NDArray[np.bool_]
 
     def __len__(self) -> int:
-        """How many rows there are: 0 where all environments spent the step on a reset."""
+        """Number of rows, K; 0 if all environments used the step for a reset."""
         return len(self.lanes)
 
     def only(self, wanted: NDArray[np.bool_]) -> Transitions:
-        """The rows of the environments in the mask `wanted`, `(N,)`."""
+        """Selects the rows of the environments in the mask `wanted`, `(N,)`."""
         rows = wanted[self.lanes]
         if rows.all():
             return self
@@ -52,17 +52,17 @@ def transitions(
     ended: NDArray[np.bool_] | None,
     extras: Mapping[str, Any] | None = None,
 ) -> Transitions:
-    """Sorts out what one step of a vector environment of N environments was.
+    """Converts one step of a vector environment of N environments to rows.
 
-    Every row is a step that an environment really took, with the state that really followed, in
-    all three autoreset modes:
+    In all three autoreset modes, each row is a step that an environment really took, with its true
+    next state:
 
-    - NEXT_STEP: the step after the end of an episode only resets, and gives no row.
-    - SAME_STEP: what follows the last step is in `infos["final_obs"]`; the observation that `step`
-      gave belongs to the next episode.
-    - DISABLED: `step` gave what follows. Resetting is up to the caller.
+    - NEXT_STEP: the step after the end of an episode only resets and has no row.
+    - SAME_STEP: the final observation is in `infos["final_obs"]`; the observation that `step`
+      returns belongs to the next episode.
+    - DISABLED: `step` returns the true next state. The caller resets.
 
-    A loop of one's own, with an environment that is not DISABLED:
+    A custom loop, for any mode but DISABLED:
 
         mode = autoreset_mode(env)
         observations, _ = env.reset()
@@ -76,24 +76,24 @@ def transitions(
             observations, ended = step[0], step[2] | step[3]
 
     Args:
-        observations: What the actions were chosen for, arrays `(N, ...)` or a nest of them. An
-            environment made with `copy=False` writes the next ones over them: then copy first.
-        actions: What was done, `(N, ...)` or a nest.
+        observations: Observations before the step, arrays `(N, ...)` or a nest of them. Copy them
+            first if the environment was made with `copy=False`, which overwrites them.
+        actions: Actions, `(N, ...)` or a nest.
         step: The five results of `env.step(actions)`.
-        mode: How the environment resets; `autoreset_mode(env)` says it. Its value is as good.
-        ended: `(N,)`: where the step before this one ended an episode; None where none did, as
-            after a reset.
-        extras: More fields to store, by name, `(N, ...)` or nests.
+        mode: The autoreset mode, from `autoreset_mode(env)`, or its value.
+        ended: `(N,)`: environments whose episode ended in the previous step; None if there are
+            none, as after a reset.
+        extras: Additional fields to store, by name, `(N, ...)` or nests.
 
     Returns:
-        The rows to store. They share memory with the arguments where that is possible. A final
-        observation of another dtype than the others makes `next_states` one that holds both.
+        The rows to store. They share memory with the arguments where possible. If final
+        observations have another dtype than the others, `next_states` is promoted.
 
     Raises:
-        TypeError: If rewards or flags are no numbers.
-        ValueError: If there is no such mode; `step` has not five results, or rewards and flags not
-            one for each environment; or the mode is SAME_STEP and the final observation of an
-            episode is missing or has another form than the others.
+        TypeError: If rewards or flags are not numbers.
+        ValueError: If the mode is unknown, `step` does not have five results, there is not one
+            reward and one flag per environment, or, in mode SAME_STEP, a final observation is
+            missing or differs in form from the others.
     """
     mode = AutoresetMode(mode)
     next_states, rewards, terminations, truncations, infos = check_results(step)
@@ -118,15 +118,15 @@ def transitions(
 
 
 def autoreset_mode(env: gym.vector.VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    """How a vector environment resets environments whose episodes have ended.
+    """Returns the autoreset mode of a vector environment.
 
     Raises:
-        ValueError: If it does not say so. To guess wrong would store steps that nobody took.
+        ValueError: If it does not declare one. A wrong guess would store steps that never happened.
     """
     declared = env.metadata.get("autoreset_mode")
     if env.metadata is env.unwrapped.metadata:
-        # Gymnasium before 1.4 keeps the mode in a dict that all environments of one class share:
-        # it is that of the one made last. The attribute is this one's own.
+        # Before 1.4, Gymnasium keeps the mode in a dict shared by all environments of a class,
+        # where it is that of the newest environment. The attribute belongs to this one.
         declared = getattr(env.unwrapped, "autoreset_mode", declared)
     try:
         return AutoresetMode(declared)
@@ -138,10 +138,10 @@ def autoreset_mode(env: gym.vector.VectorEnv[Any, Any, Any]) -> AutoresetMode:
 
 
 def check_results(step: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """The five results of `env.step`.
+    """Checks that `env.step` returned five results.
 
     Raises:
-        ValueError: If it gave something else.
+        ValueError: If it did not.
     """
     if isinstance(step, tuple | list) and len(step) == 5:
         return step  # type: ignore[return-value]
@@ -158,10 +158,10 @@ def check_results(step: Any) -> tuple[Any, Any, Any, Any, Any]:
 
 
 def check_reset(result: Any) -> Any:
-    """The observation among the two results of `env.reset`.
+    """Returns the observation from the two results of `env.reset`.
 
     Raises:
-        ValueError: If it gave something else, such as the observation alone.
+        ValueError: If it returned something else, such as only the observation.
     """
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0]
@@ -183,7 +183,7 @@ def _check_column(name: str, values: Any, count: int) -> None:
 
 
 def _final_observations(infos: Any, lanes: NDArray[np.int64]) -> Any:
-    """What followed the last steps of the episodes that have just ended, `(K, ...)`."""
+    """Returns the final observations of the episodes that have just ended, `(K, ...)`."""
     final = infos.get("final_obs") if isinstance(infos, Mapping) else None
     present = True if final is None else infos.get("_final_obs", True)
     for lane in lanes:
@@ -196,7 +196,7 @@ def _final_observations(infos: Any, lanes: NDArray[np.int64]) -> Any:
 
 
 def final_rows(leaf: Any, lanes: NDArray[np.int64]) -> Any:
-    """Rows of `infos["final_obs"]`: Gymnasium has an array of objects, others arrays `(N, ...)`."""
+    """Selects rows of `infos["final_obs"]`, an object array in Gymnasium, else `(N, ...)`."""
     if isinstance(leaf, torch.Tensor) or (isinstance(leaf, np.ndarray) and leaf.dtype != object):
         return leaf[lanes]
     return stacked_rows([leaf[lane] for lane in lanes], "infos['final_obs']")

@@ -1,4 +1,4 @@
-"""The wrappers that every training environment wants."""
+"""Standard wrappers of training environments."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def add_core_env_wrappers(
     env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any],
     device: torch.device | str = "cpu",
 ) -> Any:
-    """Adds episode statistics and torch conversion, each only where it is missing.
+    """Adds episode statistics and conversion to torch tensors, if they are missing.
 
-    `info["episode"]` then holds return, length and time of each finished episode. A vector
-    environment whose members record that themselves reports theirs. Observations are
-    tensors on `device`, and actions may be. A vector environment's rewards and flags are tensors
-    too; a single one's stay Python numbers. The `info["final_obs"]` of a vector environment that
-    resets within a step is one tensor `(N, ...)`, or a nest of them.
+    `info["episode"]` then holds the return, length and time of each finished episode; if the
+    sub-environments of a vector environment already record statistics, theirs are reported.
+    Observations are tensors on `device`; actions may be tensors. Rewards and flags are tensors for
+    a vector environment and Python numbers for a single one. In mode SAME_STEP,
+    `info["final_obs"]` is one tensor `(N, ...)` or a nest of them.
 
     Args:
         env: A Gymnasium environment or vector environment, wrapped or not.
-        device: Where the environment's tensors go.
+        device: Device of the tensors.
 
     Returns:
-        The wrapped environment; `env` itself when nothing is missing.
+        The wrapped environment; `env` itself if nothing is missing.
 
     Raises:
         TypeError: If `env` is not a Gymnasium environment.
-        ValueError: If torch does not know the device, `env` converts to tensors on another one
-            already, or some members of a vector environment record statistics and others do not.
-        RuntimeError: If this machine has no such device.
+        ValueError: If torch does not know the device, `env` already converts to tensors on another
+            device, or only some sub-environments of a vector environment record statistics.
+        RuntimeError: If the device is not available.
     """
     statistics: Any
     conversion: Any
@@ -57,7 +57,7 @@ def add_core_env_wrappers(
             raise ValueError(
                 f"device: expected {present}, which env converts to already, got {device}"
             )
-    # The statistics are counted in numpy: below the conversion, where they can be put there.
+    # Statistics work on numpy arrays, so they go below the conversion where possible.
     wrapped: Any = env
     if _find(env, statistics) is None and not _members_record(env):
         wrapped = statistics(wrapped)
@@ -74,11 +74,11 @@ def _resets_at_once(env: gym.vector.VectorEnv[Any, Any, Any]) -> bool:
 
 
 def _members_record(env: Any) -> bool:
-    """Whether the members of a vector environment report episodes in its infos by themselves."""
+    """Whether the sub-environments of a vector environment record episode statistics."""
     base = env.unwrapped
     kinds = gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv
     if not isinstance(base, kinds) or _resets_at_once(env):
-        return False  # What members report in the mode SAME_STEP is in `infos["final_info"]`.
+        return False  # In mode SAME_STEP, sub-environments report in `infos["final_info"]`.
     recording = base.call("has_wrapper_attr", "_stats_key")
     if any(recording) and not all(recording):
         raise ValueError(
@@ -89,7 +89,7 @@ def _members_record(env: Any) -> bool:
 
 
 def _find(env: Any, kind: type[Any]) -> Any:
-    """The wrapper of type `kind` around `env`, or None."""
+    """Returns the wrapper of type `kind` around `env`, or None."""
     wrappers = (gym.Wrapper, gym.vector.VectorWrapper)
     while isinstance(env, wrappers):
         if isinstance(env, kind):

@@ -1,4 +1,4 @@
-"""Loads the library of velora's torch operators; importing this module does it, once."""
+"""Loads the library of velora's torch operators when this module is first imported."""
 
 from importlib.util import find_spec
 
@@ -17,5 +17,5 @@ def _load() -> None:
 
 
 _load()
-# What Python adds to the operators; the registrations live as long as this object.
+# Python implementations of the operators; the registrations live as long as this object.
 library = torch.library.Library("velora", "IMPL")  # type: ignore[no-untyped-call]

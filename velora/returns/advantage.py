@@ -13,7 +13,7 @@ _gae = torch.ops.velora.gae.default
 _REAL_DTYPES = (torch.float32, torch.float64)
 _BYTE_DTYPES = (torch.bool, torch.uint8)
 _FLAG_DTYPES = (*_BYTE_DTYPES, *_REAL_DTYPES)
-# What is computed in float32.
+# Dtypes that are computed in float32.
 _HALF_DTYPES = (torch.float16, torch.bfloat16)
 _NAMES = ("rewards", "values", "next_values", "dones", "truncations")
 
@@ -39,32 +39,32 @@ def gae(
     ``next_values`` still bootstraps). Nothing leaks from one episode into another. The T
     transitions have T next values, so the last advantage is its delta, bootstrapped like any other.
 
-    The results are targets: no gradient flows through them, whether or not an input requires one.
-    Works under ``torch.compile(fullgraph=True)``.
+    The results are targets without gradients, whether or not an input requires one. Works under
+    ``torch.compile(fullgraph=True)``.
 
-    On a CUDA device it is queued on the current stream and waits for nothing, so a CUDA graph can
-    capture it. The same inputs give the same bits each time there. They differ from those of the
-    CPU by rounding, as sums over time are taken in another order.
+    On a CUDA device the work is queued on the current stream without synchronisation, so a CUDA
+    graph can capture it. Results there are deterministic, but differ from those of the CPU by
+    rounding, since sums over time are computed in another order.
 
     Args:
-        rewards: Rewards, time first, of shape (T,) or (T, N), or (T, ...) in general; float32 or
-            float64, or float16 or bfloat16, for which the sums are float32.
+        rewards: Rewards, time first, of shape (T,) or (T, N), or (T, ...) in general; float32,
+            float64, or float16 or bfloat16, which are summed in float32.
         values: Value estimates of the states; shape and dtype of ``rewards``.
-        next_values: Value estimates of the next states, of the state that an episode really ended
-            in where it was truncated; shape and dtype of ``rewards``. Ignored where ``dones``.
-        dones: Where the episode terminated; shape of ``rewards``; bool, uint8 or one of these
-            floats, set where not zero.
-        truncations: Where the episode was cut short; like ``dones``. None: nowhere.
-        gamma: Discount, in [0, 1].
-        lam: Decay of the estimator, in [0, 1]: 0 is the one-step advantage, 1 the Monte Carlo one.
+        next_values: Value estimates of the true next states, also at the end of truncated
+            episodes; shape and dtype of ``rewards``. Ignored where ``dones`` is set.
+        dones: Whether the episode terminated; shape of ``rewards``; bool, uint8 or one of these
+            floats, set if not zero.
+        truncations: Whether the episode was truncated; like ``dones``. None: never.
+        gamma: Discount factor in [0, 1].
+        lam: Decay of the estimator in [0, 1]: 0 is the one-step advantage, 1 the Monte Carlo one.
 
     Returns:
         ``(advantages, returns)``, contiguous tensors of the shape and dtype of ``rewards``, with
         ``returns = advantages + values``, each rounded once for float16 and bfloat16.
 
     Raises:
-        TypeError: An argument is not a tensor, or ``gamma`` or ``lam`` not a number.
-        ValueError: A shape, dtype, device, ``gamma`` or ``lam`` does not fit.
+        TypeError: An argument is not a tensor, or ``gamma`` or ``lam`` is not a number.
+        ValueError: A shape, dtype or device differs, or ``gamma`` or ``lam`` is out of range.
         NotImplementedError: The tensors are on a device that has no kernel: neither CPU nor CUDA.
         RuntimeError: They are on a CUDA device, and velora was built without its CUDA kernels.
 
@@ -109,7 +109,7 @@ def _check(
     *,
     more_dtypes: tuple[torch.dtype, ...] = (),
 ) -> None:
-    """Raises for tensors that do not fit; `more_dtypes` are fine beside those of the operator."""
+    """Checks tensors; `more_dtypes` are accepted besides those of the operator."""
     real_dtypes = (*more_dtypes, *_REAL_DTYPES)
     if rewards.ndim == 0:
         raise ValueError("rewards: expected a time axis, (T, ...), got a scalar")

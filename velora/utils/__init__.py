@@ -1,4 +1,4 @@
-"""Small helpers that every training script needs."""
+"""Helpers for training scripts."""
 
 from velora.utils.device import set_device
 from velora.utils.seed import set_seed

@@ -1,4 +1,4 @@
-"""Choosing the device to train on."""
+"""Selection of the device to train on."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import torch
 
 
 def set_device(device: torch.device | str = "auto") -> torch.device:
-    """Turns a wish into a device that this machine has.
+    """Returns a device after checking that it is available.
 
     Args:
-        device: "auto" for the current CUDA device where there is one and the CPU otherwise, or
-            any device that torch knows: "cpu", "cuda", "cuda:1".
+        device: "auto" for the current CUDA device if available and the CPU otherwise, or any
+            device that torch knows: "cpu", "cuda", "cuda:1".
 
     Returns:
-        The device. torch's default device is left alone.
+        The device. torch's default device is not changed.
 
     Raises:
         TypeError: If `device` is neither a string nor a device.
         ValueError: If torch does not know the device.
-        RuntimeError: If CUDA is asked for and this machine or this torch has none.
+        RuntimeError: If a CUDA device is not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

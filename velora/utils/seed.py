@@ -1,4 +1,4 @@
-"""Repeatable runs."""
+"""Seeding of random number generators."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 def set_seed(seed: int) -> None:
     """Seeds the global generators of Python, numpy and torch (on all devices).
 
-    Buffers that are made afterwards without a seed of their own take theirs from torch's
-    generator, so the whole run repeats.
+    Buffers created afterwards without a seed draw theirs from torch's generator, so the whole run
+    is reproducible.
 
     Args:
-        seed: 0 to 2**32 - 1, the range that all of them take.
+        seed: 0 to 2**32 - 1, the range that all of them accept.
 
     Raises:
         TypeError: If `seed` is not an int.
@@ -28,5 +28,5 @@ def set_seed(seed: int) -> None:
     if not 0 <= number < 2**32:
         raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
     random.seed(number)
-    np.random.seed(number)  # noqa: NPY002  # what libraries around us draw from
+    np.random.seed(number)  # noqa: NPY002  # the generator that other libraries use
     torch.manual_seed(number)
