@@ -108,6 +108,36 @@ TEST(Store, RowsAtOnceAreThoseOneByOneWhateverTheOrderOfLanes) {
   }
 }
 
+/// Rows of three cache lines, in stores that no cache holds.
+TEST(Store, ManyRowsAtOnceAreThoseOneByOneInLargeStores) {
+  const RowLayout layout(
+      {{.name = "state", .role = Role::kState, .dtype = DType::kFloat32, .shape = {17}},
+       {.name = "action", .role = Role::kAction, .dtype = DType::kFloat32, .shape = {6}},
+       {.name = "reward", .role = Role::kReward, .dtype = DType::kFloat32, .shape = {1}},
+       {.name = "next_state", .role = Role::kNextState, .dtype = DType::kFloat32, .shape = {17}}});
+  ASSERT_EQ(layout.pitch(), 192u);
+  for (const std::uint32_t num_lanes : {1u, 3u}) {
+    constexpr std::size_t kCount = 3 * 1403;
+    Store at_once(layout, 400'000 / num_lanes, num_lanes, 0);
+    Store one_by_one(layout, 400'000 / num_lanes, num_lanes, 0);
+    std::mt19937_64 random(num_lanes);
+    const RowSet rows = random_rows(random, layout, kCount);
+    const LaneOrder order = {.lanes = nullptr, .num_lanes = num_lanes};
+    at_once.append(order, rows.source(), kCount);
+    for (std::size_t i = 0; i < kCount; ++i) {
+      std::vector<const std::byte*> fields;
+      for (std::size_t f = 0; f < layout.fields().size(); ++f) {
+        fields.push_back(rows.source().fields[f] + i * layout.fields()[f].nbytes);
+      }
+      const RowSource row = {.fields = fields.data(),
+                             .done = rows.source().done + i,
+                             .truncated = rows.source().truncated + i};
+      one_by_one.append(order.from(i), row, 1);
+    }
+    ASSERT_EQ(saved_rows(at_once), saved_rows(one_by_one)) << num_lanes << " lanes";
+  }
+}
+
 TEST(Store, FlagsAreAnyByteButZero) {
   Store store(mixed_layout(), 3, 1, 0);
   std::mt19937_64 random(3);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <random>
 #include <span>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -193,6 +194,7 @@ TEST(Windows, ADrawIsOfDistinctWindowsByTheirNumbers) {
   DrawScratch scratch;
   draw_distinct(key, all.size(), numbers, scratch);
   std::vector<RowId> drawn(40);
+  EXPECT_THROW(of.windows.next(drawn), std::logic_error);
   of.windows.begin(key, drawn.size());
   of.windows.next(std::span(drawn).first(16));
   of.windows.next(std::span(drawn).subspan(16));

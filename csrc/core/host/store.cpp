@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/memory/block_copy.h"
+#include "core/memory/stream_copy.h"
 #include "core/values/round_up.h"
 
 namespace velora {
@@ -14,6 +15,12 @@ namespace {
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kCacheLine = 64;
 constexpr std::size_t kPrefetchBytes = 512;
+
+// Rows that are written past the caches: from how many bytes at once on, for stores that no cache
+// holds, and of what length at most.
+constexpr std::size_t kLeastStreamedBytes = std::size_t{16} << 10;
+constexpr std::size_t kLeastStreamedStore = std::size_t{64} << 20;
+constexpr std::size_t kMostStreamedPitch = 1024;
 
 std::size_t head_bytes(std::uint32_t num_lanes) {
   return round_up(Lanes::nbytes(num_lanes), kPage);
@@ -83,37 +90,71 @@ void Store::put_on_huge_pages(std::uint64_t rows, std::size_t most) {
 }
 
 void Store::append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
-  // While the fields of one block are written, the places of the next are on their way. Two rows
-  // can have one place, where a lane is short: each field is written in their order, so the newer
-  // one stays.
+  if (streams(count)) return append_streamed(lanes, source, count);
+  // While the fields of one block are written, the rows of the next are on their way. Two rows can
+  // share a slot, where a lane is short: each field is written in their order, so the newer one
+  // stays.
   NewRows blocks[2];
   std::uint32_t lane = lanes.before_first();
   begin_rows(lanes, source, 0, std::min(kBlock, count), lane, blocks[0]);
-  for (std::size_t first = 0, turn = 0; first < count; first += kBlock, turn ^= 1) {
+  prefetch_rows(blocks[0], std::min(kBlock, count));
+  for (std::size_t first = 0, current = 0; first < count; first += kBlock, current ^= 1) {
     const std::size_t next = first + kBlock;
     if (next < count) {
-      begin_rows(lanes, source, next, std::min(kBlock, count - next), lane, blocks[turn ^ 1]);
+      begin_rows(lanes, source, next, std::min(kBlock, count - next), lane, blocks[current ^ 1]);
+      prefetch_rows(blocks[current ^ 1], std::min(kBlock, count - next));
     }
-    write_rows(blocks[turn], source, first, std::min(kBlock, count - first));
+    write_rows(blocks[current], source, first, std::min(kBlock, count - first));
   }
+}
+
+/// Whether so many rows are better written past the caches: they are more than a batch of one step,
+/// and by the time that one of them is drawn, the others have left the caches anyway.
+bool Store::streams(std::size_t count) const {
+  const std::size_t pitch = layout_.pitch();
+  return pitch % kCacheLine == 0 && pitch <= kMostStreamedPitch &&
+         count * pitch >= kLeastStreamedBytes && memory_.size() >= kLeastStreamedStore;
+}
+
+/// Rows are put together a block at a time, and whole lines of them go to memory.
+void Store::append_streamed(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
+  alignas(kCacheLine) std::byte lines[kBlock * kMostStreamedPitch] = {};
+  const std::size_t pitch = layout_.pitch();
+  NewRows block;
+  NewRows staged;
+  for (std::size_t i = 0; i < kBlock; ++i) staged.rows[i] = lines + i * pitch;
+  std::uint32_t lane = lanes.before_first();
+  for (std::size_t first = 0; first < count; first += kBlock) {
+    const std::size_t size = std::min(kBlock, count - first);
+    begin_rows(lanes, source, first, size, lane, block);
+    std::copy_n(block.flags, size, staged.flags);
+    write_rows(staged, source, first, size);
+    for (std::size_t i = 0; i < size; ++i) stream_lines(block.rows[i], staged.rows[i], pitch);
+  }
+  end_stream();
 }
 
 void Store::begin_rows(const LaneOrder& lanes, const RowSource& source, std::size_t first,
                        std::size_t count, std::uint32_t& lane, NewRows& out) {
   std::byte* const base = rows();
   const std::size_t pitch = layout_.pitch();
-  const std::size_t prefetched = std::min(pitch, kPrefetchBytes);
   std::uint32_t of_row = lane;
   for (std::size_t i = 0; i < count; ++i) {
     of_row = lanes.next(first + i, of_row);
     const Lanes::NewRow row = lanes_.append(of_row, source.flags(first + i));
     out.rows[i] = base + row.place * pitch;
     out.flags[i] = row.flags;
-    for (std::size_t at = 0; at < prefetched; at += kCacheLine) {
-      __builtin_prefetch(out.rows[i] + at, 1, 3);
-    }
   }
   lane = of_row;
+}
+
+void Store::prefetch_rows(const NewRows& block, std::size_t count) const {
+  const std::size_t prefetched = std::min<std::size_t>(layout_.pitch(), kPrefetchBytes);
+  for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t offset = 0; offset < prefetched; offset += kCacheLine) {
+      __builtin_prefetch(block.rows[i] + offset, 1, 3);
+    }
+  }
 }
 
 void Store::write_rows(const NewRows& block, const RowSource& source, std::size_t first,

@@ -85,6 +85,9 @@ class Store final : public Storage {
   }
   void put_on_huge_pages(std::uint64_t rows, std::size_t most);
   void append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count);
+  bool streams(std::size_t count) const;
+  void append_streamed(const LaneOrder& lanes, const RowSource& source, std::size_t count);
+  void prefetch_rows(const NewRows& block, std::size_t count) const;
   /// Gives source rows [first, first + count) their places. `lane` is that of the row before them,
   /// and then of the last.
   void begin_rows(const LaneOrder& lanes, const RowSource& source, std::size_t first,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <stdexcept>
 
 #include "core/random/distinct_draw.h"
 #include "core/rows/rows_view.h"
@@ -21,10 +22,11 @@ class DistinctRows {
   void begin(DrawKey key, std::uint64_t bound, std::size_t count) {
     draw_.emplace(key, bound, count, scratch_);
   }
-  /// `locate(number)` is the row of that number.
+  /// `locate(number)` is the row of that number. Throws std::logic_error before begin().
   template <typename Locate>
   void next(std::span<RowId> out, const Locate& locate) {
     constexpr std::size_t kMost = 64;
+    if (!draw_) throw std::logic_error("rows of a draw that was not begun");
     std::uint64_t drawn[kMost];
     while (!out.empty()) {
       const std::size_t count = std::min(kMost, out.size());
