@@ -267,7 +267,7 @@ def test_push_array_whose_reading_is_stopped_passes_that_on(kind: Any, error: An
 
 @pytest.mark.parametrize("value", [Tensor, np.ndarray, Frames], ids=lambda kind: kind.__name__)
 def test_push_type_of_arrays_is_refused(value: type[Any]) -> None:
-    """It has the methods of an array, too."""
+    """The type itself has the methods of an array, too."""
     with pytest.raises(ValueError, match=r"^state: expected .*, got "):
         ReplayBuffer(3).push(step(state=value))
 

@@ -416,7 +416,7 @@ def test_push_of_a_nest_whose_key_drops_its_siblings_is_refused() -> None:
 
 
 def test_extend_whose_arrays_are_let_go_meanwhile_stores_them() -> None:
-    """They are in a dict made for the call, which other code can find and empty."""
+    """The arrays are in a dict made for the call, which other code can find and empty."""
     buffer = ReplayBuffer(9, seed=1)
     buffer.push(ones())
 
