@@ -1,10 +1,10 @@
 # `make demo` or `make test` in a fresh clone sets up all it needs, in .venv and build, and the next
 # time only does what has changed since.
 
-# What makes .venv, and what runs on a GPU machine.
+# Python that creates .venv, and Python that runs on a GPU machine.
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 GPU_PYTHON ?= python3
-# OFF for a compiler whose warnings nobody has seen yet.
+# OFF for a compiler that has not been tried yet.
 WERROR ?= ON
 
 BIN := .venv/bin
@@ -75,7 +75,7 @@ test-cpp-tsan: .venv/run.stamp ## Run the C++ tests under ThreadSanitizer
 	@$(CMAKE) --build build/cpp-tsan
 	@$(BIN)/ctest --test-dir build/cpp-tsan --output-on-failure
 
-# The extension under the same sanitizers, in an environment of its own that finds the packages of
+# The extension under the same sanitizers, in a separate environment that finds the packages of
 # .venv behind it. Python's objects come from malloc, so that one which is used too late shows.
 ASAN_TESTS ?= tests/test_memory_safety.py tests/test_bad_input.py tests/test_hostile_objects.py \
   tests/test_fast_writes.py
@@ -119,7 +119,7 @@ bench: build/installed.stamp build/peers/installed.stamp ## Compare velora with 
 	@build/peers/bin/python -m benchmarks --results $(RESULTS)
 	@build/peers/bin/python -m benchmarks.memory --results $(RESULTS)
 
-# Peers have an environment of their own, so that .venv stays what velora needs. Behind it comes
+# Peers have a separate environment, so that .venv stays what velora needs. Behind it comes
 # .venv, for torch and for velora as they are installed there. A peer that cannot be installed is
 # left out and leaves the reason in a file.
 PEERS := stable_baselines3 cpprb torchrl tianshou flashbax
@@ -188,7 +188,7 @@ docs: .venv/dev.stamp ## Build the documentation into site; a broken link is an 
 docs-serve: .venv/dev.stamp ## Serve the documentation locally with live reload
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
-# What the CUDA compiler makes of the kernels; needs nvcc and no GPU.
+# Report on the compiled CUDA kernels; needs nvcc and no GPU.
 KERNEL_RESULTS ?= benchmarks/results/cuda-kernels
 
 .PHONY: cuda-report

@@ -75,7 +75,7 @@ def draw_all(document: Document, folder: Path) -> list[Path]:
 
 
 def costs(entry: Entry) -> dict[str, Entry]:
-    """Figures of each contender: of its own way, or of the fastest of several."""
+    """Figures of each contender: of its native way, or of the fastest of several."""
     ways: dict[str, dict[str, Entry]] = {}
     for name, figures in entry["contenders"].items():
         contender, _, way = name.partition(", ")

@@ -1,4 +1,4 @@
-"""Clocks, and operations that are timed in turns, so that a disturbance slows all of them.
+"""Clocks, and operations that are timed alternately, so that a disturbance slows all of them.
 
 Without a GPU there are "wall" and "cpu": the second counts the time that the process was running,
 all its threads together, and so leaves out other programs. On a GPU a call returns before its work
@@ -58,7 +58,7 @@ class Plan:
     Attributes:
         rounds: Maximum number of rounds; in each, every operation has one block for each clock.
         block_us: Length of a block. It should be long compared with reading the clock and short
-            compared with other programs' time slices. A longer call is a block of its own.
+            compared with other programs' time slices. A longer call is a separate block.
         seconds: Time for all rounds together, after which no new one begins.
         least_rounds: Number of rounds that run in any case.
     """

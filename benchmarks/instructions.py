@@ -163,7 +163,7 @@ def _count(hash_seed: int) -> Instructions:
 
 
 def _count_functions(hash_seed: int) -> dict[str, Counts]:
-    """Counts of `_calls_of` calls of each operation, in a process of its own.
+    """Counts of `_calls_of` calls of each operation, in a separate process.
 
     The child dumps counts of N and of 2 N calls: the difference is N calls and nothing else. The
     seed of hashes decides how Python's dicts collide, which costs instructions.

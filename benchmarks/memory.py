@@ -1,6 +1,6 @@
 """Measures the memory of transitions: `python -m benchmarks.memory`. Needs Linux.
 
-Each way of storing them has a process of its own, which pushes steps as an environment makes them
+Each way of storing them has a separate process, which pushes steps as an environment makes them
 and compares the resident memory with that before. Vectors and frames are random, so that their
 contents save nothing.
 """

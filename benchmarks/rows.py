@@ -172,7 +172,7 @@ class Contents:
 
     @cached_property
     def _keys(self) -> tuple[Array, Array]:
-        """What identifies a row, sorted, and before it the numbers of the rows in that order."""
+        """Returns the row numbers in sorted order, and the sorted keys that identify the rows."""
         keys = _keys_of(arrays_of(self.states)[0])
         order = np.argsort(keys)
         return order, keys[order]

@@ -194,7 +194,7 @@ def _poison(device: torch.device) -> None:
 
 
 def _check_advantages(operation: Operation, workload: Workload) -> None:
-    """Compares them with velora on the CPU, which has tests of its own."""
+    """Compares advantages with those of velora on the CPU, which has separate tests."""
     shape: Any = workload.arguments
     rollout = make_rollout(*shape)
     expected, _ = gae(*map(torch.from_numpy, rollout.arrays()), gamma=GAMMA, lam=LAMBDA)

@@ -108,13 +108,13 @@ def train(
         The returns of a last evaluation, on start states that training never saw.
     """
     config = config or Config()
-    place = set_device(device)
+    chosen = set_device(device)
     set_seed(seed)
-    env = add_core_env_wrappers(gym.make(config.env_id), place)
-    eval_env = add_core_env_wrappers(gym.make(config.env_id), place)
+    env = add_core_env_wrappers(gym.make(config.env_id), chosen)
+    eval_env = add_core_env_wrappers(gym.make(config.env_id), chosen)
     state_dim, n_actions = env.observation_space.shape[0], int(env.action_space.n)
-    agent = DQN(state_dim, n_actions, config, place)
-    buffer = ReplayBuffer(config.capacity, place, gamma=config.gamma)
+    agent = DQN(state_dim, n_actions, config, chosen)
+    buffer = ReplayBuffer(config.capacity, chosen, gamma=config.gamma)
 
     state, _ = env.reset(seed=seed)
     for step in range(1, steps + 1):

@@ -78,11 +78,11 @@ class CartPoles:
         x, speed, angle, spin = self.physics.unbind(1)
         sin, cos, total = angle.sin(), angle.cos(), self.cart + self.pole
         push = (self.force * actions[:, 0] + self.pole * self.length * spin.square() * sin) / total
-        turn = (self.gravity * sin - cos * push) / (
+        spin_change = (self.gravity * sin - cos * push) / (
             self.length * (4 / 3 - self.pole * cos.square() / total)
         )
-        speed = speed + self.seconds * (push - self.pole * self.length * turn * cos / total)
-        spin = spin + self.seconds * turn
+        speed = speed + self.seconds * (push - self.pole * self.length * spin_change * cos / total)
+        spin = spin + self.seconds * spin_change
         x, angle = x + self.seconds * speed, angle + self.seconds * spin
         self.physics = torch.stack((x, speed, angle, spin), dim=1)
         self.ages += 1
@@ -231,12 +231,12 @@ def train(
         The returns of a last evaluation.
     """
     config = config or Config()
-    place = set_device(device)
+    chosen = set_device(device)
     set_seed(seed)
-    envs = CartPoles(config.num_envs, place)
+    envs = CartPoles(config.num_envs, chosen)
     envs.ages.random_(envs.horizon)  # so that episodes do not all end at once
-    agent = SAC(envs.state_dim, envs.action_dim, config, place)
-    buffer = ReplayBuffer(config.capacity, place, num_envs=config.num_envs, gamma=config.gamma)
+    agent = SAC(envs.state_dim, envs.action_dim, config, chosen)
+    buffer = ReplayBuffer(config.capacity, chosen, num_envs=config.num_envs, gamma=config.gamma)
 
     def update() -> BatchExperience:
         batch = buffer.sample(config.batch_size)
@@ -260,21 +260,21 @@ def train(
             truncations=truncated,
         )
 
-        if step == config.warmup and place.type == "cuda":
+        if step == config.warmup and chosen.type == "cuda":
             update = capture(update)
         if step > config.warmup:
             for _ in range(config.updates):
                 update()
 
         if step % config.report_every == 0:
-            mean = evaluate(agent.actor, config.eval_episodes, place).mean().item()
+            mean = evaluate(agent.actor, config.eval_episodes, chosen).mean().item()
             rate = config.num_envs * config.report_every / (time.perf_counter() - start)
             print(f"step {step:6,} x {config.num_envs:,}  {rate:11,.0f}/s  mean return {mean:5.1f}")
             if mean >= config.solved:
                 break
             start = time.perf_counter()
 
-    returns: list[float] = evaluate(agent.actor, config.eval_episodes, place).tolist()
+    returns: list[float] = evaluate(agent.actor, config.eval_episodes, chosen).tolist()
     return returns
 
 

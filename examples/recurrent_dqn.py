@@ -179,12 +179,12 @@ def train(
         The returns of that network in a last evaluation, on start states that it never saw.
     """
     config = config or Config()
-    place = set_device(device)
+    chosen = set_device(device)
     set_seed(seed)
-    env, eval_env = make_env(config.env_id, place), make_env(config.env_id, place)
+    env, eval_env = make_env(config.env_id, chosen), make_env(config.env_id, chosen)
     state_dim, n_actions = env.observation_space.shape[0], int(env.action_space.n)
-    agent = RecurrentDQN(state_dim, n_actions, config, place)
-    buffer = ReplayBuffer(config.capacity, place, gamma=config.gamma)
+    agent = RecurrentDQN(state_dim, n_actions, config, chosen)
+    buffer = ReplayBuffer(config.capacity, chosen, gamma=config.gamma)
 
     state, _ = env.reset(seed=seed)
     memory = agent.no_memory

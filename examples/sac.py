@@ -168,17 +168,17 @@ def train(
         The returns of a last evaluation, on start states that training never saw.
     """
     config = config or Config()
-    place = set_device(device)
+    chosen = set_device(device)
     set_seed(seed)
-    env, eval_env = make_env(config.env_id, place), make_env(config.env_id, place)
+    env, eval_env = make_env(config.env_id, chosen), make_env(config.env_id, chosen)
     state_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
-    agent = SAC(state_dim, action_dim, config, place)
-    buffer = ReplayBuffer(config.capacity, place, gamma=config.gamma)
+    agent = SAC(state_dim, action_dim, config, chosen)
+    buffer = ReplayBuffer(config.capacity, chosen, gamma=config.gamma)
 
     state, _ = env.reset(seed=seed)
     for step in range(1, steps + 1):
         if step <= config.warmup:
-            action = torch.empty(action_dim, device=place).uniform_(-1.0, 1.0)
+            action = torch.empty(action_dim, device=chosen).uniform_(-1.0, 1.0)
         else:
             with torch.no_grad():
                 action, _ = agent.actor(state.float())

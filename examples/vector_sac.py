@@ -178,15 +178,15 @@ def train(
         The returns of a last evaluation, on start states that training never saw.
     """
     config = config or Config()
-    place = set_device(device)
+    chosen = set_device(device)
     set_seed(seed)
-    envs = make_envs(config.env_id, config.num_envs, place)
-    eval_envs = make_envs(config.env_id, config.eval_episodes, place)
+    envs = make_envs(config.env_id, config.num_envs, chosen)
+    eval_envs = make_envs(config.env_id, config.eval_episodes, chosen)
     state_dim = envs.single_observation_space.shape[0]
     action_dim = envs.single_action_space.shape[0]
-    agent = SAC(state_dim, action_dim, config, place)
+    agent = SAC(state_dim, action_dim, config, chosen)
     buffer = ReplayBuffer(
-        config.capacity, place, num_envs=config.num_envs, n_step=config.n_step, gamma=config.gamma
+        config.capacity, chosen, num_envs=config.num_envs, n_step=config.n_step, gamma=config.gamma
     )
 
     # The collector stores the steps of each environment in its own lane, without resets.

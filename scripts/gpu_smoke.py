@@ -1,4 +1,4 @@
-"""Small programs that show whether velora works on a GPU at all, each for a process of its own.
+"""Small programs that show whether velora works on a GPU at all, each run in a separate process.
 
     python scripts/gpu_smoke.py first_use|samples|capture|advantages|profile
 
@@ -120,7 +120,7 @@ def advantages() -> None:
 
 
 def profile() -> None:
-    """What a profiler is to look at: a sample by the grid, and advantages, twice each."""
+    """Runs the work for a profiler: a sample by the grid, and advantages, twice each."""
     buffer = ReplayBuffer(1_000_000, "cuda", storage="cuda", seed=3)
     buffer.extend(**rows(1_000_000))
     reals = [torch.randn(2_048, 4_096, device="cuda") for _ in range(3)]

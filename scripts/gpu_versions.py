@@ -1,4 +1,4 @@
-"""What a machine with a GPU has, in a few lines; whatever is missing says so."""
+"""Prints the versions on a machine with a GPU in a few lines, and names missing parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures shared by all tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _fixed_seed() -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What needs no more of CUDA than buffers do runs on an emulation where there is no GPU."""
+    """Runs tests that need only the CUDA calls of buffers on an emulation if there is no GPU."""
     import torch
 
     marker = metafunc.definition.get_closest_marker("cuda")
@@ -39,10 +39,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def cuda_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Which of the two it is, in tests that run on both."""
-    place = getattr(request, "param", None)
-    if place == "gpu":
+    device = getattr(request, "param", None)
+    if device == "gpu":
         _require_gpu()
-    if place != "emulated":
+    if device != "emulated":
         yield
         return
     from emulation import emulated_cuda

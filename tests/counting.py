@@ -134,7 +134,7 @@ def as_row(parts: Any) -> Row:
 
 
 def plain_loop(kind: Any, steps: int, *, form: str = "flat", is_cut: bool = False) -> list[Row]:
-    """What a loop over one environment stores in so many steps."""
+    """Returns the rows that a loop over one environment stores in so many steps."""
     limit, end = kind
     env = CountingEnv(limit, end, form)
     state, _ = env.reset()

@@ -1,4 +1,4 @@
-"""What tests of buffers on a CUDA device share."""
+"""Helpers shared by the tests of buffers on a CUDA device."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def twins(
     experiences: Iterable[Experience], capacity: int, **options: Any
 ) -> tuple[ReplayBuffer, ReplayBuffer]:
     """A buffer on the CPU and one on the device, that were given the same."""
-    buffers = tuple(ReplayBuffer(capacity, place, seed=7, **options) for place in ("cpu", "cuda"))
+    buffers = tuple(ReplayBuffer(capacity, device, seed=7, **options) for device in ("cpu", "cuda"))
     for experience in experiences:
         for buffer in buffers:
             buffer.push(experience)

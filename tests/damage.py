@@ -64,7 +64,7 @@ def damage_bytes(data: bytes, rng: Random) -> bytes:
 
 
 def hostile(rng: Random, known: list[Any]) -> Any:
-    """A value that is out of place, some of them from elsewhere in pickles."""
+    """A value that does not belong, in some cases from another part of a pickle."""
     deep: Any = ("leaf", "float32", (1,), (1,))
     for _ in range(rng.choice((3, 2000))):
         deep = ("tuple", None, [deep])
@@ -85,7 +85,7 @@ def hostile(rng: Random, known: list[Any]) -> Any:
 
 
 def children(value: Any) -> list[tuple[Any, Any]]:
-    """What is in a container, with the place of each."""
+    """Returns the children of a container, each with its key."""
     if isinstance(value, dict):
         return list(value.items())
     if isinstance(value, (list, tuple)):
@@ -104,10 +104,10 @@ def damage_value(value: Any, rng: Random, known: list[Any]) -> Any:
     """A copy of a nest that is changed somewhere."""
     parts = children(value)
     if parts and rng.random() < 0.85:
-        place, child = rng.choice(parts)
+        key, child = rng.choice(parts)
         if rng.random() < 0.06 and isinstance(value, (dict, list)):
-            return _damage_container(value, place, rng, known)
-        return _put(value, place, damage_value(child, rng, known))
+            return _damage_container(value, key, rng, known)
+        return _put(value, key, damage_value(child, rng, known))
     kind = rng.randrange(4)
     if isinstance(value, bytes) and kind < 3:
         return damage_bytes(value, rng)
@@ -118,28 +118,28 @@ def damage_value(value: Any, rng: Random, known: list[Any]) -> Any:
     return hostile(rng, known)
 
 
-def _damage_container(value: Any, place: Any, rng: Random, known: list[Any]) -> Any:
+def _damage_container(value: Any, key: Any, rng: Random, known: list[Any]) -> Any:
     """A dict or list with an entry less or more, or two of them exchanged."""
     other, _ = rng.choice(children(value))
     changed: Any = value.copy()
     kind = rng.randrange(3)
     if kind == 0:
-        del changed[place]
+        del changed[key]
     elif kind == 1:
-        changed[place], changed[other] = changed[other], changed[place]
+        changed[key], changed[other] = changed[other], changed[key]
     elif isinstance(changed, list):
-        changed.insert(place, hostile(rng, known))
+        changed.insert(key, hostile(rng, known))
     else:
         changed[rng.choice(("x", "", 3, None, "_core", "push"))] = hostile(rng, known)
     return changed
 
 
-def _put(value: Any, place: Any, child: Any) -> Any:
+def _put(value: Any, key: Any, child: Any) -> Any:
     if isinstance(value, tuple):
-        return (*value[:place], child, *value[place + 1 :])
+        return (*value[:key], child, *value[key + 1 :])
     changed = copy.copy(value)
     if isinstance(value, (dict, list)):
-        changed[place] = child
+        changed[key] = child
     else:
-        object.__setattr__(changed, place, child)
+        object.__setattr__(changed, key, child)
     return changed

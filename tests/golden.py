@@ -152,7 +152,7 @@ def hash_of(batches: Iterator[BatchExperience]) -> str:
 
 
 def replay_batches(case: Case, device: str, storage: str) -> Iterator[BatchExperience]:
-    """What one buffer gives in the course of a history that overruns it."""
+    """Yields the batches of a buffer during a history that overwrites rows."""
     buffer: Any = ReplayBuffer(
         case.slots * case.lanes,
         device,
@@ -165,7 +165,7 @@ def replay_batches(case: Case, device: str, storage: str) -> Iterator[BatchExper
         seed=case.seed,
     )
     history, out = History(case), None
-    for turn in range(case.rounds):
+    for number in range(case.rounds):
         write(buffer, history)
         size = len(buffer)
         for share in (0.02, 0.4, 0.9, 1.0):
@@ -174,12 +174,12 @@ def replay_batches(case: Case, device: str, storage: str) -> Iterator[BatchExper
             out = buffer.sample(8) if out is None else buffer.sample(8, out=out)
             yield out
         yield from sequences(buffer, history.random)
-        if turn % 5 == 2:
+        if number % 5 == 2:
             buffer = copy.deepcopy(buffer)
-        if turn % 7 == 6:
-            buffer.seed(turn)
-        if turn == case.rounds // 2:
-            other: Any = ReplayBuffer(buffer.capacity, device, num_envs=case.lanes, seed=turn)
+        if number % 7 == 6:
+            buffer.seed(number)
+        if number == case.rounds // 2:
+            other: Any = ReplayBuffer(buffer.capacity, device, num_envs=case.lanes, seed=number)
             other.extend(buffer)
             yield other.sample(len(other))
 
@@ -226,7 +226,7 @@ def sequences(buffer: Any, draw: random.Random) -> Iterator[BatchExperience]:
 
 
 def rollout_batches(case: Case, device: str, storage: str) -> Iterator[BatchExperience]:
-    """What a rollout gives that is filled, sampled and emptied again and again."""
+    """Yields the batches of a rollout that is filled, sampled and cleared repeatedly."""
     buffer: Any = RolloutBuffer(case.slots * case.lanes, device, num_envs=case.lanes)
     history = History(case)
     for _ in range(case.rounds):

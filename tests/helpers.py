@@ -91,7 +91,7 @@ def filled(kind: type[AnyBuffer], stamps: Sequence[int], capacity: int, **option
 
 
 def stored(experience: Any, attribute: str) -> Any:
-    """What a field comes back as, in a batch of one."""
+    """Returns a field as it comes back in a batch of one."""
     buffer = RolloutBuffer(1)
     buffer.push(experience)
     batch = buffer.sample()

@@ -18,12 +18,12 @@ from torch.autograd import grad_mode
 import velora
 
 _ROOT = str(Path(velora.__file__).parent)
-# What has an effect beyond a call.
+# Code with an effect beyond a call.
 _GRAD_MODE = grad_mode.__file__
 
 
 class AlarmError(Exception):
-    """What a signal's handler may raise in place of KeyboardInterrupt."""
+    """An error that a signal handler may raise instead of KeyboardInterrupt."""
 
 
 class Interrupter:
@@ -51,8 +51,8 @@ class Interrupter:
             sys.settrace(None)
             sys.setprofile(None)
 
-    def places(self, call: Callable[[], Any]) -> list[int]:
-        """The numbers of the bytecodes of a call that come for the first time."""
+    def points(self, call: Callable[[], Any]) -> list[int]:
+        """Returns the numbers at which each bytecode of a call first runs."""
         self.left, self.seen = 0, {}
         sys.settrace(self._trace)
         try:
@@ -168,7 +168,7 @@ def tick_of(observation: Any) -> int:
 
 
 class Ticks:
-    """What the single and the vector environment of lanes have in common."""
+    """Base of the single and the vector environment of lanes."""
 
     def __init__(self, num_lanes: int, random: Random, form: str) -> None:
         self.ticking = [Lane(i, random) for i in range(num_lanes)]

@@ -59,7 +59,7 @@ def philox4x32(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, in
 
 
 def candidate(seed: int, draw: int, element: int, attempt: int, bound: int) -> int:
-    """What element `element` of draw number `draw` asks for at its `attempt`-th try.
+    """The candidate of element `element` of draw number `draw` at its `attempt`-th try.
 
     Two neighbouring elements share one counter: the even one has its first two words.
     """
@@ -89,15 +89,15 @@ def first_free(seed: int, draw: int, count: int, bound: int) -> list[int]:
     taken: list[int] = []
     for element in range(count):
         attempts = (candidate(seed, draw, element, n, bound) for n in itertools.count())
-        taken.append(next(place for place in attempts if place not in taken))
+        taken.append(next(position for position in attempts if position not in taken))
     return taken
 
 
 class BufferModel(Generic[Row]):
-    """What both buffers do, with a deque for memory.
+    """A model of both buffers, with a deque for memory.
 
     Attributes:
-        rows: What is alive, oldest first.
+        rows: Live rows, oldest first.
         pushed: How many rows there ever were; the newest has serial `pushed - 1`.
         draws: How many batches were drawn.
     """
@@ -124,9 +124,9 @@ class BufferModel(Generic[Row]):
     def sample(self, count: int) -> list[int]:
         """The serials of the next batch."""
         oldest = self.pushed - len(self.rows)
-        places = draw_distinct(self.seed, self.draws, count, len(self.rows))
+        positions = draw_distinct(self.seed, self.draws, count, len(self.rows))
         self.draws += 1
-        return [oldest + place for place in places]
+        return [oldest + position for position in positions]
 
     def row(self, serial: int) -> Row:
         return self.rows[serial - self.pushed + len(self.rows)]

@@ -1,7 +1,8 @@
 """Slow, obvious oracles of what depends on time: lanes, n-step sums, sequences.
 
 They import no velora. A lane is the list of all rows ever pushed to it, so nothing is overwritten,
-wrapped or moved: a row's serial is its place in the list, and what is alive is a range of serials.
+wrapped or moved: a row's serial is its position in the list, and the live rows are a range of
+serials.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 
 class Transition(Protocol):
-    """What the oracles read of a row."""
+    """The attributes of a row that the oracles read."""
 
     reward: Any
     done: Any
@@ -43,7 +44,7 @@ class Lane(Generic[Row]):
     """One ring of `capacity` rows in time order.
 
     Attributes:
-        rows: All rows ever pushed; the place of each is its serial.
+        rows: All rows ever pushed; the position of each is its serial.
         cleared: Rows before this serial were taken out.
     """
 
@@ -105,7 +106,7 @@ class Lane(Generic[Row]):
 
 
 class LanesModel(Generic[Row]):
-    """What a buffer of several environments holds."""
+    """The contents of a buffer of several environments."""
 
     def __init__(self, capacity: int, num_envs: int) -> None:
         self.lanes = [Lane[Row](capacity // num_envs) for _ in range(num_envs)]
@@ -114,9 +115,9 @@ class LanesModel(Generic[Row]):
         self.lanes[lane].rows.append(row)
 
     def extend(self, rows: Iterable[Row], lanes: Iterable[int] | None = None) -> None:
-        """Without `lanes`, one row for each lane in turn."""
-        turns = itertools.cycle(range(len(self.lanes))) if lanes is None else lanes
-        for row, lane in zip(rows, turns, strict=False):
+        """Appends rows; without `lanes`, one row to each lane in cyclic order."""
+        targets = itertools.cycle(range(len(self.lanes))) if lanes is None else lanes
+        for row, lane in zip(rows, targets, strict=False):
             self.push(row, lane)
 
     def cut(self, lane: int) -> None:
@@ -126,7 +127,7 @@ class LanesModel(Generic[Row]):
             ring.rows[-1] = dataclasses.replace(ring.rows[-1], truncated=True)  # type: ignore[type-var]
 
     def copy(self, source: LanesModel[Row], targets: Sequence[int]) -> None:
-        """All rows of another model, each lane's into its target as an episode of its own."""
+        """All rows of another model, each lane's into its target as a separate episode."""
         copies = [[ring.rows[serial] for serial in ring.alive()] for ring in source.lanes]
         for rows, target in zip(copies, targets, strict=True):
             if rows:

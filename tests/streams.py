@@ -304,7 +304,7 @@ def assert_uniform(outcomes: Iterable[Hashable], cells: int) -> None:
     assert cells < 50 or statistic > reference.chi_square_quantile(cells - 1, -TAIL)
 
 
-# What batches must be
+# Expected batches
 
 
 def pack(id_: Id) -> int:

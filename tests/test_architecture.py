@@ -94,7 +94,7 @@ def is_within(module: str, *packages: str) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
-# What nothing below may import, with those that may: they are on top of everything.
+# Top-level packages, each with the packages that may import it.
 COMMAND_LINE = ("velora.cli", "velora.__main__")
 LEAVES = {
     "velora.integrations": ("velora.integrations", *COMMAND_LINE),

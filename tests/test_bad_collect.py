@@ -1,4 +1,4 @@
-"""What collecting refuses, and what is left when it fails half way."""
+"""Inputs that collecting rejects, and the state after it fails half way."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_collect_actions_of_another_shape_is_refused_by_the_buffer() -> None:
     assert len(buffer) == 2
 
 
-# What environments give
+# Results of environments
 
 
 class GivingEnv(CountingEnv):
@@ -225,20 +225,20 @@ def test_collect_step_that_raises_stop_iteration_is_an_error() -> None:
 class VectorGiving(gym.vector.VectorWrapper):
     """Gives something else at its second step."""
 
-    def __init__(self, env: Any, place: int, value: Any) -> None:
+    def __init__(self, env: Any, position: int, value: Any) -> None:
         super().__init__(env)
-        self.place, self.value, self.count = place, value, 0
+        self.position, self.value, self.count = position, value, 0
 
     def step(self, actions: Any) -> Any:
         self.count += 1
         results: list[Any] = list(super().step(actions))
         if self.count == 2:
-            results[self.place] = self.value
+            results[self.position] = self.value
         return tuple(results)
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "error", "message"),
+    ("position", "value", "error", "message"),
     [
         (1, np.array([1.0, None, 2.0]), ValueError, r"rewards: expected an array"),
         (1, np.array(["1", "2", "3"]), TypeError, r"rewards: expected numbers, got <U1"),
@@ -251,11 +251,11 @@ class VectorGiving(gym.vector.VectorWrapper):
 )
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
 def test_collect_vector_step_that_gives_something_else_is_refused_by_name(
-    mode: AutoresetMode, place: int, value: Any, error: Any, message: str
+    mode: AutoresetMode, position: int, value: Any, error: Any, message: str
 ) -> None:
     buffer: Any = Recorder(3)
     with vector_env(SyncVectorEnv, ALIKE, mode) as env:
-        collector = Collector(VectorGiving(env, place, value), policy, buffer)
+        collector = Collector(VectorGiving(env, position, value), policy, buffer)
         with pytest.raises(error, match="^" + message):
             collector.collect(8)
         assert buffer.lanes == expected(ALIKE, 1, is_cut=True)
@@ -264,7 +264,7 @@ def test_collect_vector_step_that_gives_something_else_is_refused_by_name(
     assert statistics == CollectStatistics(5, 15, (170.0,) * 3, (4,) * 3)
 
 
-# What policies give
+# Results of policies
 
 
 class TupleEnv(CountingEnv):

@@ -157,10 +157,10 @@ def test_push_number_that_does_not_fit_is_named_in_the_message(buffer: AnyBuffer
         buffer.push(changed(action=0.25))
 
 
-@pytest.mark.parametrize("place", [0, 1, 3])
-def test_push_array_with_one_bad_element_changes_nothing(buffer: AnyBuffer, place: int) -> None:
+@pytest.mark.parametrize("position", [0, 1, 3])
+def test_push_array_with_one_bad_element_changes_nothing(buffer: AnyBuffer, position: int) -> None:
     state = np.zeros(4)
-    state[place] = 1e39
+    state[position] = 1e39
     with unchanged(buffer), pytest.raises(ValueError, match=r"^state: .*float32.*float64.*range"):
         buffer.push(changed(state=state))
 
@@ -262,7 +262,7 @@ for date in (np.datetime64("2020-01-01"), np.timedelta64(1, "s")):
 
 
 class Wrapper(Tensor):
-    """A tensor that has no memory of its own."""
+    """A tensor without memory."""
 
     @staticmethod
     def __new__(cls, like: Tensor) -> Wrapper:

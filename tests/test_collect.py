@@ -183,16 +183,16 @@ def test_collector_gives_a_rollout_buffer_as_many_steps_of_each_env(mode: Autore
         if mode is not AutoresetMode.NEXT_STEP:
             assert rows == plain_loop(kind, 21)
             continue
-        # What an environment does while it waits is left out: its row before is truncated.
+        # Steps of a waiting environment are left out: its row before them is truncated.
         steps = plain_loop(kind, 30)
-        place = -1
+        position = -1
         for i, row in enumerate(rows):
-            following = steps[(place + 1) % kind[0]]
+            following = steps[(position + 1) % kind[0]]
             is_gap = row[0] != following[0]
             assert not is_gap or i in (7, 14)
             assert not is_gap or rows[i - 1][5] == TRUE
-            place = next(j for j in range(kind[0]) if steps[j][0] == row[0])
-            assert row[:5] == steps[place][:5]
+            position = next(j for j in range(kind[0]) if steps[j][0] == row[0])
+            assert row[:5] == steps[position][:5]
 
 
 # Single environments

@@ -41,7 +41,7 @@ def make_env(kind: AutoresetMode | None, random: Random, form: str = "flat") -> 
 
 
 def stored(buffer: Any) -> list[list[Step]]:
-    """What the buffer holds, lane by lane."""
+    """Returns the contents of the buffer, lane by lane."""
     lanes: list[list[Step]] = [[] for _ in range(buffer.num_envs)]
     for x in buffer:
         state = tick_of(x.state)
@@ -60,7 +60,7 @@ def assert_right(got: list[Step], returned: list[Step], *, may_skip: bool = Fals
         ends = steps[row[:2]][2:]
         is_break = row[1] != following[0]
         assert is_break or ends == (False, False)
-        # What an environment does while it waits is left out, and then marked.
+        # Steps of a waiting environment are left out, and the gap is marked.
         assert row[2:] == (ends if ends != (False, False) else (False, is_break))
 
 
@@ -128,8 +128,8 @@ def test_collect_interrupted_at_each_place_stores_each_returned_step_once(
     interrupter = Interrupter()
     _, _, collector = begin()
     # A quarter of them each, others in each kind: much of the code is common to all.
-    places = interrupter.places(lambda: collector.collect(4))[KINDS.index(kind) :: 4]
-    for k in places:
+    points = interrupter.points(lambda: collector.collect(4))[KINDS.index(kind) :: 4]
+    for k in points:
         env, buffer, collector = begin()
         with interrupter.armed(k, KeyboardInterrupt if k % 2 else AlarmError):
             collector.collect(4)
@@ -141,7 +141,7 @@ def test_collect_interrupted_at_each_place_stores_each_returned_step_once(
         check(buffer, env)
         for before, after in zip(rows, stored(buffer), strict=True):
             assert after[: len(before)] == before
-    assert interrupter.raised == len(places) == len(interrupter.where) > 500
+    assert interrupter.raised == len(points) == len(interrupter.where) > 500
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -247,7 +247,7 @@ def test_collect_interrupted_by_signals_stores_each_returned_step_once(
     assert len(buffer) > 100
 
 
-# What fails by itself
+# Environments and policies that raise
 
 
 class Failing:

@@ -1,4 +1,4 @@
-"""Collecting from environments in processes of their own, when a call to them is interrupted."""
+"""Collecting from environments in separate processes, when a call to them is interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Observations stored once: nobody can tell, but by the memory that it takes."""
+"""Observations stored once: visible only in the memory that they take."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def assert_alike(recording: Recording) -> None:
             assert_same_bits(got, expected)
 
 
-# Nobody can tell
+# Indistinguishable from plain rows
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=list(FRAMES))
@@ -452,7 +452,7 @@ def test_sample_compact_screens_in_large_batches() -> None:
     assert torch.equal(left.next_states, right.next_states)
 
 
-# What it is good for
+# Benefits
 
 
 def size_of(buffer: ReplayBuffer) -> int:
@@ -526,7 +526,7 @@ def test_construct_without_stacks_has_single_frames() -> None:
     assert ReplayBuffer(3).frame_stack == 1
 
 
-# What is refused
+# Rejected arguments
 
 
 def push(buffer: ReplayBuffer, step: Experience) -> None:

@@ -63,7 +63,7 @@ def minibatch(buffer: RolloutBuffer) -> list[int]:
 
 
 def in_child(draw: Callable[[], Any]) -> Any:
-    """What `draw` gives in a child of fork."""
+    """Returns the result of `draw` in a forked child."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -297,7 +297,7 @@ class Draws(IterableDataset[Any]):
 
 
 def epochs(buffer: Any, by: Draw, method: str, count: int = 2, **options: Any) -> list[list[int]]:
-    """What two workers draw in some epochs."""
+    """Returns the draws of two workers in some epochs."""
     loader = DataLoader(
         Draws(buffer, by), batch_size=None, num_workers=2, multiprocessing_context=method, **options
     )

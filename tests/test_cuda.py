@@ -49,7 +49,7 @@ def test_sample_of_many_environments_on_cuda_gives_the_batches_of_the_cpu(
 @pytest.mark.cuda(emulated=True)
 @pytest.mark.parametrize("even", [True, False], ids=["even", "uneven"])
 def test_rollout_of_many_environments_on_cuda_is_in_the_order_of_the_cpu(even: bool) -> None:
-    buffers = [RolloutBuffer(60, place, num_envs=4) for place in ("cpu", "cuda")]
+    buffers = [RolloutBuffer(60, device, num_envs=4) for device in ("cpu", "cuda")]
     for buffer in buffers:
         for i in range(5):
             buffer.extend(
@@ -200,7 +200,7 @@ def test_push_and_sample_wait_for_nothing() -> None:
 @pytest.mark.cuda
 @pytest.mark.undisturbed
 def test_batch_outlives_its_buffer_and_gives_its_memory_back() -> None:
-    gc.collect()  # buffers of other tests that nobody has freed yet
+    gc.collect()  # buffers of other tests that are not freed yet
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     _, cuda = twins(map(stamped, range(100)), capacity=100)
@@ -297,7 +297,7 @@ def test_construct_with_a_torch_without_cuda_says_so(monkeypatch: pytest.MonkeyP
 
 
 def require_cuda_of_a_copy(folder: Path) -> str:
-    """What the native module says when it is not where it was installed, but in `folder`."""
+    """Returns the output of the native module when it is in `folder`, not in its installation."""
     copied = shutil.copy(core_path(), folder)
     code = f"""
 import importlib.util, torch

@@ -1,4 +1,4 @@
-"""What a process is told when CUDA does not start, and which context a call leaves behind."""
+"""Errors when CUDA does not start, and the context that a call leaves behind."""
 
 from __future__ import annotations
 

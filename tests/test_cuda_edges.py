@@ -1,4 +1,4 @@
-"""What a buffer on a CUDA device refuses, keeps and gives as one on the CPU does."""
+"""A buffer on a CUDA device rejects, keeps and returns the same as one on the CPU."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_extend_a_rollout_of_one_environment_with_device_tensors_stores_all(coun
 def test_push_of_a_negated_view_on_the_device_stores_what_it_shows() -> None:
     number = torch.complex(torch.tensor([1.0]), torch.tensor([2.0]))
     cpu, cuda = twins([], 4)
-    for buffer, place in ((cpu, lambda t: t), (cuda, there)):
-        reward = place(number).conj().imag
+    for buffer, move in ((cpu, lambda t: t), (cuda, there)):
+        reward = move(number).conj().imag
         assert reward.is_neg()
-        buffer.push(Experience(place(torch.zeros(3)), 0, reward, place(torch.zeros(3)), False))
+        buffer.push(Experience(move(torch.zeros(3)), 0, reward, move(torch.zeros(3)), False))
     assert cpu.sample(1).rewards.item() == -2.0
     assert cuda.sample(1).rewards.item() == -2.0
 

@@ -36,8 +36,8 @@ def extend_both(buffers: tuple[Any, Any], arrays: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_extend_of_device_tensors_stores_what_the_cpu_stores(num_envs: int, n_step: int) -> None:
     buffers = cpu, cuda = twins([], 5 * num_envs, num_envs=num_envs, n_step=n_step)
-    for turn in range(9):
-        extend_both(buffers, steps(num_envs * (1 + turn % 7), turn))
+    for number in range(9):
+        extend_both(buffers, steps(num_envs * (1 + number % 7), number))
         assert len(cpu) == len(cuda)
         assert_same(cpu.sample(len(cpu)), cuda.sample(len(cuda)))
     assert [e.done for e in cpu] == [e.done for e in cuda]
@@ -45,12 +45,12 @@ def test_extend_of_device_tensors_stores_what_the_cpu_stores(num_envs: int, n_st
 
 def test_extend_of_device_tensors_with_some_arrays_of_the_host_stores_all() -> None:
     cpu, cuda = twins([], 60, num_envs=4, n_step=2)
-    for turn in range(8):
-        arrays = steps(8, turn)
+    for number in range(8):
+        arrays = steps(8, number)
         cpu.extend(**arrays)
         mixed = {
-            name: there(array) if (turn >> place) & 1 else array.numpy()
-            for place, (name, array) in enumerate(arrays.items())
+            name: there(array) if (number >> position) & 1 else array.numpy()
+            for position, (name, array) in enumerate(arrays.items())
         }
         cuda.extend(**mixed)
         assert_same(cpu.sample(len(cpu)), cuda.sample(len(cuda)))
@@ -89,14 +89,14 @@ def test_extend_of_device_tensors_by_lanes_goes_by_way_of_the_host() -> None:
 
 def test_extend_from_both_sides_keeps_episodes_apart() -> None:
     cpu, cuda = twins([], 90, num_envs=3, n_step=4)
-    for turn in range(12):
-        arrays = steps(6, turn)
+    for number in range(12):
+        arrays = steps(6, number)
         cpu.extend(**arrays)
-        if turn % 3:
+        if number % 3:
             cuda.extend(**{name: there(array) for name, array in arrays.items()})
         else:
             cuda.extend(**{name: array.numpy() for name, array in arrays.items()})
-        if turn % 4 == 3:
+        if number % 4 == 3:
             cpu.end_episodes([1])
             cuda.end_episodes([1])
         assert_same(cpu.sample(len(cpu)), cuda.sample(len(cuda)))
@@ -135,9 +135,9 @@ def test_extend_of_device_tensors_that_do_not_fit_changes_nothing(
 
 def test_rollout_of_device_tensors_is_refused_when_full_and_begins_anew_when_empty() -> None:
     buffers = RolloutBuffer(12, "cpu", num_envs=3), RolloutBuffer(12, "cuda", num_envs=3)
-    for turn in range(3):
-        extend_both(buffers, steps(6, 2 * turn))
-        extend_both(buffers, steps(6, 2 * turn + 1))
+    for number in range(3):
+        extend_both(buffers, steps(6, 2 * number))
+        extend_both(buffers, steps(6, 2 * number + 1))
         with pytest.raises(BufferError, match="is full"):
             buffers[1].extend(**{name: there(array) for name, array in steps(3).items()})
         assert_same(buffers[0].sample(), buffers[1].sample())
@@ -150,8 +150,8 @@ def test_copy_of_a_buffer_with_device_tensors_goes_on_as_the_cpu_does() -> None:
     import pickle
 
     buffers = cpu, cuda = twins([], 30, num_envs=3, n_step=2)
-    for turn in range(7):
-        extend_both(buffers, steps(6, turn))
+    for number in range(7):
+        extend_both(buffers, steps(6, number))
     assert_same(cpu.sample(5), cuda.sample(5))
     again: ReplayBuffer = pickle.loads(pickle.dumps(cuda))
     extend_both((cpu, again), steps(3, 8))

@@ -30,7 +30,7 @@ def assert_same(cpu: BatchExperience, other: BatchExperience) -> None:
         assert torch.equal(left, right), name
 
 
-# Without a GPU: streams whose work is done only when somebody waits for it
+# Without a GPU: streams whose work is done only when something waits for it
 
 
 class FakeCuda:
@@ -285,7 +285,7 @@ def test_loader_on_cuda_while_rows_are_pushed_never_tears_one() -> None:
 @pytest.mark.cuda
 @pytest.mark.undisturbed
 def test_close_loader_on_cuda_with_batches_under_way_gives_their_memory_back() -> None:
-    gc.collect()  # buffers of other tests that nobody has freed yet
+    gc.collect()  # buffers of other tests that are not freed yet
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()

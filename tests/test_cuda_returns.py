@@ -228,14 +228,15 @@ def filled(device: str) -> RolloutBuffer:
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("place", ["cpu", "cuda"])
-@pytest.mark.parametrize("values_place", ["cpu", "cuda"])
-def test_compute_returns_comes_where_the_values_are(place: str, values_place: str) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("values_device", ["cpu", "cuda"])
+def test_compute_returns_comes_where_the_values_are(device: str, values_device: str) -> None:
     values, next_values = torch.randn(12, 1), torch.randn(12, 1)
     expected = filled("cpu").compute_returns(values, next_values)
-    results = filled(place).compute_returns(values.to(values_place), next_values.to(values_place))
+    values, next_values = values.to(values_device), next_values.to(values_device)
+    results = filled(device).compute_returns(values, next_values)
     for result, right in zip(results, expected, strict=True):
-        assert result.device.type == values_place
+        assert result.device.type == values_device
         torch.testing.assert_close(result.cpu(), right)
 
 
@@ -282,7 +283,7 @@ def test_gae_of_fake_cuda_tensors_is_like_rewards(shape: tuple[int, ...]) -> Non
 
 
 class StandIn:
-    """In place of the native module: does on the CPU what that does on the device."""
+    """Stands in for the native module: does its work on the CPU instead of the device."""
 
     def gae_scratch_words(self, steps: int, width: int, itemsize: int) -> int:
         return _core.gae_scratch_words(steps, width, itemsize)

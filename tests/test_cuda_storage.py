@@ -14,7 +14,7 @@ from helpers import stack, stamped
 from velora.buffer import Experience, ReplayBuffer
 from velora.buffer.experience import BatchExperience
 
-PLACES = ["cpu", "cuda", "pinned"]
+STORAGES = ["cpu", "cuda", "pinned"]
 
 
 def pair(storage: str, capacity: int, **options: Any) -> tuple[ReplayBuffer, ReplayBuffer]:
@@ -29,7 +29,7 @@ def push_both(buffers: tuple[ReplayBuffer, ReplayBuffer], kind: str, count: int)
 
 
 @pytest.mark.cuda(emulated=True)
-@pytest.mark.parametrize("storage", PLACES)
+@pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("kind", MAKERS)
 def test_sample_gives_the_batches_of_the_cpu(storage: str, kind: str) -> None:
     buffers = cpu, cuda = pair(storage, 40)
@@ -40,7 +40,7 @@ def test_sample_gives_the_batches_of_the_cpu(storage: str, kind: str) -> None:
 
 
 @pytest.mark.cuda(emulated=True)
-@pytest.mark.parametrize("storage", PLACES)
+@pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("boundary", ["pad", "within", "cross"])
 def test_sample_sequences_gives_the_batches_of_the_cpu(storage: str, boundary: Any) -> None:
     buffers = cpu, cuda = pair(storage, 60)
@@ -58,7 +58,7 @@ def test_sample_sequences_gives_the_batches_of_the_cpu(storage: str, boundary: A
 
 
 @pytest.mark.cuda(emulated=True)
-@pytest.mark.parametrize("storage", PLACES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_sample_into_the_last_batch_writes_its_tensors_again(storage: str) -> None:
     buffers = cpu, cuda = pair(storage, 40)
     push_both(buffers, "nested", 50)
@@ -70,7 +70,7 @@ def test_sample_into_the_last_batch_writes_its_tensors_again(storage: str) -> No
 
 
 @pytest.mark.cuda(emulated=True)
-@pytest.mark.parametrize("storage", PLACES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_sample_into_a_batch_that_does_not_fit_draws_nothing(storage: str) -> None:
     buffers = cpu, cuda = pair(storage, 40)
     push_both(buffers, "plain", 50)
@@ -82,7 +82,7 @@ def test_sample_into_a_batch_that_does_not_fit_draws_nothing(storage: str) -> No
 
 
 @pytest.mark.cuda(emulated=True)
-@pytest.mark.parametrize("storage", PLACES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_sample_into_one_piece_of_memory_gives_the_batch_of_the_cpu(storage: str) -> None:
     buffers = cpu, cuda = pair(storage, 40)
     push_both(buffers, "nested", 50)
@@ -111,7 +111,7 @@ def test_large_batches_of_host_rows_come_by_way_of_pinned_memory() -> None:
 
 
 @pytest.mark.cuda(emulated=True)
-@pytest.mark.parametrize("storage", PLACES)
+@pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("option", [{"compact": True}, {"frame_stack": 4}], ids=str)
 def test_observations_stored_once_give_the_batches_of_the_cpu(
     option: dict[str, Any], storage: str
@@ -176,7 +176,7 @@ def test_large_observations_of_the_device_are_stored_whole() -> None:
 
 
 @pytest.mark.cuda(emulated=True)
-@pytest.mark.parametrize("storage", PLACES)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_from_env_sets_the_rows_aside_where_they_belong(storage: Any) -> None:
     gymnasium = pytest.importorskip("gymnasium")
     env = gymnasium.make("CartPole-v1")

@@ -45,7 +45,7 @@ ALLOWED = frozenset(
         ("copyreg", "__newobj__"),
     }
 )
-# What a buffer says of values that are not its own.
+# Errors that a buffer raises for foreign values.
 ERRORS = (TypeError, ValueError, MemoryError, RuntimeError, RecursionError, OverflowError)
 
 
@@ -180,7 +180,7 @@ class Outcome(enum.Enum):
 
     ERROR = enum.auto()
     BUFFER = enum.auto()
-    OTHER = enum.auto()  # what is no buffer, and nobody would take for one
+    OTHER = enum.auto()  # not a buffer, and not mistakable for one
 
 
 def try_state(kind: type[Any], state: Any) -> Outcome:
@@ -240,7 +240,7 @@ class TorchUnpickler(Unpickler):
 
 
 def damaged_file(saved: bytes, rng: random.Random) -> bytes:
-    """What `torch.save` wrote, with damage in one of its files that no checksum tells of."""
+    """Output of `torch.save` with damage in one of its files that no checksum detects."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(saved)) as files, zipfile.ZipFile(out, "w") as damaged:
         names = [name for name in files.namelist() if "/data" in name]

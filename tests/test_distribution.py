@@ -1,4 +1,4 @@
-"""What a wheel installs, and what a source distribution has to build one from."""
+"""The contents of wheels and source distributions."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def assert_holds(recording: Recording, n_step: int = 1) -> None:
                 assert sorted(assert_sequences(got, model, length, 1, boundary)) == sorted(starts)
 
 
-# What is copied
+# Copied steps
 
 
 @pytest.mark.parametrize("before", [0, 3, 10])
@@ -299,7 +299,7 @@ def test_extend_with_itself_counts_no_draw() -> None:
     assert buffer.sample(7).indices.tolist() == expected.sample(7).indices.tolist()
 
 
-# What is refused
+# Rejected arguments
 
 
 def test_extend_with_nothing_changes_nothing() -> None:

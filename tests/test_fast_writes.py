@@ -99,7 +99,7 @@ class Intercepted(Experience):
 
 
 def outcome(push: Callable[[], None], buffer: ReplayBuffer) -> Any:
-    """What came of it: the error, or all bits of the newest row."""
+    """Returns the outcome of a push: the error, or all bits of the newest row."""
     try:
         push()
     except Exception as error:
@@ -467,7 +467,7 @@ def test_extend_by_names_with_lanes_of_any_kind_is_the_same(kind: Any) -> None:
 
 
 class Counting(ReplayBuffer):
-    """Has methods of its own around those of the buffer."""
+    """Overrides methods of the buffer and calls them."""
 
     pushes = 0
     extends = 0

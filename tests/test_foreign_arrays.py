@@ -61,7 +61,7 @@ def with_buffer(values: Tensor) -> ShortFloatsWithBuffer:
 
 
 class Table:
-    """What pandas, polars and xarray have in common."""
+    """The interface common to pandas, polars and xarray."""
 
     dtype = np.dtype(np.float64)
     shape = (3,)
@@ -77,7 +77,7 @@ class Table:
 
 
 class Nest:
-    """What a TensorDict has: entries, one dtype or none, a batch shape."""
+    """The interface of a TensorDict: entries, one dtype or none, a batch shape."""
 
     dtype = None
     shape = torch.Size([])
@@ -95,7 +95,7 @@ class Nest:
         return self.entries
 
 
-# What is read as it is
+# Arrays that are read directly
 
 
 @pytest.mark.parametrize("started", [True, False], ids=["started", "new"])
@@ -147,7 +147,7 @@ def test_push_short_floats_that_come_by_dlpack_alone_keeps_them(
     assert states[-1].tolist() == values.tolist()
 
 
-# What is refused
+# Rejected arrays
 
 
 @pytest.mark.parametrize("started", [True, False], ids=["started", "new"])
@@ -267,7 +267,7 @@ def test_push_array_whose_reading_is_stopped_passes_that_on(kind: Any, error: An
 
 @pytest.mark.parametrize("value", [Tensor, np.ndarray, Frames], ids=lambda kind: kind.__name__)
 def test_push_type_of_arrays_is_refused(value: type[Any]) -> None:
-    """It has the methods of an array, too."""
+    """The type itself has the methods of an array, too."""
     with pytest.raises(ValueError, match=r"^state: expected .*, got "):
         ReplayBuffer(3).push(step(state=value))
 

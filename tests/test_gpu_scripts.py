@@ -43,7 +43,7 @@ while [ $# -gt 0 ]; do
 done
 """
 
-# In the place of a Python with torch and pytest: notes what it is asked for. A smoke program or a
+# Stands in for a Python with torch and pytest, and records its arguments. A smoke program or a
 # test file that is named in the environment fails, hangs for good, or has a test that hangs.
 PYTHON = """\
 #!/bin/sh
@@ -76,7 +76,7 @@ def write_program(path: Path, text: str) -> Path:
 def run_script(
     name: str, *arguments: str, folder: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """In a clone of its own, with the programs of `folder / bin` before all others."""
+    """Runs a script in a separate clone, with `folder / bin` first in PATH."""
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         [str(folder / "scripts" / name), *arguments],
@@ -170,7 +170,7 @@ def commands_with(commands: list[str], *words: str) -> list[str]:
 
 
 def verdicts(summary: list[str]) -> dict[str, str]:
-    """What became of each step."""
+    """Returns the outcome of each step."""
     found = [re.fullmatch(r"(\S.*?) +\d+ s  (.+)", line) for line in summary]
     return {match[2]: match[1] for match in found if match}
 

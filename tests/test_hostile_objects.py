@@ -350,7 +350,7 @@ def test_write_under_fake_tensor_mode_stores_real_tensors(way: str) -> None:
 
 @pytest.mark.parametrize("field", ["state", "action", "reward", "done"])
 def test_push_whose_last_field_drops_memory_of_another_changes_nothing(field: str) -> None:
-    """What is only looked at is looked at after all code has run."""
+    """Borrowed memory is read after all foreign code has run."""
     shape = (3,) if field == "state" else (1,)
     tensor = torch.full(shape, 0.0)
     buffer = ReplayBuffer(5, seed=1)
@@ -416,7 +416,7 @@ def test_push_of_a_nest_whose_key_drops_its_siblings_is_refused() -> None:
 
 
 def test_extend_whose_arrays_are_let_go_meanwhile_stores_them() -> None:
-    """They are in a dict that is made for the call: whoever finds it can empty it."""
+    """The arrays are in a dict made for the call, which other code can find and empty."""
     buffer = ReplayBuffer(9, seed=1)
     buffer.push(ones())
 

@@ -65,8 +65,8 @@ def test_sample_indices_are_lane_and_serial() -> None:
 def test_sample_from_unequal_lanes_each_row_is_equally_likely_at_each_place(count: int) -> None:
     buffer, _ = unequal(seed=21)
     batches = [buffer.sample(count).indices.tolist() for _ in range(12_000)]
-    for place in {0, count // 2, count - 1}:
-        assert_uniform((batch[place] for batch in batches), 24)
+    for position in {0, count // 2, count - 1}:
+        assert_uniform((batch[position] for batch in batches), 24)
 
 
 def test_sample_from_unequal_lanes_each_pair_is_equally_likely() -> None:
@@ -126,8 +126,8 @@ def test_sample_one_environment_draws_as_without_lanes() -> None:
     for i in range(17):
         buffer.push(numbered(i), lane=0)
     for number in range(5):
-        places = reference.draw_distinct(28, number, 6, 10)
-        assert buffer.sample(6).indices.tolist() == [7 + place for place in places]
+        positions = reference.draw_distinct(28, number, 6, 10)
+        assert buffer.sample(6).indices.tolist() == [7 + position for position in positions]
 
 
 # Many lanes

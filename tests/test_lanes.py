@@ -35,7 +35,7 @@ KINDS = [ReplayBuffer, RolloutBuffer]
 
 
 def lanes_of(buffer: ReplayBuffer) -> dict[int, list[int]]:
-    """What each lane holds, oldest first, read from the indices of all rows."""
+    """Returns the contents of each lane, oldest first, read from the indices of all rows."""
     found: dict[int, list[tuple[int, int]]] = {}
     batch = buffer.sample(len(buffer))
     for (lane, serial), action in zip(ids_of(batch), batch.actions.flatten().tolist(), strict=True):
@@ -457,11 +457,11 @@ def test_index_evenly_filled_lanes_is_time_major() -> None:
     assert actions(buffer) == list(range(6, 18))
 
 
-@pytest.mark.parametrize("place", [24, -25, 2**40])
-def test_index_out_of_range_of_all_lanes_raises(place: int) -> None:
+@pytest.mark.parametrize("index", [24, -25, 2**40])
+def test_index_out_of_range_of_all_lanes_raises(index: int) -> None:
     buffer, _ = unequal()
-    with pytest.raises(IndexError, match=rf"24.*{place}"):
-        buffer[place]
+    with pytest.raises(IndexError, match=rf"24.*{index}"):
+        buffer[index]
 
 
 def test_search_lanes_finds_what_is_there() -> None:

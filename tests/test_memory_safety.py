@@ -24,7 +24,7 @@ STATM = Path("/proc/self/statm")
 
 @dataclass(eq=False)
 class Fresh(Experience):
-    """Makes a new tensor each time that a field is read: nobody else keeps it alive."""
+    """Makes a new tensor each time that a field is read: nothing else keeps it alive."""
 
     stamp: int = 0
 

@@ -1,6 +1,6 @@
 """How much memory a process has more after an operation than its rows take.
 
-Each is measured in a process of its own, where nothing else comes and goes.
+Each is measured in a separate process, where nothing else allocates.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def measure(code: str) -> list[float]:
     return [float(number) for number in done.stdout.split()]
 
 
-# What is converted, as the import of 120,000 rows brings it, and the buffer that it goes to.
+# The rows that an import of 120,000 rows converts, and the buffer that they go to.
 IMPORTS = {
     "float64": ("rows(120_000, 190, torch.float64)", ""),
     "float64 of many environments": ("rows(120_000, 190, torch.float64)", "num_envs=24"),
@@ -133,7 +133,7 @@ print(held, resident() - before)
 
 @needs_proc
 def test_sample_many_short_rows_once_leaves_nothing() -> None:
-    """What a draw works in counts as well: here it is as large as the batch."""
+    """The working memory of a draw counts as well: here it is as large as the batch."""
     (left,) = measure("""
 torch.set_num_threads(2)
 buffer = ReplayBuffer(2_000_000)
@@ -349,7 +349,7 @@ def test_extend_in_parts_that_change_while_others_are_read_changes_nothing() -> 
 def test_extend_a_device_in_parts_stores_what_the_host_does(compact: bool) -> None:
     columns = float64_columns(6000)
     host, device = (
-        like(columns, device=place, compact=compact, num_envs=4) for place in ("cpu", "cuda")
+        like(columns, device=target, compact=compact, num_envs=4) for target in ("cpu", "cuda")
     )
     host.extend(**columns)
     device.extend(**columns)
@@ -361,7 +361,7 @@ def test_extend_a_device_in_parts_stores_what_the_host_does(compact: bool) -> No
 @pytest.mark.cuda(emulated=True)
 def test_extend_a_device_by_columns_of_both_converts_those_of_the_host() -> None:
     columns = float64_columns(6000)
-    host, device = (like(columns, device=place) for place in ("cpu", "cuda"))
+    host, device = (like(columns, device=target) for target in ("cpu", "cuda"))
     host.extend(**columns)
     rewards = torch.from_numpy(columns["rewards"]).float()
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What PPO does with a rollout: advantages over its steps, then shuffled minibatches of them."""
+"""The PPO workflow: advantages over the steps of a rollout, then shuffled minibatches."""
 
 import numpy as np
 import pytest
@@ -30,13 +30,13 @@ def test_minibatches_keep_fields_and_columns_aligned() -> None:
     buffer = rollout(7)
     columns = torch.arange(7.0).reshape(7, 1) * 10
     for batch in buffer.minibatches(2, advantages=columns):
-        places = batch.actions.float()
-        torch.testing.assert_close(batch.states, places.expand(-1, 3))
+        positions = batch.actions.float()
+        torch.testing.assert_close(batch.states, positions.expand(-1, 3))
         torch.testing.assert_close(batch.next_states, batch.states + 1)
-        torch.testing.assert_close(batch.rewards, places + 0.5)
-        torch.testing.assert_close(batch.dones, (places == 2).float())
-        torch.testing.assert_close(batch.truncations, (places == 4).float())
-        torch.testing.assert_close(batch.extras["advantages"], places * 10)
+        torch.testing.assert_close(batch.rewards, positions + 0.5)
+        torch.testing.assert_close(batch.dones, (positions == 2).float())
+        torch.testing.assert_close(batch.truncations, (positions == 4).float())
+        torch.testing.assert_close(batch.extras["advantages"], positions * 10)
 
 
 def test_minibatches_keep_the_short_last_one_unless_told_otherwise() -> None:

@@ -148,7 +148,7 @@ def test_send_buffer_to_another_process_continues_identically() -> None:
     assert there == _describe(buffer)
 
 
-# What travels
+# Pickled state
 
 
 def saved(buffer: AnyBuffer) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def test_save_buffer_with_attributes_of_a_subclass_keeps_them() -> None:
 
 
 class Labelled(ReplayBuffer):
-    """With attributes of its own."""
+    """A subclass with additional attributes."""
 
     label: list[str]
     itself: ReplayBuffer
@@ -327,7 +327,7 @@ def test_load_what_is_no_format_of_this_version_says_so() -> None:
             ReplayBuffer.__new__(ReplayBuffer).__setstate__(state)  # type: ignore[arg-type]
 
 
-# What it costs
+# Cost
 
 
 def test_save_with_torch_takes_the_bytes_of_the_rows() -> None:

@@ -1,4 +1,4 @@
-"""What policies see, what they may give and what becomes of it."""
+"""Inputs of policies, their permitted outputs and the rows stored from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one experience becomes: shapes, dtypes and values, from every kind of array."""
+"""Conversion of one experience: shapes, dtypes and values, from every kind of array."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stored_state(state: Any) -> Tensor:
 
 
 def second_state(first: Any, second: Any) -> Tensor:
-    """What `second` is stored as where `first` has fixed the schema."""
+    """Returns `second` as stored where `first` has fixed the schema."""
     buffer = RolloutBuffer(2)
     buffer.push(step(state=first))
     buffer.push(step(state=second))
@@ -261,7 +261,7 @@ def test_push_float_into_short_float_rounds_as_torch_does(value: float, dtype: t
 
 
 def nearest(dtype: torch.dtype, value: int) -> int | None:
-    """What `dtype` stores of an int, from the definition of the format; None out of its range."""
+    """Returns an int as `dtype` stores it, by the definition of the format; None out of range."""
     if dtype == torch.bool:
         return value if value in (0, 1) else None
     if not dtype.is_floating_point:
@@ -427,7 +427,7 @@ def test_push_array_stores_what_it_shows(name: str) -> None:
 
 
 class DLPackOnly:
-    """What another array library's arrays look like."""
+    """An array of another library."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor

@@ -1,4 +1,4 @@
-"""What prints show of buffers and loaders: how they were made, and what is in them."""
+"""The `repr` of buffers and loaders: their arguments and contents."""
 
 from __future__ import annotations
 

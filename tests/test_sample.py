@@ -179,8 +179,8 @@ def test_sample_each_row_is_equally_likely_at_each_place(size: int, count: int) 
         count = size
     buffer = replay(size, seed=11)
     batches = [draw(buffer, count) for _ in range(20_000)]
-    for place in range(count):
-        assert_uniform((batch[place] for batch in batches), size)
+    for position in range(count):
+        assert_uniform((batch[position] for batch in batches), size)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_sample_large_batches_cover_a_large_buffer_evenly() -> None:
     assert_uniform(counts.elements(), 1000)
 
 
-# What becomes of the tensors
+# Ownership of the tensors
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 99, 100])

@@ -43,11 +43,11 @@ def test_sample_out_holds_what_a_new_batch_would(batch_size: int, options: dict[
     new, again = twins(**options)
     out = again.sample(batch_size)
     new.sample(batch_size)
-    places = addresses(out)
+    before = addresses(out)
     for _ in range(3):
         assert again.sample(batch_size, out=out) is out
         assert_equal(out, new.sample(batch_size))
-        assert addresses(out) == places
+        assert addresses(out) == before
 
 
 def test_sample_out_of_nests_and_extra_fields_holds_what_a_new_batch_would() -> None:

@@ -57,28 +57,28 @@ def test_index_by_negative_place_counts_from_the_newest(buffer: AnyBuffer) -> No
     assert actions(buffer[-i] for i in range(1, 6)) == [7, 6, 5, 4, 3]
 
 
-@pytest.mark.parametrize("place", [np.int64(2), np.uint8(2), torch.tensor(2)], ids=repr)
-def test_index_by_number_from_a_library_counts_as_int(buffer: AnyBuffer, place: int) -> None:
-    assert buffer[place].action == 5
+@pytest.mark.parametrize("index", [np.int64(2), np.uint8(2), torch.tensor(2)], ids=repr)
+def test_index_by_number_from_a_library_counts_as_int(buffer: AnyBuffer, index: int) -> None:
+    assert buffer[index].action == 5
 
 
-@pytest.mark.parametrize("place", [5, -6, 2**63, -(2**63) - 1, 2**70])
-def test_index_out_of_range_names_place_and_length(buffer: AnyBuffer, place: int) -> None:
-    with pytest.raises(IndexError, match=rf"5 experiences.*{place}"):
-        buffer[place]
+@pytest.mark.parametrize("index", [5, -6, 2**63, -(2**63) - 1, 2**70])
+def test_index_out_of_range_names_index_and_length(buffer: AnyBuffer, index: int) -> None:
+    with pytest.raises(IndexError, match=rf"5 experiences.*{index}"):
+        buffer[index]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("place", [0, -1])
-def test_index_empty_buffer_raises(kind: type[AnyBuffer], place: int) -> None:
+@pytest.mark.parametrize("index", [0, -1])
+def test_index_empty_buffer_raises(kind: type[AnyBuffer], index: int) -> None:
     with pytest.raises(IndexError):
-        kind(3)[place]
+        kind(3)[index]
 
 
-@pytest.mark.parametrize("place", ["0", 1.0, None, (0, 1)])
-def test_index_by_something_else_raises(buffer: AnyBuffer, place: Any) -> None:
+@pytest.mark.parametrize("index", ["0", 1.0, None, (0, 1)])
+def test_index_by_something_else_raises(buffer: AnyBuffer, index: Any) -> None:
     with pytest.raises(TypeError):
-        buffer[place]
+        buffer[index]
 
 
 @pytest.mark.parametrize(

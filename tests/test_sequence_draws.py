@@ -141,8 +141,8 @@ def mixed_lanes(seed: int) -> tuple[ReplayBuffer, Model]:
 
 def first_trained(batch: BatchExperience) -> list[int]:
     """The index of the first trained step of each sequence."""
-    place = batch.mask.flatten(1).argmax(1, keepdim=True)
-    return [int(index) for index in batch.indices.gather(1, place).flatten().tolist()]
+    position = batch.mask.flatten(1).argmax(1, keepdim=True)
+    return [int(index) for index in batch.indices.gather(1, position).flatten().tolist()]
 
 
 @pytest.mark.parametrize("burn_in", [0, 3])
@@ -169,8 +169,8 @@ def test_sample_several_sequences_each_start_is_equally_likely_at_each_place(
         first_trained(buffer.sample_sequences(count, 4, boundary=boundary)) for _ in range(5_000)
     ]
     assert all(len(set(batch)) == count for batch in batches)
-    for place in (0, count // 2, count - 1):
-        assert_uniform((batch[place] for batch in batches), cells)
+    for position in (0, count // 2, count - 1):
+        assert_uniform((batch[position] for batch in batches), cells)
 
 
 def test_sample_two_sequences_each_pair_of_starts_is_equally_likely() -> None:
@@ -237,7 +237,7 @@ def test_sample_sequences_while_rows_come_knows_each_new_start() -> None:
     random = Random(6)
     for _ in range(60):
         recording.push(random.randrange(2))
-        # More kinds by turns than a buffer could keep count of at a time.
+        # More kinds in alternation than a buffer can count at a time.
         length, boundary = random.choice([1, 2, 3, 5, 9]), random.choice(BOUNDARIES)
         starts = model.starts(length, boundary)
         if starts:

@@ -366,7 +366,7 @@ def test_sample_sequences_with_and_without_time_of_extras_draws_equally() -> Non
     assert torch.equal(first.extras["hidden"], whole.extras["hidden"][:, 0])
 
 
-# What is refused
+# Rejected arguments
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ def test_sample_sequences_with_boundary_that_is_no_text_is_refused(boundary: Any
 
 @pytest.mark.parametrize("first_only", ["hidden", 3, None, (3,)], ids=repr)
 def test_sample_sequences_with_names_that_are_none_is_a_type_error(first_only: Any) -> None:
-    # A single text is a list of letters, which nobody means.
+    # A string is a sequence of letters, which is never meant.
     buffer = recurrent(policy)
     with unchanged(buffer), pytest.raises(TypeError, match="first_only"):
         buffer.sample_sequences(1, 2, first_only=first_only)

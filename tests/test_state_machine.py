@@ -60,7 +60,7 @@ FORMS = [stamped, scalar, image, one_row, dictionary, pair, extended]
 
 
 class BufferMachine(RuleBasedStateMachine):
-    """What both buffers can do. The model keeps the experiences as they were pushed."""
+    """Operations of both buffers. The model keeps the experiences as they were pushed."""
 
     buffer: AnyBuffer
     model: reference.BufferModel[Experience]
@@ -101,13 +101,13 @@ class BufferMachine(RuleBasedStateMachine):
         else:
             self.refuses(BufferError, lambda: self.buffer.extend(stack(experiences)))
 
-    @rule(place=st.integers(-30, 30))
-    def index(self, place: int) -> None:
+    @rule(position=st.integers(-30, 30))
+    def index(self, position: int) -> None:
         rows = list(self.model.rows)
-        if -len(rows) <= place < len(rows):
-            self.assert_equal(self.buffer[place], rows[place])
+        if -len(rows) <= position < len(rows):
+            self.assert_equal(self.buffer[position], rows[position])
         else:
-            self.refuses(IndexError, lambda: self.buffer[place])
+            self.refuses(IndexError, lambda: self.buffer[position])
 
     @rule(part=st.slices(25))
     def slice(self, part: slice) -> None:
@@ -127,10 +127,10 @@ class BufferMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.model.rows) > 0)
     @rule(data=st.data())
     def search(self, data: st.DataObject) -> None:
-        place = data.draw(st.integers(0, len(self.buffer) - 1))
-        taken = self.buffer[place]
+        position = data.draw(st.integers(0, len(self.buffer) - 1))
+        taken = self.buffer[position]
         assert taken in self.buffer
-        assert self.buffer.index(taken) == place
+        assert self.buffer.index(taken) == position
 
     @rule(way=st.sampled_from(["pickle", "deepcopy", "copy"]))
     def replace_by_copy(self, way: str) -> None:

@@ -208,15 +208,15 @@ class TimeMachine(RuleBasedStateMachine):
         for got, expected in zip(compact, plain, strict=True):
             assert_same_bits(got, expected)
 
-    @rule(place=st.integers(-40, 40))
-    def index(self, place: int) -> None:
+    @rule(position=st.integers(-40, 40))
+    def index(self, position: int) -> None:
         rows = self.recording.model.rows()
         for buffer in self.buffers:
-            if -len(rows) <= place < len(rows):
-                assert_same_bits(buffer[place].next_state, rows[place].next_state)
+            if -len(rows) <= position < len(rows):
+                assert_same_bits(buffer[position].next_state, rows[position].next_state)
             else:
                 with pytest.raises(IndexError):
-                    buffer[place]
+                    buffer[position]
 
     @rule(way=st.sampled_from(list(COPIES)), which=st.sampled_from([[0], [1], [0, 1]]))
     def replace_by_copy(self, way: str, which: list[int]) -> None:
@@ -227,7 +227,7 @@ class TimeMachine(RuleBasedStateMachine):
                 old.push(old[0], lane=self.num_envs - 1)
                 old.sample(1)
 
-    # What changes nothing
+    # Calls that change nothing
 
     @rule(lane=st.sampled_from([-1, 4, 2**40]))
     def push_to_no_lane(self, lane: int) -> None:

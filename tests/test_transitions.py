@@ -109,7 +109,7 @@ def test_transitions_in_a_loop_of_ones_own_store_what_a_plain_loop_does(
 
 
 class UndeclaredEnv(gym.vector.VectorEnv[Any, Any, Any]):
-    """A vector environment of somebody else's."""
+    """A third-party vector environment."""
 
     num_envs = 2
 

@@ -59,7 +59,7 @@ class StableBaselines3(Contender):
         self._buffer.full = True
 
     def as_tensors(self, batch: Any) -> Batch:
-        """They are tensors already; those of a dict come sorted by key."""
+        """Returns the batch, which holds tensors already; those of a dict are sorted by key."""
         states, next_states = batch.observations, batch.next_observations
         if self._contents.rows.is_dict:
             keys = [leaf.key for leaf in self._contents.rows.leaves]

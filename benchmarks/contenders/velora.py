@@ -43,7 +43,7 @@ class Velora(Contender):
         return partial(self._buffer.push, Experience(*self._values))
 
     def construct_and_push(self) -> Operation:
-        """What an environment loop writes: `push(Experience(...))`."""
+        """Pushes as an environment loop does: `push(Experience(...))`."""
         state, action, reward, next_state, done = self._values
         buffer_push = self._buffer.push
 

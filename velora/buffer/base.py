@@ -30,8 +30,8 @@ MAX_CAPACITY = 2**40
 MAX_ENVS = 2**16
 # With compact="auto", observations of at least this size are stored once.
 COMPACT_BYTES = 4096
-# Values of options that `repr` leaves out.
-_USUAL: dict[str, tuple[Any, ...]] = {
+# Default values of options, which `repr` leaves out.
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
     "num_envs": (1,),
     "n_step": (1,),
     "gamma": (0.99,),
@@ -294,16 +294,16 @@ class Buffer(CoreOwner, Sequence[Any]):
             return f"<{name}, which cannot be described: {type(error).__name__}>"
 
     def _describe(self) -> list[str]:
-        """The parts of `repr`."""
+        """Returns the parts of `repr`."""
         options = self._options(self._core)
         parts = [f"{name}={options.pop(name)!r}" for name in ("capacity", "device")]
         is_on_host = self._device.type == "cpu"
-        usual = _USUAL | {"storage": ("auto", "cpu") if is_on_host else ("auto",)}
-        parts += [f"{name}={x!r}" for name, x in options.items() if x not in usual[name]]
+        defaults = _DEFAULTS | {"storage": ("auto", "cpu") if is_on_host else ("auto",)}
+        parts += [f"{name}={x!r}" for name, x in options.items() if x not in defaults[name]]
         return parts + [f"len={len(self)}"] + [f"nbytes={self.nbytes}"] * (self.nbytes > 0)
 
     def _options(self, core: BufferCore | None) -> dict[str, Any]:  # noqa: ARG002
-        """Arguments of the constructor for an equal buffer, whose native half is `core`."""
+        """Returns the constructor arguments of an equal buffer, whose native core is `core`."""
         return {
             "capacity": self._lane_capacity * self._num_envs,
             "device": str(self._device),
@@ -311,7 +311,7 @@ class Buffer(CoreOwner, Sequence[Any]):
         }
 
     def _adopt(self, schema: Schema, core: BufferCore) -> bool:
-        """Makes the first rows those of this buffer, unless others were first.
+        """Installs the schema and the core of the first rows, unless others came first.
 
         Reading an experience can run user code and other threads before the schema is set. One
         atomic step decides who was first, without a lock on which such code could deadlock.
@@ -371,15 +371,14 @@ class Buffer(CoreOwner, Sequence[Any]):
 def _read_batch(
     schema: Schema, batch: Any = None, *, lanes: Any = None, **arrays: Any
 ) -> tuple[dict[str, Any] | BufferCore | None, Any]:
-    """Attribute -> stacked arrays, and lanes, from the arguments of `extend`.
+    """Converts the arguments of `extend` to attribute -> stacked arrays, and lanes.
 
-    In place of arrays there is the core of a buffer whose steps are to be copied, None where it has
-    none.
+    If a buffer is to be copied, the first result is its core, or None if it has none.
 
     Raises:
-        TypeError: If `batch` is neither a BatchExperience nor a buffer, or there are arrays
-            beside it.
-        ValueError: If a part is missing or unknown, or the batch came out of a buffer.
+        TypeError: If `batch` is neither a BatchExperience nor a buffer, or arrays are given as
+            well.
+        ValueError: If a part is missing or unknown, or the batch was sampled from a buffer.
     """
     lanes = lane_array(lanes)
     if isinstance(batch, Buffer) and not arrays:

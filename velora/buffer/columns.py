@@ -1,4 +1,4 @@
-"""Steps as columns: the arguments of `extend`, by the names of an experience's attributes."""
+"""Columns of steps: the arguments of `extend`, by the attribute names of an experience."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STACKED = {
 }
 STEP = ("state", "action", "reward", "next_state")
 _UNSTACKED = {stacked: name for name, stacked in STACKED.items()}
-# Names that would otherwise be those of extra fields, without a word, and what they stand for.
-_MISTAKEN = {
+# Common names of standard fields, which would silently become extra fields -> velora's names.
+_MISNAMED = {
     **dict.fromkeys(("obs", "observations"), "states"),
     **dict.fromkeys(("next_obs", "next_observations"), "next_states"),
     **dict.fromkeys(("terminated", "terminateds", "terminations"), "dones"),
@@ -29,7 +29,7 @@ _MISTAKEN = {
     "lane": "lanes",
     "extras": "extra fields by their own names",
 }
-# What a batch has that came out of a buffer.
+# Fields that only a sampled batch has.
 _SAMPLED = [
     item.name
     for item in dataclasses.fields(BatchExperience)
@@ -66,7 +66,7 @@ def lane_array(lanes: Any) -> Any:
 
 
 def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Converts arrays given by the names of a batch's fields to attribute -> stacked arrays.
+    """Converts arrays, named as the fields of a batch, to attribute -> stacked arrays.
 
     Extra fields keep their names.
 
@@ -74,8 +74,8 @@ def columns_of_arrays(arrays: dict[str, Any]) -> dict[str, Any]:
         ValueError: If a field is missing, or is one that only a sampled batch has.
     """
     for name in arrays:
-        if name in _MISTAKEN:
-            raise ValueError(f"{name}: expected {_MISTAKEN[name]} for this, got {name}")
+        if name in _MISNAMED:
+            raise ValueError(f"{name}: expected {_MISNAMED[name]} for this, got {name}")
     columns = {_UNSTACKED.get(name, name): value for name, value in arrays.items()}
     columns.setdefault("truncated", None)
     for name, stacked in STACKED.items():

@@ -1,4 +1,4 @@
-"""A buffer's native core: there from the first row on, and in pickles."""
+"""Ownership and pickling of a buffer's native core."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from velora._core import BufferCore, DrawSeed
 from velora.buffer.schema import Schema
 from velora.buffer.state import check_state, draw_seed, for_protocol, make_state, schema_of
 
-# What a buffer has of its own: a pickle has it in another form.
-_OWN = frozenset(
+# Attributes of the buffers themselves, which a pickle stores in another form.
+_RESERVED = frozenset(
     {
         *(
             "_num_envs",
@@ -28,9 +28,9 @@ _OWN = frozenset(
 
 
 class CoreOwner:
-    """Has the native core of a buffer with its schema, both None before the first row.
+    """Owns the schema and the native core of a buffer, both None before the first row.
 
-    Turns them into plain values for a pickle, and such values into a buffer: all or nothing.
+    Pickling converts both to plain values. Unpickling restores all of them or raises.
     """
 
     _seed: DrawSeed
@@ -45,13 +45,13 @@ class CoreOwner:
 
     @property
     def _schema(self) -> Schema | None:
-        """Fields of the rows; None before the first."""
+        """Fields of the rows; None before the first row."""
         first = self.__dict__.get("_first")
         return None if first is None else first[0]
 
     @property
     def _core(self) -> BufferCore | None:
-        """The native half; None before the first row."""
+        """The native core; None before the first row."""
         first = self.__dict__.get("_first")
         return None if first is None else first[1]
 
@@ -59,7 +59,7 @@ class CoreOwner:
         return copyreg.__newobj__, (type(self),), for_protocol(self.__getstate__(), protocol)  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
-        own = dict(self.__dict__)  # at once: another thread may make the first push
+        own = dict(self.__dict__)  # one copy: another thread may make the first push
         schema, core = own.get("_first", (None, None))
         return make_state(
             self._options(core),
@@ -71,7 +71,7 @@ class CoreOwner:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = check_state(state)
-        # Beside this one, which is as it was until all of it is there.
+        # A separate object: this one stays unchanged until everything has been restored.
         fresh = object.__new__(type(self))
         fresh._init(state["options"], draw_seed(state))
         if state["schema"] is not None:
@@ -87,14 +87,14 @@ class CoreOwner:
 
     @classmethod
     def _is_ours(cls, name: str) -> bool:
-        """Whether velora's own classes, rather than subclasses, use this attribute name."""
-        if name in _OWN:
+        """Returns whether velora's classes, rather than subclasses, use this attribute name."""
+        if name in _RESERVED:
             return True
         ours = [kind for kind in cls.__mro__ if kind.__module__.startswith("velora.")]
         return hasattr(ours[0], name)
 
     def _options(self, core: BufferCore | None) -> dict[str, Any]:
-        """Arguments of the constructor for an equal buffer, whose native half is `core`."""
+        """Returns the constructor arguments of an equal buffer, whose native core is `core`."""
         raise NotImplementedError
 
     def _init(self, options: dict[str, Any], seed: DrawSeed) -> None:
@@ -102,9 +102,9 @@ class CoreOwner:
         raise NotImplementedError
 
     def _build(self, schema: Schema) -> BufferCore:
-        """A native half for rows of a schema."""
+        """Builds a native core for rows of a schema."""
         raise NotImplementedError
 
     def _adopt(self, schema: Schema, core: BufferCore) -> bool:
-        """Makes the first rows those of this buffer, unless others were first."""
+        """Installs the schema and the core of the first rows, unless others came first."""
         raise NotImplementedError

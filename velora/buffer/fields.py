@@ -1,4 +1,4 @@
-"""The fields of a row, as they are inferred from values."""
+"""Inference of a row's fields from values."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ class Leaf:
 
 
 def row_fields(kind: type[Any]) -> list[str]:
-    """The fields of an experience in the order of a row, flags aside."""
+    """Returns the names of an experience's fields in row order, without the flags.
+
+    Raises:
+        TypeError: If `kind` is not an experience class, or lacks the @dataclass decorator.
+    """
     declared = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     names = [item.name for item in declared]
     missing = [name for name in (*STEP, "done") if name not in names]
@@ -68,7 +72,7 @@ def row_fields(kind: type[Any]) -> list[str]:
 
 
 def _annotations(kind: type[Any]) -> list[str]:
-    """Annotations of subclasses of Experience that lack the @dataclass decorator."""
+    """Returns the annotations of subclasses of Experience that lack the @dataclass decorator."""
     return [
         name
         for base in kind.__mro__
@@ -78,7 +82,7 @@ def _annotations(kind: type[Any]) -> list[str]:
 
 
 def trees_of_experience(values: dict[str, Any]) -> dict[str, Any]:
-    """A tree of leaves for each attribute of an experience.
+    """Infers a tree of leaves for each attribute of an experience.
 
     Raises:
         ValueError: If a value is not an array, a number or a nest of them.
@@ -87,7 +91,7 @@ def trees_of_experience(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def trees_of_columns(values: dict[str, Any]) -> dict[str, Any]:
-    """A tree of leaves for each attribute, from stacked arrays `(k, ...)`.
+    """Infers a tree of leaves for each attribute from stacked arrays `(k, ...)`.
 
     Raises:
         ValueError: If one has no leading dimension.
@@ -96,10 +100,10 @@ def trees_of_columns(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def trees_of_leaves(values: dict[str, Any]) -> dict[str, Any]:
-    """A tree of leaves for each attribute, from nests of leaves that may not fit it.
+    """Checks nests of leaves and returns a tree of leaves for each attribute.
 
     Raises:
-        ValueError: If one cannot be such a field.
+        ValueError: If a nest does not fit its attribute.
     """
     return _infer_trees(values, _row_of_leaf)
 
@@ -109,11 +113,11 @@ def _infer_trees(
     row_of: Callable[[Any, str], tuple[str, tuple[int, ...], Any]],
     label: Callable[[str], str] = str,
 ) -> dict[str, Any]:
-    """A tree of leaves for each attribute; `label` makes of its name what errors call it."""
+    """Returns a tree of leaves for each attribute; `label` converts a path for error messages."""
     trees: dict[str, Any] = {}
     for attribute, value in values.items():
         if attribute == "next_state":
-            # Not inferred: a next state is a state, and the native reader holds it to that.
+            # Not inferred: a next state has the form of a state, which the native reader checks.
             trees[attribute] = tree.map_leaves(
                 lambda leaf: dataclasses.replace(leaf, name="next_" + leaf.name, role="next_state"),
                 trees["state"],
@@ -129,7 +133,7 @@ def _infer_trees(
             dtype, shape, given = row_of(leaf, label(name))
             if role == "reward" or dtype == "float64":
                 dtype = "float32"
-            # Numbers come back by what is stored: rewards that begin with an int may go on halved.
+            # Numbers come back in the stored type: rewards may begin with an int, then be floats.
             if isinstance(given, type) and dtype == "float32":
                 given = float
             if role == "reward" and 0 not in shape and _stored_shape(shape) != (1,):
@@ -180,6 +184,6 @@ def _row_of_batch(value: Any, name: str) -> tuple[str, tuple[int, ...], Any]:
 
 
 def _label_of_batch(name: str) -> str:
-    """Converts a row's path to a batch's: `state['camera']` to `states['camera']`."""
+    """Converts the path of a row to that of a batch: `state['camera']` to `states['camera']`."""
     attribute, bracket, entry = name.partition("[")
     return STACKED.get(attribute, attribute) + bracket + entry

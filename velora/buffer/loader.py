@@ -20,7 +20,7 @@ from velora.buffer.experience import BatchExperience
 
 
 class Source(Protocol):
-    """What a loader needs of the buffer that it draws from."""
+    """The interface that a loader needs of its buffer."""
 
     @property
     def device(self) -> torch.device:
@@ -32,7 +32,7 @@ class Source(Protocol):
         ...
 
     def _sample_recorded(self, batch_size: int) -> tuple[BatchExperience, tuple[Tensor, ...]]:
-        """Draws a batch into memory that `record_stream` can keep, and gives that memory, too."""
+        """Draws a batch into memory that `record_stream` can keep; returns both."""
         ...
 
 

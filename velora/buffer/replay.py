@@ -190,11 +190,11 @@ class ReplayBuffer(Buffer):
         return self._deliver(self._core.sample(batch_size, out=out))
 
     def _sample_recorded(self, batch_size: int) -> tuple[BatchExperience, tuple[Tensor, ...]]:
-        """As `sample`, in memory from torch's allocator, which it gives, too."""
+        """Like `sample`, but in memory from torch's allocator, which it also returns."""
         core = self._core
         is_plain = type(self).sample is ReplayBuffer.sample
         if not is_plain or core is None or batch_size > len(core):
-            # A subclass's own batch, or an error that sample() has the words for.
+            # A subclass's own batch, or an error that sample() reports better.
             batch = self.sample(batch_size)._map(torch.clone)
             return batch, tuple(tree.leaves(vars(batch)))
         nbytes, layout = core.batch_layout(batch_size)

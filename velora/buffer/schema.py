@@ -35,7 +35,7 @@ class Schema:
     extra_fields: dict[str, list[int]] = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Now, not at the first use: that would change an object which others may be reading.
+        # Set here, not at the first use, which would change an object that other threads may read.
         numbers = itertools.count()
         fields = {
             name: [next(numbers) for _ in tree.leaves(nest)] for name, nest in self.trees.items()
@@ -103,7 +103,7 @@ class Schema:
                 )
 
     def check_columns(self, columns: Iterable[str]) -> None:
-        """Checks that columns of these names are of fields that this schema has, flags included.
+        """Checks that this schema has fields of these names, flags included.
 
         Raises:
             ValueError: If one is unknown.
@@ -116,7 +116,7 @@ class Schema:
                 )
 
     def fits(self, kind: type[Any]) -> bool:
-        """Whether experiences of type `kind` have exactly this schema's fields."""
+        """Returns whether experiences of type `kind` have exactly this schema's fields."""
         try:
             self.check_type(kind)
         except (TypeError, ValueError):
@@ -126,7 +126,7 @@ class Schema:
     def build_core(
         self, options: _core.BufferOptions, *, read_batch: Callable[..., Any]
     ) -> _core.BufferCore:
-        """A native buffer for rows of this schema.
+        """Builds a native buffer for rows of this schema.
 
         It calls `read_batch` with the arguments of an `extend` that are not just arrays by their
         names: for attribute -> stacked arrays, or another native buffer, and lanes.
@@ -146,7 +146,7 @@ class Schema:
         )
 
     def rows_nbytes(self, options: _core.BufferOptions) -> int:
-        """The size of all rows, without what compact ones have beside them."""
+        """Returns the size of all rows in bytes, without the additional data of compact rows."""
         return _core.rows_nbytes(self._fields(), options)
 
     def _fields(self) -> list[_core.Field]:

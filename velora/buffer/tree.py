@@ -1,4 +1,4 @@
-"""Nested dicts and tuples of arrays, walked in one way everywhere: that of the native core."""
+"""Nested dicts and tuples of arrays, traversed in the order of the native core."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["equal", "form_of", "leaves", "map_leaves", "map_named_leaves"]
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two nests have the same structure, and their leaves the same shapes and values."""
+    """Returns whether two nests have equal structure, shapes and values."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
     if isinstance(left, tuple) and isinstance(right, tuple):
