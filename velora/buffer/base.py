@@ -279,7 +279,7 @@ class Buffer(CoreOwner, Sequence[Any]):
         if position < 0:
             position += len(self)
         if not 0 <= position < len(self):
-            raise IndexError(f"index: expected a place among {len(self)} experiences, got {index}")
+            raise IndexError(f"index: expected one of {len(self)} experiences, got {index}")
         assert self._core is not None
         assert self._schema is not None
         return self._schema.experience(self._core.take(position, 1), 0)

@@ -155,7 +155,7 @@ class BatchExperience:
             position = int(index)  # type: ignore[arg-type]
             position += len(self) if position < 0 else 0
             if not 0 <= position < len(self):
-                raise IndexError(f"index: expected a place in a batch of {len(self)}, got {index}")
+                raise IndexError(f"index: expected a row of {len(self)}, got {index}")
             index = slice(position, position + 1)
         return self._map(lambda part: part[index])
 
