@@ -23,6 +23,6 @@ std::size_t columns_bytes(const BatchTarget& target);
 
 /// Puts columns where a launch finds them: with it or, where there are too many, into `lists`, of
 /// which it takes columns_bytes(). Gives each the widest words that its places allow.
-void place_columns(std::vector<DeviceColumn>& columns, std::byte*& lists, DeviceColumns* out);
+void lay_out_columns(std::vector<DeviceColumn>& columns, std::byte*& lists, DeviceColumns* out);
 
 }  // namespace velora

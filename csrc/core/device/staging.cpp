@@ -91,13 +91,13 @@ void DeviceStaging::set(RowId newest, std::size_t offset, const void* bytes, std
   std::memcpy(changes_.back().bytes, bytes, nbytes);
 }
 
-std::byte* DeviceStaging::block(std::byte* place, std::uint32_t number, std::size_t nbytes) {
+std::byte* DeviceStaging::block(std::byte* address, std::uint32_t number, std::size_t nbytes) {
   if (number >= block_memory_.size()) block_memory_.resize(std::size_t{number} + 1);
   if (block_memory_[number] != nullptr) return block_memory_[number];
   std::byte* memory = buffer_.take(nbytes);
   block_memory_[number] = memory;
   block_numbers_.push_back(number);
-  others_.push_back({.to = place, .from = memory, .nbytes = nbytes});
+  others_.push_back({.to = address, .from = memory, .nbytes = nbytes});
   return memory;
 }
 
@@ -122,13 +122,13 @@ void DeviceStaging::copy(void* to, const void* from, std::size_t nbytes) {
 
 void DeviceStaging::list_rows(const RowsView& view) {
   for (const Row& row : rows_) {
-    // Rows that newer ones pushed out, or that were cleared, stay behind: their place is another's.
+    // Rows that newer ones pushed out, or that were cleared, stay behind: their slot is another's.
     if (row.id.serial < view.present(row.id.lane)) continue;
-    add_piece(device_rows_ + view.place(row.id) * layout_.pitch(), row.memory, layout_.pitch());
+    add_piece(device_rows_ + view.row_index(row.id) * layout_.pitch(), row.memory, layout_.pitch());
   }
   for (const Change& change : changes_) {
     if (change.row.serial < view.present(change.row.lane)) continue;
-    copy(device_rows_ + view.place(change.row) * layout_.pitch() + change.offset, change.bytes,
+    copy(device_rows_ + view.row_index(change.row) * layout_.pitch() + change.offset, change.bytes,
          change.nbytes);
   }
   for (const WritePiece& other : others_) add_piece(other.to, other.from, other.nbytes);

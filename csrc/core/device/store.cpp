@@ -103,7 +103,7 @@ std::byte* DeviceStore::take_staged(std::size_t bytes, void* stream) {
   if (!buffer_.has_room(bytes)) {
     flush(stream);
     if (DeviceWriteBuffer::align(bytes) <= buffer_.half_bytes()) {
-      buffer_.turn();
+      buffer_.swap_halves();
     } else {
       buffer_.grow(bytes);
     }
@@ -114,7 +114,7 @@ std::byte* DeviceStore::take_staged(std::size_t bytes, void* stream) {
 void DeviceStore::make_room(void* stream, std::size_t count) {
   if (staging_.has_room(count)) return;
   flush(stream);
-  buffer_.turn();
+  buffer_.swap_halves();
 }
 
 /// A graph may run next, which does not ask us. What fails is for the next call to report: what
@@ -164,7 +164,7 @@ void DeviceStore::reserve_blocks(std::size_t rows, void* stream) {
 void DeviceStore::commit(std::uint32_t lane, const std::byte* row) {
   const RowId id = {lane, lanes_.states()[lane].pushed};
   const std::byte flags = row[layout_.flags_offset()];
-  flags_.push(lanes_.next_place(lane), id, flags);
+  flags_.push(lanes_.next_row_index(lane), id, flags);
   lanes_.commit(lane, static_cast<std::uint8_t>(flags));
   staging_.add(id, row);
 }
@@ -228,7 +228,7 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   }
   params.done.flags = place(source.rows.done, 1, source.done_on_device);
   params.truncated.flags = place(source.rows.truncated, 1, source.truncated_on_device);
-  place_columns(columns, staged, &params.columns);
+  lay_out_columns(columns, staged, &params.columns);
   params.slices = num_slices(lanes, steps, params.columns.words);
   return params;
 }
@@ -243,7 +243,7 @@ void DeviceStore::end_episode(std::uint32_t lane, void* stream) {
   if (lanes_.end_episode(lane)) {
     const RowId newest = {lane, before.pushed - 1};
     const std::uint8_t flags = kTruncated | (before.episode == newest.serial ? kFirst : 0);
-    flags_.set(view().place(newest), std::byte{flags});
+    flags_.set(view().row_index(newest), std::byte{flags});
     staging_.set(newest, layout_.flags_offset(), &flags, 1);
     lanes_.patch(newest);
   }
@@ -317,7 +317,7 @@ void DeviceStore::import_rows(const SavedRows& saved, void* stream) {
   check_saved(saved, lanes_, layout_, blocks_ ? &blocks_->rule() : nullptr);
   const BoolFields bools(layout_);
   flush(stream);  // what waits has serials that are about to name other rows
-  buffer_.turn();
+  buffer_.swap_halves();
   if (blocks_) blocks_->restart(saved.blocks.size() / layout_.block_bytes());
   lanes_.restore(saved.lanes);
   lanes_.set_draws(saved.draws);
@@ -334,7 +334,7 @@ void DeviceStore::import_rows(const SavedRows& saved, void* stream) {
       std::byte* row = staging_.next_row();
       std::memcpy(row, in, pitch);
       bools.clean_row(row);
-      if (blocks_) blocks_->restore_links(lanes_.next_place(lane), in);
+      if (blocks_) blocks_->restore_links(lanes_.next_row_index(lane), in);
       commit(lane, row);
     }
     if (blocks_) blocks_->restore_lane(lane, rest.first(count * pitch), pitch, saved.blocks);

@@ -40,7 +40,7 @@ class BatchReader {
                         const PartRunner* runner = nullptr);
 
  private:
-  /// What chooses the starts of sequences, after catch_up(view).
+  /// The sampler of sequence starts, after catch_up(view).
   Sampler& starts_of(const SequenceSpec& spec, const RowsView& view);
   /// Writes the batch that `sampler` has begun.
   void gather_from(Sampler& sampler, const RowsView& view, std::size_t count,

@@ -107,7 +107,7 @@ void Store::begin_rows(const LaneOrder& lanes, const RowSource& source, std::siz
   for (std::size_t i = 0; i < count; ++i) {
     of_row = lanes.next(first + i, of_row);
     const Lanes::NewRow row = lanes_.append(of_row, source.flags(first + i));
-    out.rows[i] = base + row.place * pitch;
+    out.rows[i] = base + row.index * pitch;
     out.flags[i] = row.flags;
     for (std::size_t at = 0; at < prefetched; at += kCacheLine) {
       __builtin_prefetch(out.rows[i] + at, 1, 3);
@@ -153,7 +153,8 @@ void Store::end_episode(std::uint32_t lane, void* /*stream*/) {
   if (!lanes_.end_episode(lane)) return;
   const RowsView view = this->view();
   const RowId newest = {lane, view.end(lane) - 1};
-  rows()[view.place(newest) * layout_.pitch() + layout_.flags_offset()] |= std::byte{kTruncated};
+  rows()[view.row_index(newest) * layout_.pitch() + layout_.flags_offset()] |=
+      std::byte{kTruncated};
   lanes_.patch(newest);
 }
 

@@ -81,7 +81,7 @@ class Store final : public Storage {
 
   std::byte* rows() const { return memory_.data() + rows_offset_; }
   std::byte* next_row(std::uint32_t lane) {
-    return rows() + lanes_.next_place(lane) * layout_.pitch();
+    return rows() + lanes_.next_row_index(lane) * layout_.pitch();
   }
   void put_on_huge_pages(std::uint64_t rows, std::size_t most);
   void append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count);

@@ -12,7 +12,7 @@
 
 namespace velora {
 
-/// Bytes that go from memory of the host's, which the device reads, to a place of the device's.
+/// Bytes that go from memory of the host's, which the device reads, to device memory.
 struct WritePiece {
   /// The host cuts longer pieces, so that one team of threads does not have all the work.
   static constexpr std::uint64_t kMost = 4096;
@@ -97,7 +97,7 @@ VELORA_HD inline void clear_part(const ClearParams& params, std::uint32_t rank,
   if (rank == 0) *const_cast<std::uint64_t*>(view.largest) = 0;
 }
 
-/// What ends an episode at source row `i`.
+/// The flags that end an episode at source row `i`.
 VELORA_HD inline std::uint8_t ends_of(const AppendParams& params, std::uint64_t i) {
   const auto set = [i](FlagColumn column) {
     return column.flags != nullptr && column.flags[i] != std::byte{0};
@@ -142,10 +142,10 @@ VELORA_HD inline void commit_lane(const AppendParams& params, std::uint32_t lane
   state.pushed += params.steps;
   const std::uint64_t size = view.size(lane);
   if (size == before) return;
-  std::uint64_t place = lane;
+  std::uint64_t position = lane;
   for (std::uint32_t level = 0; level < view.sizes.num_levels; ++level) {
-    Atomics::fetch_add(&view.sizes.levels[level][place], size - before);
-    place /= CountTree::kFanOut;
+    Atomics::fetch_add(&view.sizes.levels[level][position], size - before);
+    position /= CountTree::kFanOut;
   }
   Atomics::fetch_max(const_cast<std::uint64_t*>(view.largest), size);
 }

@@ -8,7 +8,7 @@
 
 namespace velora::device {
 
-/// What a thread of a block keeps to itself.
+/// Private state of a thread of a block.
 template <typename Real>
 struct GaeThread {
   Real values[kGaeSteps];

@@ -11,7 +11,7 @@
 
 namespace velora {
 
-/// What a writer says of its rows: that new ones are there, or that bytes of one have changed.
+/// Report of a writer: new rows, or changed bytes of one row.
 struct JournalEntry {
   RowId row;      // the newest of its lane; or the one that changed
   bool is_patch;  // it changed below the serial of its lane

@@ -58,9 +58,9 @@ class Lanes {
 
   /// Where the lane's next row goes, counted in rows from the first of lane 0. A row that was
   /// pushed lane_slots ago is there.
-  std::uint64_t next_place(std::uint32_t lane) const {
+  std::uint64_t next_row_index(std::uint32_t lane) const {
     const LaneState& state = states_[lane];
-    std::uint64_t slot = state.pushed - state.turn;
+    std::uint64_t slot = state.pushed - state.lap;
     if (slot == control_->lane_slots) slot = 0;
     return std::uint64_t{lane} * control_->lane_slots + slot;
   }
@@ -69,7 +69,7 @@ class Lanes {
     const LaneState& state = states_[lane];
     return state.episode == state.pushed ? ends | kFirst : ends;
   }
-  /// Makes the row in next_place(), whose flags are these, the newest of its lane.
+  /// Makes the row in next_row_index(), whose flags are these, the newest of its lane.
   void commit(std::uint32_t lane, std::uint8_t flags) {
     move_on(lane, 1, (flags & kEnds) != 0 ? states_[lane].pushed + 1 : 0);
   }
@@ -78,12 +78,12 @@ class Lanes {
   /// Takes the episodes and the number of draws from a copy of states_bytes(), which else agrees.
   void adopt(const std::byte* copy);
   struct NewRow {
-    std::uint64_t place;
+    std::uint64_t index;
     std::uint8_t flags;
   };
   /// The three in one: makes a row that says of itself whether it ends the newest of its lane.
   NewRow append(std::uint32_t lane, std::uint8_t ends) {
-    const NewRow row = {.place = next_place(lane), .flags = next_flags(lane, ends)};
+    const NewRow row = {.index = next_row_index(lane), .flags = next_flags(lane, ends)};
     commit(lane, row.flags);
     return row;
   }

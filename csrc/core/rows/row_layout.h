@@ -9,7 +9,7 @@
 
 namespace velora {
 
-/// What a field is to the algorithms that read rows.
+/// Role of a field for the algorithms that read rows.
 enum class Role : std::uint8_t { kState, kAction, kReward, kNextState, kExtra };
 
 /// One array of a row: a leaf of an observation, an action, a reward or a user's extra field.
@@ -73,8 +73,8 @@ class RowLayout {
   std::size_t block_bytes() const { return block_bytes_; }
 
  private:
-  std::size_t place_fields();
-  void place_blocks();
+  std::size_t lay_out_fields();
+  void lay_out_blocks();
 
   std::vector<Field> fields_;
   ObservationStorage observations_;
