@@ -88,7 +88,7 @@ class RowReader {
     Label label;
     pybind11::object value;  // as it was given; null where it is missing
     BorrowedArray array;
-    pybind11::object on_device;  // in place of the array
+    pybind11::object on_device;  // instead of the array
     ArrayView peeked;            // where nothing is held
     NumberMemory number;
     std::vector<std::byte> converted;

@@ -79,7 +79,7 @@ class DeviceRuntime {
 /// is recognised, not called.
 inline constexpr std::uint32_t kDeviceInterface = 7;
 
-/// Device memory, from whoever manages it. A piece that is freed may serve others at once, in the
+/// Device memory, from its manager. A piece that is freed may serve others at once, in the
 /// order of the stream on which it was allocated.
 class DeviceAllocator {
  public:

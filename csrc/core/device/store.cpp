@@ -201,8 +201,8 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   const std::size_t num_fields = layout_.fields().size();
   std::byte* staged = take_staged(
       host_step_bytes(layout_, lanes, source) * steps + columns_bytes(num_fields), stream);
-  // What is on the device is read there, what is on the host by way of the write buffer.
-  const auto place = [&](const std::byte* from, std::size_t nbytes, bool on_device) {
+  // Device data is read there, host data by way of the write buffer.
+  const auto stage = [&](const std::byte* from, std::size_t nbytes, bool on_device) {
     if (from == nullptr) return static_cast<std::byte*>(nullptr);
     const std::byte* first = from + first_row * nbytes;
     if (on_device) return const_cast<std::byte*>(first);
@@ -221,13 +221,13 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   std::vector<DeviceColumn> columns;
   for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
     const Field& field = layout_.fields()[f];
-    std::byte* memory = place(source.rows.fields[f], field.nbytes, source.on_device[f]);
+    std::byte* memory = stage(source.rows.fields[f], field.nbytes, source.on_device[f]);
     columns.push_back({.nbytes = field.nbytes,
                        .memory = memory,
                        .row_offset = static_cast<std::uint32_t>(field.offset)});
   }
-  params.done.flags = place(source.rows.done, 1, source.done_on_device);
-  params.truncated.flags = place(source.rows.truncated, 1, source.truncated_on_device);
+  params.done.flags = stage(source.rows.done, 1, source.done_on_device);
+  params.truncated.flags = stage(source.rows.truncated, 1, source.truncated_on_device);
   lay_out_columns(columns, staged, &params.columns);
   params.slices = num_slices(lanes, steps, params.columns.words);
   return params;
@@ -380,12 +380,12 @@ void DeviceStore::export_rows(std::span<const RowRange> ranges, std::span<std::b
   }
   if (!pinned) runtime_.synchronize(stream);
   if (!blocks_) return;
-  const std::vector<const std::byte*> places = blocks_->renumber(rows, view.pitch);
-  if (places.empty()) return;
+  const std::vector<const std::byte*> addresses = blocks_->renumber(rows, view.pitch);
+  if (addresses.empty()) return;
   const std::size_t nbytes = layout_.block_bytes();
-  std::byte* block = block_memory(places.size() * nbytes);
-  for (const std::byte* place : places) {
-    runtime_.copy_to_host(block, place, nbytes, stream);
+  std::byte* block = block_memory(addresses.size() * nbytes);
+  for (const std::byte* address : addresses) {
+    runtime_.copy_to_host(block, address, nbytes, stream);
     block += nbytes;
   }
   runtime_.synchronize(stream);

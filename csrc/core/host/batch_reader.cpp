@@ -33,7 +33,7 @@ Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId sta
 }
 
 /// Writes the sequences that `starts` begin to train on, from number `position` of the batch on.
-/// Puts their first steps in place of `starts`.
+/// Puts XX.
 void gather_sequences(const RowsView& view, const CompactRows* compact, const SequenceSpec& spec,
                       std::span<RowId> starts, const SequenceTarget& target, std::size_t position) {
   const std::uint64_t steps = spec.burn_in + spec.length;

@@ -83,8 +83,8 @@ void Store::put_on_huge_pages(std::uint64_t rows, std::size_t most) {
 }
 
 void Store::append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
-  // While the fields of one block are written, the places of the next are on their way. Two rows
-  // can have one place, where a lane is short: each field is written in their order, so the newer
+  // While the fields of one block are written, the slots of the next are on their way. Two rows
+  // can have one slot, where a lane is short: each field is written in their order, so the newer
   // one stays.
   NewRows blocks[2];
   std::uint32_t lane = lanes.before_first();

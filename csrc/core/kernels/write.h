@@ -22,7 +22,7 @@ struct WritePiece {
   std::uint64_t nbytes;
 };
 
-/// Pieces, no two of which have a place in common. Both the list and what it leads to are in memory
+/// Pieces, no two of which overlap. Both the list and what it leads to are in memory
 /// of the host's that the device reads.
 struct WriteParams {
   /// Threads to a piece: a warp reads 512 bytes at once.
@@ -64,7 +64,7 @@ struct ClearParams {
 
 namespace device {
 
-/// The widest word that the place of a piece allows.
+/// The widest word that the addresses of a piece allow.
 VELORA_HD inline std::uint32_t word_log2(const WritePiece& piece) {
   const std::uint64_t bits = reinterpret_cast<std::uintptr_t>(piece.to) |
                              reinterpret_cast<std::uintptr_t>(piece.from) | piece.nbytes;

@@ -17,7 +17,7 @@ struct CountTree {
   std::uint64_t* levels[kMaxLevels];  // the counts, then sums of sums up to one total
   std::uint32_t num_levels;
 
-  /// Words of memory for so many positions.
+  /// Words of memory for `positions` counts.
   VELORA_HD static constexpr std::uint64_t num_words(std::uint64_t positions) {
     std::uint64_t words = positions;
     while (positions > 1) words += positions = (positions + kFanOut - 1) / kFanOut;

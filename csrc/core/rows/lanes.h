@@ -16,7 +16,7 @@
 
 namespace velora {
 
-/// The first words of a buffer's memory: what must survive with the rows, in one place.
+/// The first words of a buffer's memory: the state that must survive with the rows.
 struct ControlBlock {
   std::uint64_t lane_capacity;
   std::uint64_t lane_slots;
@@ -73,7 +73,7 @@ class Lanes {
   void commit(std::uint32_t lane, std::uint8_t flags) {
     move_on(lane, 1, (flags & kEnds) != 0 ? states_[lane].pushed + 1 : 0);
   }
-  /// commit() for `steps` rows of which nobody here knows the flags: the lane's episode stays.
+  /// commit() for `steps` rows whose flags are unknown here: the lane's episode stays.
   void advance(std::uint32_t lane, std::uint64_t steps);
   /// Takes the episodes and the number of draws from a copy of states_bytes(), which else agrees.
   void adopt(const std::byte* copy);

@@ -50,7 +50,7 @@ struct ObservationStorage {
 /// between rows) is a multiple of 16 bytes, which the wide copies of CPU and GPU need, and of 64
 /// where that costs at most an eighth: rows that start on a cache line touch fewer of them.
 ///
-/// Compact rows have two links in place of a next state (see CompactRule), and states of one frame.
+/// Compact rows have two links instead of a next state (see CompactRule), and states of one frame.
 /// Whole observations then lie in blocks, leaf after leaf; without frames to stack, a block begins
 /// as a row does.
 ///

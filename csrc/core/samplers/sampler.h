@@ -25,7 +25,7 @@ class RowStream {
 };
 
 /// A strategy: how rows are chosen. A new one is a file in this folder and a member of BatchReader;
-/// whatever gathers rows goes by this interface alone.
+/// code that gathers rows uses this interface alone.
 ///
 /// A batch is made by catch_up(), begin() and then next() until all of its rows are there. Calls
 /// are virtual, so next() is asked for 16 rows and more at once. What else a strategy knows of the
