@@ -22,7 +22,7 @@ std::size_t row_bytes(const RowLayout& layout) {
 }
 
 /// A handful of pieces make up the head.
-std::size_t head_bytes(std::uint32_t num_lanes) {
+std::size_t header_bytes(std::uint32_t num_lanes) {
   return copied_bytes(DeviceHead::nbytes(num_lanes)) + 4 * copied_bytes(DeviceStaging::kMostChange);
 }
 
@@ -38,13 +38,13 @@ DeviceStaging::DeviceStaging(const RowLayout& layout, const Lanes& lanes, LaneSi
       head_(head),
       num_levels_(sizes.tree().num_levels),
       bytes_per_row_(row_bytes(layout)),
-      all_lanes_bytes_(head_bytes(lanes.num_lanes())),
+      all_lanes_bytes_(header_bytes(lanes.num_lanes())),
       newest_(lanes.num_lanes()) {}
 
 std::size_t DeviceStaging::least_half(const RowLayout& layout, std::uint32_t num_lanes) {
   // One row, one flag and everything else, and as much again for alignment.
   return DeviceWriteBuffer::align(
-      2 * (row_bytes(layout) + copied_bytes(DeviceStaging::kMostChange)) + head_bytes(num_lanes) +
+      2 * (row_bytes(layout) + copied_bytes(DeviceStaging::kMostChange)) + header_bytes(num_lanes) +
       sizeof(WritePiece));
 }
 

@@ -30,8 +30,8 @@ class DeviceStaging {
   static std::size_t least_half(const RowLayout& layout, std::uint32_t num_lanes);
 
   bool empty() const { return touched_.empty() && others_.empty() && !all_changed_; }
-  /// Whether there is room for so many more rows, or changes of one lane, and for all that pieces()
-  /// puts down.
+  /// Whether there is room for that many more rows, or changes of one lane, and for all that
+  /// pieces() puts down.
   bool has_room(std::size_t count = 1) const;
   /// Memory for the next row. Precondition: has_room().
   std::byte* next_row() { return buffer_.take(layout_.pitch()); }

@@ -24,14 +24,14 @@ Memory allocate_lanes(const RowExtent& extent, DeviceRuntime& runtime, void* str
   return Memory::anonymous(Lanes::nbytes(extent.num_lanes), "lanes");
 }
 
-std::size_t head_bytes(std::uint32_t num_lanes) {
+std::size_t header_bytes(std::uint32_t num_lanes) {
   return round_up(DeviceHead::nbytes(num_lanes), kDeviceAlignment);
 }
 
 std::size_t device_bytes(const RowExtent& extent, StorageKind kind) {
-  const std::size_t head = head_bytes(extent.num_lanes);
+  const std::size_t header = header_bytes(extent.num_lanes);
   const std::size_t rows = kind == StorageKind::kDevice ? extent.nbytes() : 0;
-  return rows > SIZE_MAX - head ? SIZE_MAX : head + rows;
+  return rows > SIZE_MAX - header ? SIZE_MAX : header + rows;
 }
 
 PinnedMemory allocate_rows(DeviceRuntime& runtime, const RowExtent& extent, StorageKind kind) {
@@ -67,7 +67,7 @@ DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uin
                         ? MemoryClaim(extent_.nbytes(), extent_.describe().c_str())
                         : MemoryClaim()),
       pinned_rows_(allocate_rows(runtime_, extent_, kind)),
-      rows_(kind == StorageKind::kDevice ? memory_.data() + head_bytes(num_lanes)
+      rows_(kind == StorageKind::kDevice ? memory_.data() + header_bytes(num_lanes)
                                          : pinned_rows_.data()),
       head_(memory_.data(), num_lanes),
       buffer_(runtime_, std::max(half_bytes, DeviceStaging::least_half(layout_, num_lanes))),
@@ -88,7 +88,7 @@ DeviceStore::~DeviceStore() {
 
 std::size_t DeviceStore::nbytes() const {
   const std::size_t blocks = blocks_ ? blocks_->nbytes() : 0;
-  return head_bytes(extent_.num_lanes) + extent_.nbytes() + blocks;
+  return header_bytes(extent_.num_lanes) + extent_.nbytes() + blocks;
 }
 
 void DeviceStore::require_running(const char* what, void* stream) {

@@ -32,8 +32,8 @@ class DeviceWriteBuffer {
   void sent(void* stream);
   /// Goes on at the start of the other half. All of this one must have been sent.
   void swap_halves();
-  /// Makes halves of at least so many bytes. All must have been sent. Throws MemoryError, and then
-  /// it is as before.
+  /// Makes halves of at least that many bytes. All must have been sent. Throws MemoryError, and
+  /// then it is as before.
   void grow(std::size_t half_bytes);
 
  private:

@@ -18,7 +18,7 @@ struct Sequence {
   std::uint64_t size;     // all steps
 };
 
-/// The sequence whose first step to train on is `start`, as far as there is one.
+/// The sequence whose first step to train on is `start`, if there is one.
 Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId start) {
   SequenceSpan span = longest_span(view, start, spec.burn_in, spec.length);
   if (spec.boundary != SequenceBoundary::kCross) {
@@ -33,7 +33,7 @@ Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId sta
 }
 
 /// Writes the sequences that `starts` begin to train on, from number `position` of the batch on.
-/// Puts XX.
+/// Replaces `starts` by their first steps.
 void gather_sequences(const RowsView& view, const CompactRows* compact, const SequenceSpec& spec,
                       std::span<RowId> starts, const SequenceTarget& target, std::size_t position) {
   const std::uint64_t steps = spec.burn_in + spec.length;

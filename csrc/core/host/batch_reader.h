@@ -26,7 +26,7 @@ class BatchReader {
   BatchReader& operator=(const BatchReader&) = delete;
 
   /// Writes `count` distinct rows: those of the lanes' next draw, which is counted once they are
-  /// there. Throws ValueError where there are not so many.
+  /// there. Throws ValueError where there are fewer.
   void sample(std::size_t count, const BatchTarget& target, const PartRunner* runner = nullptr);
   /// Writes the `count` live rows from position `start` on in time order, each looking one step
   /// ahead.

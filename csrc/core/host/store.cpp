@@ -15,7 +15,7 @@ constexpr std::size_t kPage = 4096;
 constexpr std::size_t kCacheLine = 64;
 constexpr std::size_t kPrefetchBytes = 512;
 
-std::size_t head_bytes(std::uint32_t num_lanes) {
+std::size_t header_bytes(std::uint32_t num_lanes) {
   return round_up(Lanes::nbytes(num_lanes), kPage);
 }
 
@@ -38,9 +38,9 @@ Pages pages_of(std::uint32_t num_lanes) {
 
 Memory allocate(const RowExtent& extent) {
   extent.check();
-  const std::size_t head = head_bytes(extent.num_lanes);
+  const std::size_t header = header_bytes(extent.num_lanes);
   const std::size_t rows = extent.nbytes();
-  const std::size_t bytes = rows > SIZE_MAX - head ? SIZE_MAX : head + rows;
+  const std::size_t bytes = rows > SIZE_MAX - header ? SIZE_MAX : header + rows;
   return Memory::anonymous(bytes, extent.describe().c_str(), pages_of(extent.num_lanes));
 }
 
@@ -49,7 +49,7 @@ Memory allocate(const RowExtent& extent) {
 Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
              std::uint64_t seed)
     : layout_(std::move(layout)),
-      rows_offset_(head_bytes(num_lanes)),
+      rows_offset_(header_bytes(num_lanes)),
       memory_(allocate(extent_of(layout_, lane_capacity, num_lanes))),
       small_pages_(pages_of(num_lanes) == Pages::kSmall ? 0 : memory_.size()),
       lanes_(memory_.data(), extent_of(layout_, lane_capacity, num_lanes), seed),

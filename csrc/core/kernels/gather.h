@@ -14,7 +14,7 @@
 namespace velora {
 
 /// A column as a launch copies it: in words as wide as its address allows, so that consecutive
-/// threads move consecutive words of a row. Of stacks, each frame is a column of its own.
+/// threads move consecutive words of a row. Of stacks, each frame is its own column.
 struct DeviceColumn {
   std::uint64_t nbytes;
   std::byte* memory;               // of its first row

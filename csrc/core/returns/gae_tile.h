@@ -71,8 +71,8 @@ struct GaeElements {
 /// The order of the tickets is that in which tiles need each other: a block that waits for a tile
 /// holds a later ticket, so that tile is at work already.
 template <typename Atomics, typename Real, typename Flag>
-VELORA_HD inline void take_tile(const GaeScan<Real, Flag>& scan, GaeSpace<Real>& space,
-                                std::uint64_t block) {
+VELORA_HD inline void claim_tile(const GaeScan<Real, Flag>& scan, GaeSpace<Real>& space,
+                                 std::uint64_t block) {
   // A launch has fewer blocks than 32 bits count, and wider divisions take a device long.
   const auto ticket =
       static_cast<std::uint32_t>(scan.plan.chunks > 1 ? Atomics::add_one(scan.scratch) : block);
@@ -256,7 +256,7 @@ VELORA_HD inline void gae_tile(const Group& group, const GaeScan<Real, Flag>& sc
                                GaeSpace<Real>& space) {
   using Thread = GaeThread<Real>;
   group.run([&](std::uint32_t rank, Thread&) {
-    if (rank == 0) take_tile<typename Group::Atomics>(scan, space, group.block());
+    if (rank == 0) claim_tile<typename Group::Atomics>(scan, space, group.block());
   });
   group.run([&](std::uint32_t rank, Thread& thread) { load_part(scan, space, rank, thread); });
   group.run([&](std::uint32_t rank, Thread&) { sum_up_part(scan, space, rank); });

@@ -36,7 +36,7 @@ struct ObservationStorage {
   /// Once each: a row's next state is the state of the row after it. What cannot be found there
   /// lies in a block beside the rows.
   bool compact = false;
-  /// States are stacks of so many frames along their first dimension, and a row holds only the
+  /// States are stacks of this many frames along their first dimension, and a row holds only the
   /// newest. More than 1 needs `compact`.
   std::uint32_t frame_stack = 1;
 
@@ -58,7 +58,7 @@ struct ObservationStorage {
 class RowLayout {
  public:
   /// Throws ValueError when a field has no element, the row exceeds kMaxPitch bytes, or no state
-  /// is a stack of so many frames.
+  /// is a stack of that many frames.
   explicit RowLayout(std::vector<Field> fields, ObservationStorage observations = {});
 
   static constexpr std::size_t kMaxPitch = std::size_t{1} << 32;

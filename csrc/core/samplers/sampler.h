@@ -46,7 +46,7 @@ class Sampler : public RowStream {
   /// How many rows there are to choose from. O(1).
   virtual std::uint64_t size() const = 0;
   /// Begins a batch of `count` rows: those of the draw `key`, where there is something to draw.
-  /// Throws ValueError where there are not so many.
+  /// Throws ValueError where there are fewer.
   virtual void begin(DrawKey key, std::size_t count) = 0;
 };
 
