@@ -31,7 +31,7 @@ struct ControlBlock {
 /// and where each goes.
 ///
 /// A row counts from the moment that the serial of its lane moves on. Who has to know of it finds
-/// out by the journal when it is asked: nobody is told, and a writer writes its lane and its
+/// out by the journal when it is asked, without notification, and a writer writes its lane and its
 /// journal alone.
 ///
 /// Lies in host memory that is not its own, nbytes(num_lanes) of it. Every operation is O(1), but
