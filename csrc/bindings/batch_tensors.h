@@ -54,7 +54,7 @@ class BatchTensors {
 
   /// Where the parts lie: in host memory, or on the device.
   BatchMemory memory() const { return parts_; }
-  /// Whether they lie in one piece, as lay_out() says.
+  /// Whether they lie in one piece, as lay_out() arranges them.
   bool in_one_piece() const { return own_.empty(); }
   /// A new torch.Tensor (rows, *row_shape), or (rows, steps, *row_shape), over the i-th part. Call
   /// once for each part.

@@ -73,7 +73,7 @@ bool from_buffer_format(const char* format, py::ssize_t itemsize, DType* out) {
 /// A masked array would lose its mask.
 bool is_masked(PyObject* value) { return PyObject_HasAttrString(value, "mask") != 0; }
 
-/// What the buffer protocol gives numbers of.
+/// Whether the buffer protocol shows numbers.
 bool shows_numbers(PyObject* value) {
   if (PyObject_CheckBuffer(value) == 0) return false;
   return PyBytes_Check(value) == 0 && PyByteArray_Check(value) == 0 && !is_masked(value);
@@ -218,7 +218,7 @@ void BorrowedArray::look_at_tensor(const char* field) {
 
 namespace {
 
-/// Whether every number of one dtype is one of the other, so that nobody need look at them. A flag
+/// Whether every number of one dtype is one of the other, so that no check is needed. A flag
 /// is set where a number is not zero.
 bool converts_unseen(DType from, DType to) {
   if (from == to || to == DType::kBool) return true;

@@ -15,7 +15,7 @@ namespace velora {
 ///
 /// There are two steps. prepare() runs all code that reading takes, and look() runs none: memory
 /// that is looked at stays as it is until other code runs. So a caller prepares all values of a
-/// call, and whatever else may run code, before the first look.
+/// call, and anything else that may run code, before the first look.
 class BorrowedArray {
  public:
   BorrowedArray() = default;
@@ -49,7 +49,7 @@ class BorrowedArray {
   NumberMemory number_{};
 };
 
-/// The same two steps for a tensor on a device whose numbers nobody has to look at. The first
+/// The same two steps for a tensor on a device whose numbers need no check. The first
 /// returns what is to be held: `value`, or a tensor of torch's making where that has another dtype
 /// or layout; null where `value` is none there, or only the host can tell whether its numbers fit.
 pybind11::object prepare_on_device(PyObject* value, DType dtype, const TorchDevice& device);

@@ -56,7 +56,7 @@ void Buffer::clear() {
   storage_->clear(stream());
 }
 
-/// Fills the memory of a batch with so many rows of the next draw.
+/// Fills the memory of a batch with `count` rows of the next draw.
 auto Buffer::draw_rows(std::size_t count) {
   return [this, count](BatchMemory memory, const PartRunner* runner) {
     require_rows(count);

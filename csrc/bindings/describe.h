@@ -8,7 +8,7 @@
 
 namespace velora {
 
-/// What kind of value it is: "float64 of shape (3,)".
+/// Type and shape of a value: "float64 of shape (3,)".
 std::string describe(PyObject* value);
 /// The same, and how to make an array of a container that is none: "list; use np.array(...)".
 std::string describe_with_hint(PyObject* value);

@@ -29,7 +29,7 @@ class FieldTrees {
 
   const std::vector<Tree>& trees() const { return trees_; }
   std::size_t num_fields() const { return num_fields_; }
-  /// What a batch calls the flags of a step.
+  /// Names of the step flags in a batch.
   const std::string& done_batch_name() const { return done_batch_name_; }
   const std::string& truncated_batch_name() const { return truncated_batch_name_; }
 

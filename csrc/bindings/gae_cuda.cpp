@@ -24,7 +24,7 @@ std::uint64_t num_elements(const DLTensor& tensor) {
   return count;
 }
 
-/// What is known of one tensor. Valid as long as the tensor is.
+/// Description of one tensor. Valid as long as the tensor is.
 struct Borrowed {
   std::byte* data;
   DType dtype;

@@ -14,7 +14,7 @@ namespace {
 /// Takes the GIL again. When the interpreter has ended meanwhile, versions before 3.14 end a thread
 /// that asks for it by unwinding its stack, which would release Python objects without the GIL.
 /// Such a thread sleeps until the process is gone, as it does in later versions.
-void take_gil(PyThreadState* state) {
+void acquire_gil(PyThreadState* state) {
   try {
     PyEval_RestoreThread(state);
   } catch (...) {
@@ -32,7 +32,7 @@ void without_gil(const Work& work) {
   } catch (...) {
     error = std::current_exception();
   }
-  take_gil(state);
+  acquire_gil(state);
   if (error) std::rethrow_exception(error);
 }
 

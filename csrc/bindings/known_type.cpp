@@ -15,7 +15,7 @@ constexpr Py_ssize_t kElsewhere = -1;
 /// Where the objects of a type have an attribute: in a slot, from the start of the object, or
 /// elsewhere. Nothing where looking it up would not be plain.
 std::optional<Py_ssize_t> find_slot(PyTypeObject* type, py::handle name) {
-  // What the type or one of its bases has under that name, as it stands there.
+  // The attribute of that name in the type or one of its bases, as it stands there.
   const auto found = py::reinterpret_borrow<py::object>(_PyType_Lookup(type, name.ptr()));
   if (!found || Py_TYPE(found.ptr())->tp_descr_get == nullptr) return kElsewhere;
   if (Py_TYPE(found.ptr()) != &PyMemberDescr_Type) return std::nullopt;

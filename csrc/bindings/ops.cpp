@@ -47,7 +47,7 @@ bool is_real(ScalarType dtype) { return dtype == ScalarType::Float || dtype == S
 
 bool is_byte(ScalarType dtype) { return dtype == ScalarType::Bool || dtype == ScalarType::Byte; }
 
-void check_place(const char* name, const Tensor& tensor, const Tensor& rewards) {
+void check_device_and_shape(const char* name, const Tensor& tensor, const Tensor& rewards) {
   if (!tensor.is_cpu()) refuse(name, "a tensor on the CPU", "one on another device");
   if (!same_shape(tensor, rewards)) {
     refuse(name, "the shape of rewards, " + shape_of(rewards), shape_of(tensor));
@@ -55,7 +55,7 @@ void check_place(const char* name, const Tensor& tensor, const Tensor& rewards) 
 }
 
 void check_real(const char* name, const Tensor& tensor, const Tensor& rewards) {
-  check_place(name, tensor, rewards);
+  check_device_and_shape(name, tensor, rewards);
   if (tensor.scalar_type() != rewards.scalar_type()) {
     refuse(name, std::string("the dtype of rewards, ") + toString(rewards.scalar_type()),
            toString(tensor.scalar_type()));
@@ -63,7 +63,7 @@ void check_real(const char* name, const Tensor& tensor, const Tensor& rewards) {
 }
 
 void check_flag(const char* name, const Tensor& tensor, const Tensor& rewards) {
-  check_place(name, tensor, rewards);
+  check_device_and_shape(name, tensor, rewards);
   const ScalarType dtype = tensor.scalar_type();
   if (!is_byte(dtype) && !is_real(dtype)) {
     refuse(name, "bool, uint8, float32 or float64", toString(dtype));
@@ -140,7 +140,7 @@ std::tuple<Tensor, Tensor> gae_cpu(const Tensor& rewards, const Tensor& values,
   if (!is_real(rewards.scalar_type())) {
     refuse("rewards", "float32 or float64", toString(rewards.scalar_type()));
   }
-  check_place("rewards", rewards, rewards);
+  check_device_and_shape("rewards", rewards, rewards);
   check_real("values", values, rewards);
   check_real("next_values", next_values, rewards);
   check_flag("dones", dones, rewards);

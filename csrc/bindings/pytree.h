@@ -44,8 +44,8 @@ class Pytree {
   std::string path_of(const Node& node, const std::string& name) const;
 
   /// Calls f(i, value) for leaf i of a nest, in order. Where the nest has another form it calls
-  /// refuse(node, value, missing), which throws: `value` is in the place of the node, and `missing`
-  /// its child whose key is not in a dict of the right size, or null.
+  /// refuse(node, value, missing), which throws: `value` is at the position of the node, and
+  /// `missing` its child whose key is not in a dict of the right size, or null.
   ///
   /// Looking up a key, and f, can run code that takes values out of the nest: f holds what it
   /// keeps.
@@ -69,7 +69,7 @@ class Pytree {
   static PyObject* key_of(const Node& dict, std::size_t child) {
     return PyTuple_GET_ITEM(dict.keys.ptr(), static_cast<Py_ssize_t>(child));
   }
-  /// The value in the place of a child, borrowed; null where a dict has none.
+  /// The value at the position of a child, borrowed; null where a dict has none.
   static PyObject* find_child(const Node& node, PyObject* value, std::size_t child);
 
   template <typename F, typename Refuse>

@@ -57,7 +57,7 @@ class RowReader {
 
   /// The number of rows that were read.
   std::size_t count() const { return count_; }
-  /// What was read. Precondition: all of it is on the host, and not in_parts().
+  /// The rows that were read. Precondition: all of it is on the host, and not in_parts().
   const RowSource& source() const { return source_; }
   /// Whether rows are still to be converted.
   bool in_parts() const { return part_rows_ < count_; }
@@ -78,7 +78,7 @@ class RowReader {
   void release();
 
  private:
-  /// What a field is called: by an experience, and by a batch.
+  /// Names of a field: in an experience, and by a batch.
   struct Label {
     std::string one;
     std::string many;
@@ -88,7 +88,7 @@ class RowReader {
     Label label;
     pybind11::object value;  // as it was given; null where it is missing
     BorrowedArray array;
-    pybind11::object on_device;  // in place of the array
+    pybind11::object on_device;  // instead of the array
     ArrayView peeked;            // where nothing is held
     NumberMemory number;
     std::vector<std::byte> converted;

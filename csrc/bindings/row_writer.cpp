@@ -28,7 +28,7 @@ RowReader& RowWriter::idle_reader() {
 }
 
 /// A reader for one call. Reading can run Python code (a property, a copy from a device) in which
-/// another thread, or the same one, enters the buffer again: each call has a reader of its own.
+/// another thread, or the same one, enters the buffer again: each call has its own reader.
 class RowWriter::ReaderLease {
  public:
   explicit ReaderLease(RowWriter& writer) : writer_(writer) {

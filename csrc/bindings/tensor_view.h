@@ -21,9 +21,9 @@ union NumberMemory {
   bool boolean;
 };
 
-/// What nearly every call brings: a plain tensor in host memory, a numpy array or a number. `view`
+/// The usual arguments: a plain tensor in host memory, a numpy array or a number. `view`
 /// shows it (a number in `memory`) as long as the value is alive and no other code runs: nobody
-/// holds on to it, and none ran here. Returns false for whatever takes more, which is for a
+/// holds on to it, and none ran here. Returns false for values that need a
 /// BorrowedArray.
 bool peek(PyObject* value, NumberMemory* memory, ArrayView* view);
 

@@ -12,7 +12,7 @@ namespace velora {
 /// goes to torch's current stream. There is one for each device, for as long as the process lives.
 class TorchDevice final : public DeviceAllocator {
  public:
-  /// Throws DeviceError, which says what to do, when the device cannot be used.
+  /// Throws DeviceError with advice when the device cannot be used.
   static TorchDevice& of(int index);
 
   DeviceRuntime& runtime() const { return runtime_; }

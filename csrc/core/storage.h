@@ -43,7 +43,7 @@ class Storage {
   /// Bytes of the rows and of what belongs to them.
   virtual std::size_t nbytes() const = 0;
 
-  /// Makes sure that so many rows can be appended, in whatever parts. Throws MemoryError, and then
+  /// Makes sure that that many rows can be appended, in any parts. Throws MemoryError, and then
   /// nothing has changed.
   virtual void reserve(std::size_t rows, void* stream) = 0;
   /// Appends rows [0, count) to their lanes, in that order: all, or none when this throws

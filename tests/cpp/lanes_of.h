@@ -26,7 +26,7 @@ class LanesOf {
 
   void push(std::uint32_t lane, std::uint8_t ends = 0) {
     const std::uint8_t flags = lanes.next_flags(lane, ends);
-    rows_[lanes.next_place(lane) * kPitch] = std::byte{flags};
+    rows_[lanes.next_row_index(lane) * kPitch] = std::byte{flags};
     lanes.commit(lane, flags);
   }
   void push_many(std::uint32_t lane, std::uint64_t count) {
@@ -36,7 +36,7 @@ class LanesOf {
   void end_episode(std::uint32_t lane) {
     if (!lanes.end_episode(lane)) return;
     const RowId newest = {lane, view().end(lane) - 1};
-    rows_[view().place(newest) * kPitch] |= std::byte{kTruncated};
+    rows_[view().row_index(newest) * kPitch] |= std::byte{kTruncated};
     lanes.patch(newest);
   }
   RowsView view() const { return lanes.view(rows_.data(), layout_, sizes_); }

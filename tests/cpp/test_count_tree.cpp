@@ -16,29 +16,29 @@ constexpr std::uint64_t kGuard = 0xA5A5A5A5A5A5A5A5;
 /// A tree and the plain list of the same counts.
 class Counts {
  public:
-  explicit Counts(std::uint64_t places)
-      : counts_(places), memory_(CountTree::num_words(places) + 1) {
+  explicit Counts(std::uint64_t positions)
+      : counts_(positions), memory_(CountTree::num_words(positions) + 1) {
     memory_.back() = kGuard;
-    tree_ = CountTree::in(memory_.data(), places);
+    tree_ = CountTree::in(memory_.data(), positions);
   }
 
-  void add(std::uint64_t place, std::int64_t change) {
-    counts_[place] += static_cast<std::uint64_t>(change);
-    tree_.add(place, change);
+  void add(std::uint64_t position, std::int64_t change) {
+    counts_[position] += static_cast<std::uint64_t>(change);
+    tree_.add(position, change);
   }
-  /// Compares all counts, and the places of the items that are `step` apart.
+  /// Compares all counts, and the positions of the items that are `step` apart.
   void expect_same(std::uint64_t step = 1) const {
     ASSERT_EQ(memory_.back(), kGuard);
     ASSERT_EQ(tree_.total(), std::accumulate(counts_.begin(), counts_.end(), std::uint64_t{0}));
     std::uint64_t before = 0;
-    for (std::uint64_t place = 0; place < counts_.size(); ++place) {
-      ASSERT_EQ(tree_.levels[0][place], counts_[place]);
-      for (std::uint64_t within = 0; within < counts_[place]; within += step) {
+    for (std::uint64_t position = 0; position < counts_.size(); ++position) {
+      ASSERT_EQ(tree_.levels[0][position], counts_[position]);
+      for (std::uint64_t within = 0; within < counts_[position]; within += step) {
         std::uint64_t item = before + within;
-        ASSERT_EQ(tree_.find(item), place) << "item " << before + within;
+        ASSERT_EQ(tree_.find(item), position) << "item " << before + within;
         ASSERT_EQ(item, within);
       }
-      before += counts_[place];
+      before += counts_[position];
     }
   }
   const CountTree& tree() const { return tree_; }
@@ -53,25 +53,25 @@ constexpr std::uint64_t kSizes[] = {1, 2, 15, 16, 17, 255, 256, 257, 4097};
 
 TEST(CountTree, FindsThePlaceOfEachItem) {
   std::mt19937_64 random(1);
-  for (const std::uint64_t places : kSizes) {
-    Counts counts(places);
+  for (const std::uint64_t positions : kSizes) {
+    Counts counts(positions);
     counts.expect_same();
-    for (std::uint64_t place = 0; place < places; ++place) {
-      if (random() % 3 != 0) counts.add(place, static_cast<std::int64_t>(random() % 5));
+    for (std::uint64_t position = 0; position < positions; ++position) {
+      if (random() % 3 != 0) counts.add(position, static_cast<std::int64_t>(random() % 5));
     }
     counts.expect_same();
   }
 }
 
 TEST(CountTree, CountsThatComeAndGoLeaveTheRest) {
-  for (const std::uint64_t places : kSizes) {
-    std::mt19937_64 random(places);
-    Counts counts(places);
+  for (const std::uint64_t positions : kSizes) {
+    std::mt19937_64 random(positions);
+    Counts counts(positions);
     for (int round = 0; round < 30; ++round) {
       for (int i = 0; i < 20; ++i) {
-        const std::uint64_t place = random() % places;
-        const auto present = static_cast<std::int64_t>(counts.tree().levels[0][place]);
-        counts.add(place, random() % 2 == 0 ? 3 : -present);
+        const std::uint64_t position = random() % positions;
+        const auto present = static_cast<std::int64_t>(counts.tree().levels[0][position]);
+        counts.add(position, random() % 2 == 0 ? 3 : -present);
       }
       counts.expect_same();
     }
@@ -79,21 +79,22 @@ TEST(CountTree, CountsThatComeAndGoLeaveTheRest) {
 }
 
 TEST(CountTree, OneItemIsFoundWhereverItIs) {
-  for (const std::uint64_t places : kSizes) {
-    Counts counts(places);
-    for (std::uint64_t place = 0; place < places; ++place) {
-      counts.add(place, 1);
+  for (const std::uint64_t positions : kSizes) {
+    Counts counts(positions);
+    for (std::uint64_t position = 0; position < positions; ++position) {
+      counts.add(position, 1);
       std::uint64_t item = 0;
-      ASSERT_EQ(counts.tree().find(item), place);
+      ASSERT_EQ(counts.tree().find(item), position);
       ASSERT_EQ(item, 0u);
-      counts.add(place, -1);
+      counts.add(position, -1);
     }
   }
 }
 
 TEST(CountTree, CountsBeyond32BitsAreSummed) {
   Counts counts(17);
-  for (std::uint64_t place = 0; place < 17; place += 4) counts.add(place, std::int64_t{1} << 40);
+  for (std::uint64_t position = 0; position < 17; position += 4)
+    counts.add(position, std::int64_t{1} << 40);
   counts.expect_same((std::uint64_t{1} << 38) + 1);
 }
 

@@ -22,7 +22,7 @@ class Mirrored {
 
   void push_from_host(std::uint32_t lane, std::uint8_t ends = 0) {
     const std::uint8_t flags = lanes.lanes.next_flags(lane, ends);
-    mirror.push(lanes.lanes.next_place(lane), {lane, lanes.view().end(lane)}, std::byte{flags});
+    mirror.push(lanes.lanes.next_row_index(lane), {lane, lanes.view().end(lane)}, std::byte{flags});
     lanes.push(lane, ends);
   }
   void end_episode(std::uint32_t lane) {
@@ -30,7 +30,7 @@ class Mirrored {
     const RowsView view = lanes.view();
     if (view.size(lane) == 0) return;
     const RowId newest = {lane, view.end(lane) - 1};
-    mirror.set(view.place(newest), std::byte{view.flags(newest)});
+    mirror.set(view.row_index(newest), std::byte{view.flags(newest)});
   }
   /// Catches up, and returns for how many rows the device was asked.
   std::size_t catch_up() {
@@ -38,7 +38,7 @@ class Mirrored {
     const RowsView view = lanes.view();
     mirror.catch_up(view, [&](std::span<const RowId> rows) {
       asked += rows.size();
-      for (const RowId row : rows) mirror.set(view.place(row), std::byte{view.flags(row)});
+      for (const RowId row : rows) mirror.set(view.row_index(row), std::byte{view.flags(row)});
     });
     return asked;
   }

@@ -22,7 +22,7 @@ class Rows {
     for (std::byte& byte : bytes_) byte = static_cast<std::byte>(engine());
     for (const std::uint64_t count : pushed) {
       lanes_.push_back(
-          {.pushed = count, .cleared = 0, .turn = count - count % capacity, .episode = 0});
+          {.pushed = count, .cleared = 0, .lap = count - count % capacity, .episode = 0});
     }
   }
 
@@ -176,7 +176,7 @@ TEST(Gather, RewardsAreSummedUntilTheEpisodeEndsOrTheRowsDo) {
     bytes[i * kPitch + 4] = std::byte{flags[i]};
     bytes[i * kPitch + 5] = static_cast<std::byte>(i);
   }
-  const LaneState lane = {.pushed = 7, .cleared = 0, .turn = 0, .episode = 5};
+  const LaneState lane = {.pushed = 7, .cleared = 0, .lap = 0, .episode = 5};
   const RowsView view = {.rows = bytes.data(),
                          .pitch = kPitch,
                          .flags_offset = 4,

@@ -30,12 +30,12 @@ TEST(Lanes, SlotIsSerialModuloSlots) {
       const std::uint64_t slots = capacity + spare;
       LanesOf of(capacity, 2, spare);
       for (std::uint64_t serial = 0; serial < 4 * slots; ++serial) {
-        EXPECT_EQ(of.lanes.next_place(1), slots + serial % slots);
+        EXPECT_EQ(of.lanes.next_row_index(1), slots + serial % slots);
         of.push(1);
         const RowsView view = of.view();
         for (std::uint64_t present = view.present(1); present < view.end(1); ++present) {
           EXPECT_EQ(view.slot({1, present}), present % slots);
-          EXPECT_EQ(view.place({1, present}), slots + present % slots);
+          EXPECT_EQ(view.row_index({1, present}), slots + present % slots);
         }
       }
       EXPECT_EQ(of.view().size(0), 0u);
@@ -180,7 +180,7 @@ TEST(Lanes, RestoreOfWhatWasSavedGivesTheSameLanes) {
         EXPECT_EQ(other.view().end(lane), of.view().end(lane));
         EXPECT_EQ(other.view().present(lane), of.view().present(lane));
         EXPECT_EQ(other.view().sizes.levels[0][lane], of.view().size(lane));
-        EXPECT_EQ(other.lanes.next_place(lane), of.lanes.next_place(lane));
+        EXPECT_EQ(other.lanes.next_row_index(lane), of.lanes.next_row_index(lane));
         EXPECT_EQ(other.lanes.states()[lane].episode, of.lanes.states()[lane].episode);
       }
     }
@@ -196,7 +196,7 @@ TEST(Lanes, RestoreExpectsTheRowsBeforePushed) {
     of.lanes.check(saved, count * kPitch);
     of.lanes.restore(saved);
     for (std::uint64_t i = 0; i < count; ++i) {
-      EXPECT_EQ(of.lanes.next_place(0), (pushed - count + i) % 3);
+      EXPECT_EQ(of.lanes.next_row_index(0), (pushed - count + i) % 3);
       of.push(0);
     }
     EXPECT_EQ(of.view().end(0), pushed);

@@ -160,7 +160,8 @@ TEST(Store, RestoreGivesTheSameRowsInTheSamePlaces) {
     other.store.import_rows({recorded.store.lanes().save(), saved_rows(recorded.store), {}});
     ASSERT_NO_FATAL_FAILURE(Recorded::expect_same_rows(other.store, recorded.history));
     for (const std::uint32_t lane : {0u, 1u}) {
-      EXPECT_EQ(other.store.lanes().next_place(lane), recorded.store.lanes().next_place(lane));
+      EXPECT_EQ(other.store.lanes().next_row_index(lane),
+                recorded.store.lanes().next_row_index(lane));
     }
   }
 }

@@ -106,7 +106,7 @@ class DeviceBlocks::RowsAround {
  public:
   struct New {
     RowId id;
-    std::uint64_t position;  // as Lanes::next_place
+    std::uint64_t position;  // as Lanes::next_row_index
     const RowSource& source;
     std::size_t i;
   };
@@ -115,15 +115,15 @@ class DeviceBlocks::RowsAround {
       : blocks_(blocks), view_(view), staging_(staging), added_(added) {}
 
   Links overwritten() const { return blocks_.links_[added_.position]; }
-  Links previous() const { return blocks_.links_[view_.place(previous_id())]; }
+  Links previous() const { return blocks_.links_[view_.row_index(previous_id())]; }
   void set_previous(Links links) const {
-    blocks_.links_[view_.place(previous_id())] = links;
+    blocks_.links_[view_.row_index(previous_id())] = links;
     staging_.set(previous_id(), blocks_.rule_.links_offset(), &links, sizeof(links));
   }
   bool goes_on() const {
     const std::byte* last = blocks_.last_state(added_.id.lane);
     const auto frame_of = [last](std::uint32_t f) {
-      return FramePlace{.base = last, .frame = static_cast<std::int32_t>(f)};
+      return FrameAddress{.base = last, .frame = static_cast<std::int32_t>(f)};
     };
     return blocks_.rule_.goes_on(frame_of, added_.source, added_.i);
   }
@@ -146,8 +146,10 @@ class DeviceBlocks::RowsAround {
 void DeviceBlocks::write(const Lanes& lanes, const RowsView& view, std::uint32_t lane,
                          std::byte* row, const RowSource& source, std::size_t i,
                          DeviceStaging& staging) {
-  const RowsAround::New added = {
-      .id = {lane, view.end(lane)}, .position = lanes.next_place(lane), .source = source, .i = i};
+  const RowsAround::New added = {.id = {lane, view.end(lane)},
+                                 .position = lanes.next_row_index(lane),
+                                 .source = source,
+                                 .i = i};
   RowsAround around(*this, view, staging, added);
   const Links own = rule_.link(view, lane, around);
   links_[added.position] = own;
@@ -183,15 +185,15 @@ void DeviceBlocks::restart(std::size_t count) {
   used_ = count;
 }
 
-void DeviceBlocks::restore_links(std::uint64_t place, const std::byte* row) {
-  links_[place] = rule_.links(row);
+void DeviceBlocks::restore_links(std::uint64_t row_index, const std::byte* row) {
+  links_[row_index] = rule_.links(row);
 }
 
 void DeviceBlocks::restore_lane(std::uint32_t lane, std::span<const std::byte> rows,
                                 std::size_t pitch, std::span<const std::byte> blocks) {
   const std::uint64_t count = rows.size() / pitch;
   if (count == 0) return;
-  const LaneState state = {.pushed = count, .cleared = 0, .turn = 0, .episode = 0};
+  const LaneState state = {.pushed = count, .cleared = 0, .lap = 0, .episode = 0};
   RowsView view = {};
   view.rows = rows.data();
   view.pitch = pitch;
@@ -208,9 +210,9 @@ void DeviceBlocks::restore_lane(std::uint32_t lane, std::span<const std::byte> r
     for (std::uint32_t f = 0; f < leaf.frames; ++f) {
       const std::uint32_t frame = is_stack ? f : rule_.frame_stack() - 1;
       const std::uint64_t pitch_of = is_stack ? leaf.frame_bytes : 0;
-      const auto copy = [&](std::byte* to, FramePlace place) {
+      const auto copy = [&](std::byte* to, FrameAddress address) {
         std::memcpy(to + leaf.block_offset + f * leaf.frame_bytes,
-                    place.of(leaf.row_offset, leaf.block_offset, pitch_of), leaf.frame_bytes);
+                    address.of(leaf.row_offset, leaf.block_offset, pitch_of), leaf.frame_bytes);
       };
       copy(last_state(lane), compact.frame_of(view, newest, frame));
       copy(last_next(lane), compact.next_frame_of(view, newest, frame));

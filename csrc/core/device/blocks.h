@@ -31,9 +31,10 @@ class DeviceBlocks {
   /// Bytes of device memory.
   std::size_t nbytes() const;
 
-  /// Makes sure that so many rows can be written. Throws MemoryError, and then nothing has changed.
+  /// Makes sure that that many rows can be written. Throws MemoryError, and then nothing has
+  /// changed.
   void reserve(std::size_t rows);
-  /// Tells the device of chunks that it does not know, as far as there is room; returns whether it
+  /// Tells the device of chunks that it does not know, while there is room; returns whether it
   /// knows all.
   bool announce(DeviceStaging& staging);
   /// Writes the observations of source row `i` to `row`, the lane's next, which is not committed
@@ -45,11 +46,11 @@ class DeviceBlocks {
   /// Numbers the blocks of copied rows from 0 on; returns where each lies on the device.
   std::vector<const std::byte*> renumber(std::span<std::byte> rows, std::size_t pitch) const;
   const CompactRule& rule() const { return rule_; }
-  /// Makes room for so many checked blocks, in place of all, numbered from 0 on. Throws
+  /// Makes room for that many checked blocks instead of all, numbered from 0 on. Throws
   /// MemoryError, and then nothing has changed.
   void restart(std::size_t count);
-  /// Takes over the links of a row that was restored to a place.
-  void restore_links(std::uint64_t place, const std::byte* row);
+  /// Takes over the links of a row that was restored to row index `row_index`.
+  void restore_links(std::uint64_t row_index, const std::byte* row);
   /// The same of what a lane's next row is compared with: `rows` are all of the lane's.
   void restore_lane(std::uint32_t lane, std::span<const std::byte> rows, std::size_t pitch,
                     std::span<const std::byte> blocks);
@@ -80,7 +81,7 @@ class DeviceBlocks {
   std::size_t announced_ = 0;  // chunks that the device's table has
   std::uint64_t used_ = 0;     // blocks that were ever handed out
   std::vector<std::uint32_t> free_;
-  std::vector<Links> links_;  // of each place
+  std::vector<Links> links_;  // by row index
   Memory last_;               // of each lane: state and next state, as blocks
 };
 

@@ -67,7 +67,7 @@ std::size_t columns_bytes(const BatchTarget& target) {
   return columns_bytes(count);
 }
 
-void place_columns(std::vector<DeviceColumn>& columns, std::byte*& lists, DeviceColumns* out) {
+void lay_out_columns(std::vector<DeviceColumn>& columns, std::byte*& lists, DeviceColumns* out) {
   constexpr std::uint64_t kWidest = 16;
   out->words = 0;
   for (DeviceColumn& column : columns) {

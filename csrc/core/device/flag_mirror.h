@@ -15,7 +15,7 @@ namespace velora {
 /// It has none until it is asked for.
 ///
 /// A reader of the lanes' journal: of the lanes that entries name it asks the device for all rows
-/// that it does not know. Whoever writes rows from the host, or marks an end, puts the flags here
+/// that it does not know. Code that writes rows from the host, or marks an end, puts the flags here
 /// as it puts them into the row; so patches are skipped, and of rows of the host nothing is asked.
 /// Not synchronised.
 class FlagMirror {

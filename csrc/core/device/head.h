@@ -12,7 +12,7 @@
 
 namespace velora {
 
-/// What a device has besides the rows: copies of the states of Lanes and of their LaneSizes, byte
+/// State of a device besides the rows: copies of the states of Lanes and of their LaneSizes, byte
 /// for byte, which launches that append rows move on by themselves; and words with which launches
 /// count. Non-owning, only addresses.
 class DeviceHead {

@@ -4,7 +4,7 @@
 
 namespace velora {
 
-/// Lets what is queued on one device come one after the other, on whatever streams it is queued,
+/// Lets what is queued on one device come one after the other, on any streams,
 /// and also when a captured graph runs some of it again. The host never waits but in drain().
 ///
 /// A graph waits, whenever it runs, for what was queued until then, and what is queued later waits

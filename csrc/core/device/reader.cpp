@@ -1,4 +1,4 @@
-// What a DeviceStore reads.
+// Reads of a DeviceStore.
 
 #include <bit>
 #include <vector>
@@ -94,7 +94,7 @@ DeviceBatch DeviceStore::device_batch(const BatchTarget& target, std::byte*& lis
   batch.target = target;
   batch.target.columns = nullptr;
   std::vector<DeviceColumn> columns = device_columns(target, layout_.frame_stack());
-  place_columns(columns, lists, &batch.columns);
+  lay_out_columns(columns, lists, &batch.columns);
   return batch;
 }
 
@@ -217,7 +217,7 @@ void DeviceStore::fetch_flags(const RowsView& rows, std::span<const RowId> ids, 
   std::vector<std::byte> bytes(ids.size());
   runtime_.copy_to_host(bytes.data(), flags.out, bytes.size(), stream);
   runtime_.synchronize(stream);
-  for (std::size_t i = 0; i < ids.size(); ++i) flags_.set(rows.place(ids[i]), bytes[i]);
+  for (std::size_t i = 0; i < ids.size(); ++i) flags_.set(rows.row_index(ids[i]), bytes[i]);
 }
 
 }  // namespace velora

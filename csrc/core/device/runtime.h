@@ -11,8 +11,8 @@
 
 namespace velora {
 
-/// What a DeviceStore asks of a device. Implemented for CUDA in csrc/cuda, and by an emulation in
-/// the tests.
+/// Device operations that a DeviceStore needs. Implemented for CUDA in csrc/cuda, and by an
+/// emulation in the tests.
 ///
 /// A stream is the runtime's own handle: work queued on one runs in order, later than the call
 /// that queues it. Everything here only queues, but for what says that it waits. May be called
@@ -45,7 +45,7 @@ class DeviceRuntime {
   virtual void* create_event() = 0;
   virtual void free_event(void* event) noexcept = 0;
   virtual void record(void* event, void* stream) = 0;
-  /// What is queued on `stream` from now on runs after the event's last record.
+  /// Work queued on `stream` from now on runs after the event's last record.
   virtual void wait(void* event, void* stream) = 0;
   /// Whether the event's last record has passed.
   virtual bool has_passed(void* event) = 0;
@@ -79,7 +79,7 @@ class DeviceRuntime {
 /// is recognised, not called.
 inline constexpr std::uint32_t kDeviceInterface = 7;
 
-/// Device memory, from whoever manages it. A piece that is freed may serve others at once, in the
+/// Device memory, from its manager. A piece that is freed may serve others at once, in the
 /// order of the stream on which it was allocated.
 class DeviceAllocator {
  public:
@@ -98,7 +98,7 @@ class DeviceAllocator {
   virtual void free(void* owner) noexcept = 0;
 };
 
-/// What a DeviceStore is on.
+/// The device of a DeviceStore.
 struct Device {
   DeviceRuntime& runtime;
   DeviceAllocator& allocator;

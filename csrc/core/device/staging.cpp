@@ -22,7 +22,7 @@ std::size_t row_bytes(const RowLayout& layout) {
 }
 
 /// A handful of pieces make up the head.
-std::size_t head_bytes(std::uint32_t num_lanes) {
+std::size_t header_bytes(std::uint32_t num_lanes) {
   return copied_bytes(DeviceHead::nbytes(num_lanes)) + 4 * copied_bytes(DeviceStaging::kMostChange);
 }
 
@@ -38,13 +38,13 @@ DeviceStaging::DeviceStaging(const RowLayout& layout, const Lanes& lanes, LaneSi
       head_(head),
       num_levels_(sizes.tree().num_levels),
       bytes_per_row_(row_bytes(layout)),
-      all_lanes_bytes_(head_bytes(lanes.num_lanes())),
+      all_lanes_bytes_(header_bytes(lanes.num_lanes())),
       newest_(lanes.num_lanes()) {}
 
 std::size_t DeviceStaging::least_half(const RowLayout& layout, std::uint32_t num_lanes) {
   // One row, one flag and everything else, and as much again for alignment.
   return DeviceWriteBuffer::align(
-      2 * (row_bytes(layout) + copied_bytes(DeviceStaging::kMostChange)) + head_bytes(num_lanes) +
+      2 * (row_bytes(layout) + copied_bytes(DeviceStaging::kMostChange)) + header_bytes(num_lanes) +
       sizeof(WritePiece));
 }
 
@@ -91,13 +91,13 @@ void DeviceStaging::set(RowId newest, std::size_t offset, const void* bytes, std
   std::memcpy(changes_.back().bytes, bytes, nbytes);
 }
 
-std::byte* DeviceStaging::block(std::byte* place, std::uint32_t number, std::size_t nbytes) {
+std::byte* DeviceStaging::block(std::byte* address, std::uint32_t number, std::size_t nbytes) {
   if (number >= block_memory_.size()) block_memory_.resize(std::size_t{number} + 1);
   if (block_memory_[number] != nullptr) return block_memory_[number];
   std::byte* memory = buffer_.take(nbytes);
   block_memory_[number] = memory;
   block_numbers_.push_back(number);
-  others_.push_back({.to = place, .from = memory, .nbytes = nbytes});
+  others_.push_back({.to = address, .from = memory, .nbytes = nbytes});
   return memory;
 }
 
@@ -122,13 +122,13 @@ void DeviceStaging::copy(void* to, const void* from, std::size_t nbytes) {
 
 void DeviceStaging::list_rows(const RowsView& view) {
   for (const Row& row : rows_) {
-    // Rows that newer ones pushed out, or that were cleared, stay behind: their place is another's.
+    // Rows that newer ones pushed out, or that were cleared, stay behind: their slot is another's.
     if (row.id.serial < view.present(row.id.lane)) continue;
-    add_piece(device_rows_ + view.place(row.id) * layout_.pitch(), row.memory, layout_.pitch());
+    add_piece(device_rows_ + view.row_index(row.id) * layout_.pitch(), row.memory, layout_.pitch());
   }
   for (const Change& change : changes_) {
     if (change.row.serial < view.present(change.row.lane)) continue;
-    copy(device_rows_ + view.place(change.row) * layout_.pitch() + change.offset, change.bytes,
+    copy(device_rows_ + view.row_index(change.row) * layout_.pitch() + change.offset, change.bytes,
          change.nbytes);
   }
   for (const WritePiece& other : others_) add_piece(other.to, other.from, other.nbytes);

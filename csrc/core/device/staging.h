@@ -14,7 +14,7 @@
 
 namespace velora {
 
-/// What the host has done to its lanes and not told the device yet: rows that lie in the write
+/// Changes to lanes that the host has not sent to the device yet: rows that lie in the write
 /// buffer, rows that ended their episode after they were sent, and lanes that changed.
 ///
 /// Not synchronised.
@@ -30,8 +30,8 @@ class DeviceStaging {
   static std::size_t least_half(const RowLayout& layout, std::uint32_t num_lanes);
 
   bool empty() const { return touched_.empty() && others_.empty() && !all_changed_; }
-  /// Whether there is room for so many more rows, or changes of one lane, and for all that pieces()
-  /// puts down.
+  /// Whether there is room for that many more rows, or changes of one lane, and for all that
+  /// pieces() puts down.
   bool has_room(std::size_t count = 1) const;
   /// Memory for the next row. Precondition: has_room().
   std::byte* next_row() { return buffer_.take(layout_.pitch()); }
@@ -41,9 +41,9 @@ class DeviceStaging {
   void touch(std::uint32_t lane);
   /// Of its lane's newest row, `nbytes` at an offset have changed: at most kMostChange.
   void set(RowId newest, std::size_t offset, const void* bytes, std::size_t nbytes);
-  /// Memory for the block of that number, which has its place on the device: the same until
-  /// clear(), as each place is written once.
-  std::byte* block(std::byte* place, std::uint32_t number, std::size_t nbytes);
+  /// Memory for the block of that number, which has its address on the device: the same until
+  /// clear(), as each address is written once.
+  std::byte* block(std::byte* address, std::uint32_t number, std::size_t nbytes);
   /// Anything else that goes to the device, with the next row.
   void write(std::byte* to, const void* bytes, std::size_t nbytes);
   /// All lanes have changed, and the draws, too.

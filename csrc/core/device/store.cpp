@@ -24,14 +24,14 @@ Memory allocate_lanes(const RowExtent& extent, DeviceRuntime& runtime, void* str
   return Memory::anonymous(Lanes::nbytes(extent.num_lanes), "lanes");
 }
 
-std::size_t head_bytes(std::uint32_t num_lanes) {
+std::size_t header_bytes(std::uint32_t num_lanes) {
   return round_up(DeviceHead::nbytes(num_lanes), kDeviceAlignment);
 }
 
 std::size_t device_bytes(const RowExtent& extent, StorageKind kind) {
-  const std::size_t head = head_bytes(extent.num_lanes);
+  const std::size_t header = header_bytes(extent.num_lanes);
   const std::size_t rows = kind == StorageKind::kDevice ? extent.nbytes() : 0;
-  return rows > SIZE_MAX - head ? SIZE_MAX : head + rows;
+  return rows > SIZE_MAX - header ? SIZE_MAX : header + rows;
 }
 
 PinnedMemory allocate_rows(DeviceRuntime& runtime, const RowExtent& extent, StorageKind kind) {
@@ -67,7 +67,7 @@ DeviceStore::DeviceStore(RowLayout layout, std::uint64_t lane_capacity, std::uin
                         ? MemoryClaim(extent_.nbytes(), extent_.describe().c_str())
                         : MemoryClaim()),
       pinned_rows_(allocate_rows(runtime_, extent_, kind)),
-      rows_(kind == StorageKind::kDevice ? memory_.data() + head_bytes(num_lanes)
+      rows_(kind == StorageKind::kDevice ? memory_.data() + header_bytes(num_lanes)
                                          : pinned_rows_.data()),
       head_(memory_.data(), num_lanes),
       buffer_(runtime_, std::max(half_bytes, DeviceStaging::least_half(layout_, num_lanes))),
@@ -88,7 +88,7 @@ DeviceStore::~DeviceStore() {
 
 std::size_t DeviceStore::nbytes() const {
   const std::size_t blocks = blocks_ ? blocks_->nbytes() : 0;
-  return head_bytes(extent_.num_lanes) + extent_.nbytes() + blocks;
+  return header_bytes(extent_.num_lanes) + extent_.nbytes() + blocks;
 }
 
 void DeviceStore::require_running(const char* what, void* stream) {
@@ -103,7 +103,7 @@ std::byte* DeviceStore::take_staged(std::size_t bytes, void* stream) {
   if (!buffer_.has_room(bytes)) {
     flush(stream);
     if (DeviceWriteBuffer::align(bytes) <= buffer_.half_bytes()) {
-      buffer_.turn();
+      buffer_.swap_halves();
     } else {
       buffer_.grow(bytes);
     }
@@ -114,7 +114,7 @@ std::byte* DeviceStore::take_staged(std::size_t bytes, void* stream) {
 void DeviceStore::make_room(void* stream, std::size_t count) {
   if (staging_.has_room(count)) return;
   flush(stream);
-  buffer_.turn();
+  buffer_.swap_halves();
 }
 
 /// A graph may run next, which does not ask us. What fails is for the next call to report: what
@@ -164,7 +164,7 @@ void DeviceStore::reserve_blocks(std::size_t rows, void* stream) {
 void DeviceStore::commit(std::uint32_t lane, const std::byte* row) {
   const RowId id = {lane, lanes_.states()[lane].pushed};
   const std::byte flags = row[layout_.flags_offset()];
-  flags_.push(lanes_.next_place(lane), id, flags);
+  flags_.push(lanes_.next_row_index(lane), id, flags);
   lanes_.commit(lane, static_cast<std::uint8_t>(flags));
   staging_.add(id, row);
 }
@@ -201,8 +201,8 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   const std::size_t num_fields = layout_.fields().size();
   std::byte* staged = take_staged(
       host_step_bytes(layout_, lanes, source) * steps + columns_bytes(num_fields), stream);
-  // What is on the device is read there, what is on the host by way of the write buffer.
-  const auto place = [&](const std::byte* from, std::size_t nbytes, bool on_device) {
+  // Device data is read there, host data by way of the write buffer.
+  const auto stage = [&](const std::byte* from, std::size_t nbytes, bool on_device) {
     if (from == nullptr) return static_cast<std::byte*>(nullptr);
     const std::byte* first = from + first_row * nbytes;
     if (on_device) return const_cast<std::byte*>(first);
@@ -221,14 +221,14 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   std::vector<DeviceColumn> columns;
   for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
     const Field& field = layout_.fields()[f];
-    std::byte* memory = place(source.rows.fields[f], field.nbytes, source.on_device[f]);
+    std::byte* memory = stage(source.rows.fields[f], field.nbytes, source.on_device[f]);
     columns.push_back({.nbytes = field.nbytes,
                        .memory = memory,
                        .row_offset = static_cast<std::uint32_t>(field.offset)});
   }
-  params.done.flags = place(source.rows.done, 1, source.done_on_device);
-  params.truncated.flags = place(source.rows.truncated, 1, source.truncated_on_device);
-  place_columns(columns, staged, &params.columns);
+  params.done.flags = stage(source.rows.done, 1, source.done_on_device);
+  params.truncated.flags = stage(source.rows.truncated, 1, source.truncated_on_device);
+  lay_out_columns(columns, staged, &params.columns);
   params.slices = num_slices(lanes, steps, params.columns.words);
   return params;
 }
@@ -243,7 +243,7 @@ void DeviceStore::end_episode(std::uint32_t lane, void* stream) {
   if (lanes_.end_episode(lane)) {
     const RowId newest = {lane, before.pushed - 1};
     const std::uint8_t flags = kTruncated | (before.episode == newest.serial ? kFirst : 0);
-    flags_.set(view().place(newest), std::byte{flags});
+    flags_.set(view().row_index(newest), std::byte{flags});
     staging_.set(newest, layout_.flags_offset(), &flags, 1);
     lanes_.patch(newest);
   }
@@ -317,7 +317,7 @@ void DeviceStore::import_rows(const SavedRows& saved, void* stream) {
   check_saved(saved, lanes_, layout_, blocks_ ? &blocks_->rule() : nullptr);
   const BoolFields bools(layout_);
   flush(stream);  // what waits has serials that are about to name other rows
-  buffer_.turn();
+  buffer_.swap_halves();
   if (blocks_) blocks_->restart(saved.blocks.size() / layout_.block_bytes());
   lanes_.restore(saved.lanes);
   lanes_.set_draws(saved.draws);
@@ -334,7 +334,7 @@ void DeviceStore::import_rows(const SavedRows& saved, void* stream) {
       std::byte* row = staging_.next_row();
       std::memcpy(row, in, pitch);
       bools.clean_row(row);
-      if (blocks_) blocks_->restore_links(lanes_.next_place(lane), in);
+      if (blocks_) blocks_->restore_links(lanes_.next_row_index(lane), in);
       commit(lane, row);
     }
     if (blocks_) blocks_->restore_lane(lane, rest.first(count * pitch), pitch, saved.blocks);
@@ -380,12 +380,12 @@ void DeviceStore::export_rows(std::span<const RowRange> ranges, std::span<std::b
   }
   if (!pinned) runtime_.synchronize(stream);
   if (!blocks_) return;
-  const std::vector<const std::byte*> places = blocks_->renumber(rows, view.pitch);
-  if (places.empty()) return;
+  const std::vector<const std::byte*> addresses = blocks_->renumber(rows, view.pitch);
+  if (addresses.empty()) return;
   const std::size_t nbytes = layout_.block_bytes();
-  std::byte* block = block_memory(places.size() * nbytes);
-  for (const std::byte* place : places) {
-    runtime_.copy_to_host(block, place, nbytes, stream);
+  std::byte* block = block_memory(addresses.size() * nbytes);
+  for (const std::byte* address : addresses) {
+    runtime_.copy_to_host(block, address, nbytes, stream);
     block += nbytes;
   }
   runtime_.synchronize(stream);

@@ -28,7 +28,7 @@ void DeviceWriteBuffer::give_back(std::byte* from) {
 
 void DeviceWriteBuffer::sent(void* stream) { runtime_.record(sent_[half_].get(), stream); }
 
-void DeviceWriteBuffer::turn() {
+void DeviceWriteBuffer::swap_halves() {
   runtime_.synchronize_event(sent_[1 - half_].get());
   half_ = 1 - half_;
   used_ = 0;

@@ -10,7 +10,7 @@ namespace velora {
 /// device reads one, the host fills the other.
 ///
 /// Invariant: no byte is given out again before all that reads it is done. The host waits for that
-/// only in turn(), a whole half after it was queued, and in grow().
+/// only in swap_halves(), a whole half after it was queued, and in grow().
 class DeviceWriteBuffer {
  public:
   static constexpr std::size_t kAlignment = 16;
@@ -18,7 +18,7 @@ class DeviceWriteBuffer {
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
 
-  /// `half_bytes` is the most that can be put down between two turns. Throws MemoryError.
+  /// `half_bytes` is the most that can be put down between two swaps. Throws MemoryError.
   DeviceWriteBuffer(DeviceRuntime& runtime, std::size_t half_bytes);
 
   bool has_room(std::size_t bytes) const { return bytes <= half_bytes_ - used_; }
@@ -31,9 +31,9 @@ class DeviceWriteBuffer {
   /// Marks that readers of the current half were queued on `stream`.
   void sent(void* stream);
   /// Goes on at the start of the other half. All of this one must have been sent.
-  void turn();
-  /// Makes halves of at least so many bytes. All must have been sent. Throws MemoryError, and then
-  /// it is as before.
+  void swap_halves();
+  /// Makes halves of at least that many bytes. All must have been sent. Throws MemoryError, and
+  /// then it is as before.
   void grow(std::size_t half_bytes);
 
  private:

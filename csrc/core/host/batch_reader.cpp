@@ -18,7 +18,7 @@ struct Sequence {
   std::uint64_t size;     // all steps
 };
 
-/// The sequence whose first step to train on is `start`, as far as there is one.
+/// The sequence whose first step to train on is `start`, if there is one.
 Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId start) {
   SequenceSpan span = longest_span(view, start, spec.burn_in, spec.length);
   if (spec.boundary != SequenceBoundary::kCross) {
@@ -32,10 +32,10 @@ Sequence find_sequence(const RowsView& view, const SequenceSpec& spec, RowId sta
           .size = span.burn_in + span.length};
 }
 
-/// Writes the sequences that `starts` begin to train on, from number `place` of the batch on. Puts
-/// their first steps in place of `starts`.
+/// Writes the sequences that `starts` begin to train on, from number `position` of the batch on.
+/// Replaces `starts` by their first steps.
 void gather_sequences(const RowsView& view, const CompactRows* compact, const SequenceSpec& spec,
-                      std::span<RowId> starts, const SequenceTarget& target, std::size_t place) {
+                      std::span<RowId> starts, const SequenceTarget& target, std::size_t position) {
   const std::uint64_t steps = spec.burn_in + spec.length;
   const auto prefetch = [&](std::size_t i) {
     if (i >= starts.size()) return;
@@ -47,14 +47,14 @@ void gather_sequences(const RowsView& view, const CompactRows* compact, const Se
     prefetch(i + kAhead);
     const Sequence sequence = find_sequence(view, spec, starts[i]);
     starts[i] = sequence.first;
-    const std::size_t first = (place + i) * steps;
+    const std::size_t first = (position + i) * steps;
     gather_run(view, compact, sequence.first, sequence.size, target.steps, first);
     pad(target.steps, first + sequence.size, steps - sequence.size);
     float* mask = target.steps.floats(BatchPart::kMask) + first;
     std::fill(mask, mask + steps, 0.0f);
     std::fill(mask + sequence.burn_in, mask + sequence.size, 1.0f);
   }
-  if (target.firsts.num_columns > 0) gather(view, compact, starts, target.firsts, place);
+  if (target.firsts.num_columns > 0) gather(view, compact, starts, target.firsts, position);
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ class BatchReader {
   BatchReader& operator=(const BatchReader&) = delete;
 
   /// Writes `count` distinct rows: those of the lanes' next draw, which is counted once they are
-  /// there. Throws ValueError where there are not so many.
+  /// there. Throws ValueError where there are fewer.
   void sample(std::size_t count, const BatchTarget& target, const PartRunner* runner = nullptr);
   /// Writes the `count` live rows from position `start` on in time order, each looking one step
   /// ahead.
@@ -40,7 +40,7 @@ class BatchReader {
                         const PartRunner* runner = nullptr);
 
  private:
-  /// What chooses the starts of sequences, after catch_up(view).
+  /// The sampler of sequence starts, after catch_up(view).
   Sampler& starts_of(const SequenceSpec& spec, const RowsView& view);
   /// Writes the batch that `sampler` has begun.
   void gather_from(Sampler& sampler, const RowsView& view, std::size_t count,

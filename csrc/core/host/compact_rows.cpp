@@ -25,7 +25,7 @@ class RowsAround {
     rule_.set_links(const_cast<std::byte*>(view_.row(previous_id())), links);
   }
   bool goes_on() const {
-    FramePlace frames[ObservationStorage::kMaxFrameStack];
+    FrameAddress frames[ObservationStorage::kMaxFrameStack];
     compact_.find_state(view_, previous_id(), frames);
     return rule_.goes_on([&](std::uint32_t f) { return frames[f]; }, added_.source, added_.i);
   }

@@ -31,7 +31,8 @@ class CompactRows {
             .frame_stack = rule_.frame_stack()};
   }
 
-  /// Makes sure that so many rows can be written. Throws MemoryError, and then nothing has changed.
+  /// Makes sure that that many rows can be written. Throws MemoryError, and then nothing has
+  /// changed.
   void reserve(std::size_t rows) { blocks_.reserve(rule_.most_added(rows, blocks_.num_used())); }
   /// Writes the observations of source row `i` to `row`, the lane's next, which is not committed
   /// yet. Precondition: reserve() was told of it.
@@ -39,7 +40,7 @@ class CompactRows {
              std::size_t i);
   void clear() { blocks_.clear(); }
 
-  /// Makes sure that there can be so many blocks in all. Throws MemoryError, and then nothing has
+  /// Makes sure that there can be that many blocks in all. Throws MemoryError, and then nothing has
   /// changed.
   void reserve_blocks(std::uint64_t count) {
     if (count > blocks_.num_used()) blocks_.reserve(count - blocks_.num_used());

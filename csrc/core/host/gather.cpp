@@ -188,7 +188,7 @@ class Gatherer {
       }
       block.last_flags[i] = static_cast<std::uint8_t>(block.next[i][view_.flags_offset]);
       if (finds_next_) {
-        FramePlace next;  // kNext is of rows without stacks: one frame
+        FrameAddress next;  // kNext is of rows without stacks: one frame
         compact_.find_next_state(view_, block.last[i], &next);
         block.next[i] = next.base;
       }
@@ -245,7 +245,7 @@ class Gatherer {
   }
 
   void copy_frames(const Block& block, const Column& column) const {
-    FramePlace frames[ObservationStorage::kMaxFrameStack];
+    FrameAddress frames[ObservationStorage::kMaxFrameStack];
     const std::size_t nbytes = column.nbytes / column.frames;
     for (std::size_t i = 0; i < block.count; ++i) {
       std::byte* out = column.out + (offset_ + block.first + i) * column.nbytes;

@@ -22,7 +22,7 @@ constexpr std::size_t kLeastStreamedBytes = std::size_t{16} << 10;
 constexpr std::size_t kLeastStreamedStore = std::size_t{64} << 20;
 constexpr std::size_t kMostStreamedPitch = 1024;
 
-std::size_t head_bytes(std::uint32_t num_lanes) {
+std::size_t header_bytes(std::uint32_t num_lanes) {
   return round_up(Lanes::nbytes(num_lanes), kPage);
 }
 
@@ -45,9 +45,9 @@ Pages pages_of(std::uint32_t num_lanes) {
 
 Memory allocate(const RowExtent& extent) {
   extent.check();
-  const std::size_t head = head_bytes(extent.num_lanes);
+  const std::size_t header = header_bytes(extent.num_lanes);
   const std::size_t rows = extent.nbytes();
-  const std::size_t bytes = rows > SIZE_MAX - head ? SIZE_MAX : head + rows;
+  const std::size_t bytes = rows > SIZE_MAX - header ? SIZE_MAX : header + rows;
   return Memory::anonymous(bytes, extent.describe().c_str(), pages_of(extent.num_lanes));
 }
 
@@ -56,7 +56,7 @@ Memory allocate(const RowExtent& extent) {
 Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
              std::uint64_t seed)
     : layout_(std::move(layout)),
-      rows_offset_(head_bytes(num_lanes)),
+      rows_offset_(header_bytes(num_lanes)),
       memory_(allocate(extent_of(layout_, lane_capacity, num_lanes))),
       small_pages_(pages_of(num_lanes) == Pages::kSmall ? 0 : memory_.size()),
       lanes_(memory_.data(), extent_of(layout_, lane_capacity, num_lanes), seed),
@@ -108,15 +108,15 @@ void Store::append_whole(const LaneOrder& lanes, const RowSource& source, std::s
   }
 }
 
-/// Whether so many rows are better written past the caches: they are more than a batch of one step,
-/// and by the time that one of them is drawn, the others have left the caches anyway.
+/// Whether to write `count` rows past the caches: the store is far larger than these, so rows are
+/// rarely drawn while they are still cached.
 bool Store::streams(std::size_t count) const {
   const std::size_t pitch = layout_.pitch();
   return pitch % kCacheLine == 0 && pitch <= kMostStreamedPitch &&
          count * pitch >= kLeastStreamedBytes && memory_.size() >= kLeastStreamedStore;
 }
 
-/// Rows are put together a block at a time, and whole lines of them go to memory.
+/// Assembles rows a block at a time and writes their lines to memory.
 void Store::append_streamed(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
   alignas(kCacheLine) std::byte lines[kBlock * kMostStreamedPitch] = {};
   const std::size_t pitch = layout_.pitch();
@@ -142,7 +142,7 @@ void Store::begin_rows(const LaneOrder& lanes, const RowSource& source, std::siz
   for (std::size_t i = 0; i < count; ++i) {
     of_row = lanes.next(first + i, of_row);
     const Lanes::NewRow row = lanes_.append(of_row, source.flags(first + i));
-    out.rows[i] = base + row.place * pitch;
+    out.rows[i] = base + row.index * pitch;
     out.flags[i] = row.flags;
   }
   lane = of_row;
@@ -194,7 +194,8 @@ void Store::end_episode(std::uint32_t lane, void* /*stream*/) {
   if (!lanes_.end_episode(lane)) return;
   const RowsView view = this->view();
   const RowId newest = {lane, view.end(lane) - 1};
-  rows()[view.place(newest) * layout_.pitch() + layout_.flags_offset()] |= std::byte{kTruncated};
+  rows()[view.row_index(newest) * layout_.pitch() + layout_.flags_offset()] |=
+      std::byte{kTruncated};
   lanes_.patch(newest);
 }
 

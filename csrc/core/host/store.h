@@ -69,7 +69,7 @@ class Store final : public Storage {
   void import_rows(const SavedRows& saved, void* stream = nullptr) override;
 
  private:
-  /// Rows written together: enough places on their way from memory, few enough for the first-level
+  /// Rows written together: enough slots on their way from memory, few enough for the first-level
   /// cache.
   static constexpr std::size_t kBlock = 16;
 
@@ -81,14 +81,14 @@ class Store final : public Storage {
 
   std::byte* rows() const { return memory_.data() + rows_offset_; }
   std::byte* next_row(std::uint32_t lane) {
-    return rows() + lanes_.next_place(lane) * layout_.pitch();
+    return rows() + lanes_.next_row_index(lane) * layout_.pitch();
   }
   void put_on_huge_pages(std::uint64_t rows, std::size_t most);
   void append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count);
   bool streams(std::size_t count) const;
   void append_streamed(const LaneOrder& lanes, const RowSource& source, std::size_t count);
   void prefetch_rows(const NewRows& block, std::size_t count) const;
-  /// Gives source rows [first, first + count) their places. `lane` is that of the row before them,
+  /// Gives source rows [first, first + count) their slots. `lane` is that of the row before them,
   /// and then of the last.
   void begin_rows(const LaneOrder& lanes, const RowSource& source, std::size_t first,
                   std::size_t count, std::uint32_t& lane, NewRows& out);

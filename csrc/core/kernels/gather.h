@@ -13,8 +13,8 @@
 
 namespace velora {
 
-/// A column as a launch copies it: in words as wide as its place allows, so that consecutive
-/// threads move consecutive words of a row. Of stacks, each frame is a column of its own.
+/// A column as a launch copies it: in words as wide as its address allows, so that consecutive
+/// threads move consecutive words of a row. Of stacks, each frame is its own column.
 struct DeviceColumn {
   std::uint64_t nbytes;
   std::byte* memory;               // of its first row
@@ -50,7 +50,7 @@ struct DeviceBatch {
 
 namespace device {
 
-/// Moves word i, of a size that both places are aligned to: one wide access.
+/// Moves word i, of a size that both addresses are aligned to: one wide access.
 template <std::size_t kWord>
 VELORA_HD inline void copy_word(std::byte* out, const std::byte* in, std::uint64_t i) {
   std::memcpy(__builtin_assume_aligned(out + i * kWord, kWord),
@@ -94,7 +94,7 @@ VELORA_HD inline void each_item(std::uint64_t count, std::uint64_t words, std::u
   for (std::uint64_t i = rank / team; i < count; i += teams) f(i, TeamMember{rank % team, team});
 }
 
-/// What each of a row's columns copies: calls f(column, word of it) for the member's words.
+/// Calls f(column, word of it) for the member's words.
 template <typename F>
 VELORA_HD inline void each_word(const DeviceColumns& columns, TeamMember member, const F& f) {
   const DeviceColumn* column = columns.begin();
@@ -130,10 +130,10 @@ VELORA_HD inline const std::byte* source_of(const LaunchRows& rows, const Gather
   if (column.source == Source::kNext) {  // a block begins as a row does
     return compact.next_frame_of(rows.view, step.last, 0).base + column.row_offset;
   }
-  const FramePlace place = column.source == Source::kFrames
-                               ? compact.frame_of(rows.view, step.id, column.frame)
-                               : compact.next_frame_of(rows.view, step.last, column.frame);
-  return place.of(column.row_offset, column.block_offset, column.frame_pitch());
+  const FrameAddress address = column.source == Source::kFrames
+                                   ? compact.frame_of(rows.view, step.id, column.frame)
+                                   : compact.next_frame_of(rows.view, step.last, column.frame);
+  return address.of(column.row_offset, column.block_offset, column.frame_pitch());
 }
 
 /// Writes the row `id`, or padding where it is of no lane, into row `i` of the batch.

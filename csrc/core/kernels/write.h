@@ -12,7 +12,7 @@
 
 namespace velora {
 
-/// Bytes that go from memory of the host's, which the device reads, to a place of the device's.
+/// Bytes that go from memory of the host's, which the device reads, to device memory.
 struct WritePiece {
   /// The host cuts longer pieces, so that one team of threads does not have all the work.
   static constexpr std::uint64_t kMost = 4096;
@@ -22,7 +22,7 @@ struct WritePiece {
   std::uint64_t nbytes;
 };
 
-/// Pieces, no two of which have a place in common. Both the list and what it leads to are in memory
+/// Pieces, no two of which overlap. Both the list and what it leads to are in memory
 /// of the host's that the device reads.
 struct WriteParams {
   /// Threads to a piece: a warp reads 512 bytes at once.
@@ -64,7 +64,7 @@ struct ClearParams {
 
 namespace device {
 
-/// The widest word that the place of a piece allows.
+/// The widest word that the addresses of a piece allow.
 VELORA_HD inline std::uint32_t word_log2(const WritePiece& piece) {
   const std::uint64_t bits = reinterpret_cast<std::uintptr_t>(piece.to) |
                              reinterpret_cast<std::uintptr_t>(piece.from) | piece.nbytes;
@@ -97,7 +97,7 @@ VELORA_HD inline void clear_part(const ClearParams& params, std::uint32_t rank,
   if (rank == 0) *const_cast<std::uint64_t*>(view.largest) = 0;
 }
 
-/// What ends an episode at source row `i`.
+/// The flags that end an episode at source row `i`.
 VELORA_HD inline std::uint8_t ends_of(const AppendParams& params, std::uint64_t i) {
   const auto set = [i](FlagColumn column) {
     return column.flags != nullptr && column.flags[i] != std::byte{0};
@@ -142,10 +142,10 @@ VELORA_HD inline void commit_lane(const AppendParams& params, std::uint32_t lane
   state.pushed += params.steps;
   const std::uint64_t size = view.size(lane);
   if (size == before) return;
-  std::uint64_t place = lane;
+  std::uint64_t position = lane;
   for (std::uint32_t level = 0; level < view.sizes.num_levels; ++level) {
-    Atomics::fetch_add(&view.sizes.levels[level][place], size - before);
-    place /= CountTree::kFanOut;
+    Atomics::fetch_add(&view.sizes.levels[level][position], size - before);
+    position /= CountTree::kFanOut;
   }
   Atomics::fetch_max(const_cast<std::uint64_t*>(view.largest), size);
 }

@@ -16,7 +16,7 @@ namespace velora {
 class SlabPool;
 
 /// One piece of memory for tensors of one batch, counted by the tensors that look into it.
-/// The last release() gives it back to its pool, from whatever thread that happens on.
+/// The last release() gives it back to its pool, from any thread.
 class Slab {
  public:
   std::byte* data() const { return memory_.data(); }

@@ -17,7 +17,7 @@ namespace velora {
 /// set of `count` values, and every order of it, is equally likely.
 ///
 /// Seen from the values it is deferred acceptance (Gale and Shapley, 1962) in which each value
-/// prefers the earliest element: the outcome is the same in whatever order the elements propose.
+/// prefers the earliest element: the outcome is the same in any order the elements propose.
 /// So a CPU can go through them one by one and a GPU can let all of them propose at once.
 ///
 /// Of a draw of most values the last elements would try nearly all of them. There, all `bound`
@@ -30,7 +30,7 @@ namespace velora {
 VELORA_HD constexpr bool draws_most(std::uint64_t count, std::uint64_t bound) {
   return count > bound - bound / 4;
 }
-/// Elements that draw by the rule, at most, for a draw of `count` values of whatever bound.
+/// Elements that draw by the rule, at most, for a draw of `count` values of any bound.
 VELORA_HD constexpr std::uint32_t most_elements(std::uint32_t count) { return count + count / 3; }
 
 /// Sizes for the table below: a power of two, at most half full.

@@ -49,7 +49,7 @@ struct GaeStep {
 
 /// The transitions of a rollout, time-major and contiguous: step t of environment i is element
 /// t * width + i. Each of the T transitions brings its own next value, so nothing is read for a
-/// step T. A flag, of whatever type, is set where it is not zero.
+/// step T. A flag, of any type, is set where it is not zero.
 template <typename Real, typename Flag = std::uint8_t>
 struct GaeInput {
   const Real* rewards;

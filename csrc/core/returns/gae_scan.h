@@ -32,7 +32,7 @@
 
 namespace velora {
 
-/// What a launch reads and writes, on the device. All tensors are contiguous and do not overlap,
+/// Inputs and outputs of a launch, on the device. All tensors are contiguous and do not overlap,
 /// but that inputs may be the same.
 struct GaeParams {
   const void* rewards;
@@ -139,7 +139,7 @@ inline std::uint64_t gae_scratch_words(std::uint64_t steps, std::uint64_t width,
   return chunks > 1 ? 1 + chunks * width * words : 0;
 }
 
-/// What the steps of a stretch of time do to the advantage that comes in: A -> sum + decay^n * A,
+/// Effect of a stretch of steps on the advantage that comes in: A -> sum + decay^n * A,
 /// where no episode ends; where one does, nothing gets through.
 template <typename Real>
 struct GaeStretch {

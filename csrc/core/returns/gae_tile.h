@@ -8,7 +8,7 @@
 
 namespace velora::device {
 
-/// What a thread of a block keeps to itself.
+/// Private state of a thread of a block.
 template <typename Real>
 struct GaeThread {
   Real values[kGaeSteps];
@@ -17,7 +17,7 @@ struct GaeThread {
 /// The memory that the threads of a block share.
 template <typename Real>
 struct GaeSpace {
-  static constexpr std::uint32_t kNobody = ~std::uint32_t{0};
+  static constexpr std::uint32_t kNone = ~std::uint32_t{0};
 
   std::uint64_t chunk;
   std::uint64_t first_column;
@@ -68,11 +68,11 @@ struct GaeElements {
   }
 };
 
-/// The order of the tickets is that in which tiles need each other: whoever waits for a tile holds
-/// a later ticket, so that tile is at work already.
+/// The order of the tickets is that in which tiles need each other: a block that waits for a tile
+/// holds a later ticket, so that tile is at work already.
 template <typename Atomics, typename Real, typename Flag>
-VELORA_HD inline void take_tile(const GaeScan<Real, Flag>& scan, GaeSpace<Real>& space,
-                                std::uint64_t block) {
+VELORA_HD inline void claim_tile(const GaeScan<Real, Flag>& scan, GaeSpace<Real>& space,
+                                 std::uint64_t block) {
   // A launch has fewer blocks than 32 bits count, and wider divisions take a device long.
   const auto ticket =
       static_cast<std::uint32_t>(scan.plan.chunks > 1 ? Atomics::add_one(scan.scratch) : block);
@@ -108,7 +108,7 @@ VELORA_HD inline void load_part(const GaeScan<Real, Flag>& scan, GaeSpace<Real>&
     space.element(e) = keep_if(has, delta);
     space.ends[e] = static_cast<std::uint8_t>(done | (truncations[k] != 0) | !has);
   }
-  space.nearest[rank] = GaeSpace<Real>::kNobody;
+  space.nearest[rank] = GaeSpace<Real>::kNone;
   space.incoming[rank] = Real{0};
 }
 
@@ -210,7 +210,7 @@ VELORA_HD inline void exchange(const Group& group, const GaeScan<Real, Flag>& sc
   if (last) return;
   const auto knows = [&](std::uint32_t rank, GaeThread<Real>&) {
     const std::uint32_t column = rank & (scan.plan.columns() - 1);
-    return space.nearest[column] != GaeSpace<Real>::kNobody ||
+    return space.nearest[column] != GaeSpace<Real>::kNone ||
            space.first_column + column >= scan.in.width;
   };
   do {
@@ -256,7 +256,7 @@ VELORA_HD inline void gae_tile(const Group& group, const GaeScan<Real, Flag>& sc
                                GaeSpace<Real>& space) {
   using Thread = GaeThread<Real>;
   group.run([&](std::uint32_t rank, Thread&) {
-    if (rank == 0) take_tile<typename Group::Atomics>(scan, space, group.block());
+    if (rank == 0) claim_tile<typename Group::Atomics>(scan, space, group.block());
   });
   group.run([&](std::uint32_t rank, Thread& thread) { load_part(scan, space, rank, thread); });
   group.run([&](std::uint32_t rank, Thread&) { sum_up_part(scan, space, rank); });

@@ -49,7 +49,7 @@ class CompactRule {
 
   /// Blocks that can be in use at once, at most.
   ///
-  /// Each link of a row leads to a block of its own: one to a next state and, only where frames
+  /// Each link of a row leads to its own block: one to a next state and, only where frames
   /// stack up, one to older frames. A row is written in this order: the row that it overwrites
   /// gives back all its blocks, the row before it may pass one on, and what is missing is acquired.
   /// So at no time do more rows than there are slots have blocks, and none has more than its links.

@@ -9,7 +9,7 @@
 
 namespace velora {
 
-/// What a compact row has in place of its next state: numbers of blocks (see CompactRule).
+/// Block numbers that a compact row has instead of its next state (see CompactRule).
 struct Links {
   static constexpr std::uint32_t kNone = UINT32_MAX;
 
@@ -18,7 +18,7 @@ struct Links {
 };
 
 /// Where one frame of an observation lies: in a row, or in a block.
-struct FramePlace {
+struct FrameAddress {
   const std::byte* base;
   std::int32_t frame;  // its number in the block's stack; negative: `base` is a row
 
@@ -38,8 +38,8 @@ struct CompactView {
   std::uint32_t frame_stack;
 
   VELORA_HD const std::byte* block(std::uint32_t number) const {
-    const std::uint32_t place = number & ((std::uint32_t{1} << chunk_log2) - 1);
-    return chunks[number >> chunk_log2] + place * block_bytes;
+    const std::uint32_t position = number & ((std::uint32_t{1} << chunk_log2) - 1);
+    return chunks[number >> chunk_log2] + position * block_bytes;
   }
   VELORA_HD Links links(const std::byte* row) const {
     Links links;
@@ -49,21 +49,21 @@ struct CompactView {
   }
 
   /// Frame number `frame` of a live row's state, counted from the oldest.
-  VELORA_HD FramePlace frame_of(const RowsView& view, RowId id, std::uint32_t frame) const {
+  VELORA_HD FrameAddress frame_of(const RowsView& view, RowId id, std::uint32_t frame) const {
     const OlderFrames older =
         walk_back(view, id, frame_stack - 1 - frame, [](std::uint32_t, const std::byte*) {});
     if (older.head == Links::kNone) return {.base = older.row, .frame = -1};
     return older_frame(older, frame);
   }
   /// The same of its next state.
-  VELORA_HD FramePlace next_frame_of(const RowsView& view, RowId id, std::uint32_t frame) const {
+  VELORA_HD FrameAddress next_frame_of(const RowsView& view, RowId id, std::uint32_t frame) const {
     const std::uint32_t next = links(view.row(id)).next;
     if (next == Links::kNone) return frame_of(view, {id.lane, id.serial + 1}, frame);
     return {.base = block(next), .frame = static_cast<std::int32_t>(frame)};
   }
 
   /// All frame_stack frames of a live row's state, oldest first, for what one walk costs.
-  VELORA_HD void find_state(const RowsView& view, RowId id, FramePlace* frames) const {
+  VELORA_HD void find_state(const RowsView& view, RowId id, FrameAddress* frames) const {
     const std::uint32_t newest = frame_stack - 1;
     const OlderFrames older =
         walk_back(view, id, newest, [&](std::uint32_t back, const std::byte* row) {
@@ -73,7 +73,7 @@ struct CompactView {
     for (std::uint32_t f = 0; f < newest - older.back; ++f) frames[f] = older_frame(older, f);
   }
   /// The same of its next state.
-  VELORA_HD void find_next_state(const RowsView& view, RowId id, FramePlace* frames) const {
+  VELORA_HD void find_next_state(const RowsView& view, RowId id, FrameAddress* frames) const {
     const std::uint32_t next = links(view.row(id)).next;
     if (next == Links::kNone) return find_state(view, {id.lane, id.serial + 1}, frames);
     const std::byte* base = block(next);
@@ -105,7 +105,7 @@ struct CompactView {
     }
   }
   /// Frame `frame` of the state that the walk began with: `back` frames further up in the block.
-  VELORA_HD FramePlace older_frame(const OlderFrames& older, std::uint32_t frame) const {
+  VELORA_HD FrameAddress older_frame(const OlderFrames& older, std::uint32_t frame) const {
     return {.base = block(older.head), .frame = static_cast<std::int32_t>(frame + older.back)};
   }
 };

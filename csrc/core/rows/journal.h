@@ -11,7 +11,7 @@
 
 namespace velora {
 
-/// What a writer says of its rows: that new ones are there, or that bytes of one have changed.
+/// Report of a writer: new rows, or changed bytes of one row.
 struct JournalEntry {
   RowId row;      // the newest of its lane; or the one that changed
   bool is_patch;  // it changed below the serial of its lane
@@ -61,7 +61,7 @@ class Journal {
         .store(entry.packed(), std::memory_order_release);
     std::atomic_ref(count_).store(count_ + 1, std::memory_order_release);
   }
-  /// For the writer: all rows have gone, or others have come in their place.
+  /// For the writer: all rows were cleared or replaced.
   void reset() { std::atomic_ref(resets_).store(resets_ + 1, std::memory_order_release); }
 
   std::uint64_t capacity() const { return capacity_; }

@@ -93,7 +93,7 @@ void Lanes::restore(std::span<const SavedLane> lanes) {
     const std::uint64_t first = lanes[lane].first;
     states_[lane] = {.pushed = first,
                      .cleared = first,
-                     .turn = first - first % control_->lane_slots,
+                     .lap = first - first % control_->lane_slots,
                      .episode = std::min(lanes[lane].episode, first)};
   }
   journal_->reset();

@@ -16,7 +16,7 @@
 
 namespace velora {
 
-/// The first words of a buffer's memory: what must survive with the rows, in one place.
+/// The first words of a buffer's memory: the state that must survive with the rows.
 struct ControlBlock {
   std::uint64_t lane_capacity;
   std::uint64_t lane_slots;
@@ -31,7 +31,7 @@ struct ControlBlock {
 /// and where each goes.
 ///
 /// A row counts from the moment that the serial of its lane moves on. Who has to know of it finds
-/// out by the journal when it is asked: nobody is told, and a writer writes its lane and its
+/// out by the journal when it is asked, without notification, and a writer writes its lane and its
 /// journal alone.
 ///
 /// Lies in host memory that is not its own, nbytes(num_lanes) of it. Every operation is O(1), but
@@ -58,9 +58,9 @@ class Lanes {
 
   /// Where the lane's next row goes, counted in rows from the first of lane 0. A row that was
   /// pushed lane_slots ago is there.
-  std::uint64_t next_place(std::uint32_t lane) const {
+  std::uint64_t next_row_index(std::uint32_t lane) const {
     const LaneState& state = states_[lane];
-    std::uint64_t slot = state.pushed - state.turn;
+    std::uint64_t slot = state.pushed - state.lap;
     if (slot == control_->lane_slots) slot = 0;
     return std::uint64_t{lane} * control_->lane_slots + slot;
   }
@@ -69,21 +69,21 @@ class Lanes {
     const LaneState& state = states_[lane];
     return state.episode == state.pushed ? ends | kFirst : ends;
   }
-  /// Makes the row in next_place(), whose flags are these, the newest of its lane.
+  /// Makes the row in next_row_index(), whose flags are these, the newest of its lane.
   void commit(std::uint32_t lane, std::uint8_t flags) {
     move_on(lane, 1, (flags & kEnds) != 0 ? states_[lane].pushed + 1 : 0);
   }
-  /// commit() for `steps` rows of which nobody here knows the flags: the lane's episode stays.
+  /// commit() for `steps` rows whose flags are unknown here: the lane's episode stays.
   void advance(std::uint32_t lane, std::uint64_t steps);
   /// Takes the episodes and the number of draws from a copy of states_bytes(), which else agrees.
   void adopt(const std::byte* copy);
   struct NewRow {
-    std::uint64_t place;
+    std::uint64_t index;
     std::uint8_t flags;
   };
   /// The three in one: makes a row that says of itself whether it ends the newest of its lane.
   NewRow append(std::uint32_t lane, std::uint8_t ends) {
-    const NewRow row = {.place = next_place(lane), .flags = next_flags(lane, ends)};
+    const NewRow row = {.index = next_row_index(lane), .flags = next_flags(lane, ends)};
     commit(lane, row.flags);
     return row;
   }

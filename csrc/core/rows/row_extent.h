@@ -13,7 +13,7 @@ struct RowExtent {
   std::uint64_t lane_capacity;
   std::uint32_t num_lanes;
   std::uint64_t pitch;
-  /// Places in each ring beyond the capacity, for rows that are no longer alive but still read.
+  /// Slots in each ring beyond the capacity, for rows that are no longer alive but still read.
   std::uint64_t spare_slots = 0;
 
   std::uint64_t lane_slots() const { return lane_capacity + spare_slots; }

@@ -76,12 +76,12 @@ RowLayout::RowLayout(std::vector<Field> fields, ObservationStorage observations)
                      " frames along its first dimension (frame_stack=" + std::to_string(frames) +
                      "), got shape " + shape_text(observation->shape));
   }
-  pitch_ = choose_pitch(place_fields());
-  if (observations_.compact) place_blocks();
+  pitch_ = choose_pitch(lay_out_fields());
+  if (observations_.compact) lay_out_blocks();
 }
 
 /// Returns the bytes of a row.
-std::size_t RowLayout::place_fields() {
+std::size_t RowLayout::lay_out_fields() {
   std::vector<Field*> in_row_order;
   for (Field& field : fields_) in_row_order.push_back(&field);
   std::stable_sort(in_row_order.begin(), in_row_order.end(), [](const Field* a, const Field* b) {
@@ -89,16 +89,16 @@ std::size_t RowLayout::place_fields() {
   });
 
   std::size_t offset = 0;
-  bool flags_placed = false;
-  const auto place_flags = [&] {
+  bool flags_laid_out = false;
+  const auto lay_out_flags = [&] {
     flags_offset_ = offset++;
-    flags_placed = true;
+    flags_laid_out = true;
     if (!observations_.compact) return;
     links_offset_ = round_up(offset, sizeof(std::uint32_t));
     offset = links_offset_ + 2 * sizeof(std::uint32_t);
   };
   for (Field* field : in_row_order) {
-    if (!flags_placed && rank_of(field->role) > rank_of(Role::kReward)) place_flags();
+    if (!flags_laid_out && rank_of(field->role) > rank_of(Role::kReward)) lay_out_flags();
     if (observations_.compact && field->role == Role::kNextState) continue;
     field->offset = round_up(offset, size_of(field->dtype));
     offset = field->offset + field->nbytes / field->frames;
@@ -107,12 +107,12 @@ std::size_t RowLayout::place_fields() {
                        " bytes, got " + std::to_string(offset) + " bytes up to this field");
     }
   }
-  if (!flags_placed) place_flags();
+  if (!flags_laid_out) lay_out_flags();
   return offset;
 }
 
 /// States and next states share blocks: their leaves come in one order, each with its twin.
-void RowLayout::place_blocks() {
+void RowLayout::lay_out_blocks() {
   std::vector<const Field*> states;
   for (Field& field : fields_) {
     if (field.role != Role::kState) continue;

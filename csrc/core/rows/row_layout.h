@@ -9,7 +9,7 @@
 
 namespace velora {
 
-/// What a field is to the algorithms that read rows.
+/// Role of a field for the algorithms that read rows.
 enum class Role : std::uint8_t { kState, kAction, kReward, kNextState, kExtra };
 
 /// One array of a row: a leaf of an observation, an action, a reward or a user's extra field.
@@ -36,7 +36,7 @@ struct ObservationStorage {
   /// Once each: a row's next state is the state of the row after it. What cannot be found there
   /// lies in a block beside the rows.
   bool compact = false;
-  /// States are stacks of so many frames along their first dimension, and a row holds only the
+  /// States are stacks of this many frames along their first dimension, and a row holds only the
   /// newest. More than 1 needs `compact`.
   std::uint32_t frame_stack = 1;
 
@@ -50,7 +50,7 @@ struct ObservationStorage {
 /// between rows) is a multiple of 16 bytes, which the wide copies of CPU and GPU need, and of 64
 /// where that costs at most an eighth: rows that start on a cache line touch fewer of them.
 ///
-/// Compact rows have two links in place of a next state (see CompactRule), and states of one frame.
+/// Compact rows have two links instead of a next state (see CompactRule), and states of one frame.
 /// Whole observations then lie in blocks, leaf after leaf; without frames to stack, a block begins
 /// as a row does.
 ///
@@ -58,7 +58,7 @@ struct ObservationStorage {
 class RowLayout {
  public:
   /// Throws ValueError when a field has no element, the row exceeds kMaxPitch bytes, or no state
-  /// is a stack of so many frames.
+  /// is a stack of that many frames.
   explicit RowLayout(std::vector<Field> fields, ObservationStorage observations = {});
 
   static constexpr std::size_t kMaxPitch = std::size_t{1} << 32;
@@ -73,8 +73,8 @@ class RowLayout {
   std::size_t block_bytes() const { return block_bytes_; }
 
  private:
-  std::size_t place_fields();
-  void place_blocks();
+  std::size_t lay_out_fields();
+  void lay_out_blocks();
 
   std::vector<Field> fields_;
   ObservationStorage observations_;

@@ -32,11 +32,11 @@ struct RowId {
   friend constexpr bool operator==(const RowId&, const RowId&) = default;
 };
 
-/// One lane's place in its ring.
+/// The state of one lane's ring.
 struct LaneState {
   std::uint64_t pushed;   // rows ever pushed: the serial of the next one
   std::uint64_t cleared;  // rows before this serial were taken out by clear()
-  std::uint64_t turn;     // serial of the newest row in slot 0; saves a division in slot()
+  std::uint64_t lap;      // serial of the newest row in slot 0; saves a division in slot()
   std::uint64_t episode;  // serial of the first row of the episode that the next row belongs to
 
   /// The oldest row that was not cleared, where the newest `kept` are there.
@@ -49,7 +49,7 @@ struct LaneState {
   /// none did.
   VELORA_HD void prepare(std::uint64_t steps, std::uint64_t slots, std::uint64_t ended) {
     const std::uint64_t newest = pushed + steps - 1;
-    if (newest - turn >= slots) turn = newest / slots * slots;
+    if (newest - lap >= slots) lap = newest / slots * slots;
     if (ended > episode) episode = ended;
   }
 };
@@ -64,7 +64,7 @@ struct RowsView {
   std::uint64_t pitch;
   std::uint64_t flags_offset;
   std::uint64_t lane_capacity;
-  std::uint64_t lane_slots;  // places of a ring: more than the capacity where frames stack up
+  std::uint64_t lane_slots;  // slots of a ring: more than the capacity where frames stack up
   const LaneState* lanes;
   std::uint32_t num_lanes;
   CountTree sizes;               // live rows of each lane
@@ -76,7 +76,7 @@ struct RowsView {
     return lanes[lane].oldest(lane_capacity);
   }
   VELORA_HD std::uint64_t end(std::uint32_t lane) const { return lanes[lane].pushed; }
-  /// The oldest row of a lane that still is in its place; older than begin() in rings with places
+  /// The oldest row of a lane that is still in its slot; older than begin() in rings with slots
   /// to spare.
   VELORA_HD std::uint64_t present(std::uint32_t lane) const {
     return lanes[lane].oldest(lane_slots);
@@ -85,7 +85,7 @@ struct RowsView {
   /// Live rows of all lanes.
   VELORA_HD std::uint64_t size() const { return sizes.total(); }
   VELORA_HD std::uint64_t fullest() const { return *largest; }
-  /// What even_size is to be.
+  /// The value for even_size.
   VELORA_HD std::uint64_t find_even_size() const {
     const std::uint64_t most = fullest();
     return size() == most * num_lanes ? most : std::uint64_t{0};
@@ -122,14 +122,14 @@ struct RowsView {
 
   /// Precondition, here and below: the row is present.
   VELORA_HD std::uint64_t slot(RowId id) const {
-    const std::uint64_t turn = lanes[id.lane].turn;
-    return id.serial >= turn ? id.serial - turn : id.serial + lane_slots - turn;
+    const std::uint64_t lap = lanes[id.lane].lap;
+    return id.serial >= lap ? id.serial - lap : id.serial + lane_slots - lap;
   }
   /// Counted in rows from the first of lane 0.
-  VELORA_HD std::uint64_t place(RowId id) const {
+  VELORA_HD std::uint64_t row_index(RowId id) const {
     return std::uint64_t{id.lane} * lane_slots + slot(id);
   }
-  VELORA_HD const std::byte* row(RowId id) const { return rows + place(id) * pitch; }
+  VELORA_HD const std::byte* row(RowId id) const { return rows + row_index(id) * pitch; }
   VELORA_HD std::uint8_t flags(RowId id) const {
     return static_cast<std::uint8_t>(row(id)[flags_offset]);
   }

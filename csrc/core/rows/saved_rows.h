@@ -48,7 +48,7 @@ struct SavedRows {
   std::uint64_t draws = 0;
 };
 
-/// Gives memory for so many bytes of blocks.
+/// Gives memory for that many bytes of blocks.
 using BlockMemory = std::function<std::byte*(std::size_t)>;
 
 }  // namespace velora

@@ -25,7 +25,7 @@ class RowStream {
 };
 
 /// A strategy: how rows are chosen. A new one is a file in this folder and a member of BatchReader;
-/// whatever gathers rows goes by this interface alone.
+/// code that gathers rows uses this interface alone.
 ///
 /// A batch is made by catch_up(), begin() and then next() until all of its rows are there. Calls
 /// are virtual, so next() is asked for 16 rows and more at once. What else a strategy knows of the
@@ -46,7 +46,7 @@ class Sampler : public RowStream {
   /// How many rows there are to choose from. O(1).
   virtual std::uint64_t size() const = 0;
   /// Begins a batch of `count` rows: those of the draw `key`, where there is something to draw.
-  /// Throws ValueError where there are not so many.
+  /// Throws ValueError where there are fewer.
   virtual void begin(DrawKey key, std::size_t count) = 0;
 };
 

@@ -49,7 +49,7 @@ class Windows final : public Sampler {
   static constexpr std::uint64_t kGroupWords = 8;  // counted together: one cache line
   static constexpr std::uint64_t kGroupBits = kWordBits * kGroupWords;
 
-  /// What is known of a lane.
+  /// Known state of a lane.
   struct Seen {
     std::uint64_t serial;   // of the first row that was not looked at
     std::uint64_t episode;  // that it belongs to, if the row before did not end one

@@ -15,8 +15,8 @@ namespace velora {
 
 /// Threads that help their callers with loops, and sleep in between.
 ///
-/// Nobody waits for a thread that has not come yet: parts are taken one by one, so the caller does
-/// those that no other thread takes, all of them on a machine that is busy otherwise. The pool
+/// No caller waits for a thread that has not come yet: parts are taken one by one, so the caller
+/// does those that no other thread takes, all of them on a machine that is busy otherwise. The pool
 /// helps one caller at a time. Another one meanwhile does its parts alone, and so does a part that
 /// calls the pool itself.
 ///

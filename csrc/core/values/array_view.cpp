@@ -7,7 +7,7 @@
 namespace velora {
 namespace {
 
-/// Calls visit(address, place) for the elements in row-major order, while it returns kNone.
+/// Calls visit(address, position) for the elements in row-major order, while it returns kNone.
 template <typename Visit>
 Misfit walk(const ArrayView& in, const Visit& visit) {
   const std::int64_t count = in.num_elements();

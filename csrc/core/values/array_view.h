@@ -14,7 +14,7 @@ namespace velora {
 inline constexpr int kMaxRowDims = 8;
 inline constexpr int kMaxDims = kMaxRowDims + 1;
 
-/// Somebody else's array, as memory and shape. Strides are in bytes, and arbitrary where the
+/// Non-owning view of an array, as memory and shape. Strides are in bytes, and arbitrary where the
 /// extent is 1.
 struct ArrayView {
   const std::byte* data = nullptr;
@@ -48,7 +48,7 @@ std::string shape_text(std::span<const std::int64_t> shape);
 /// at the first that does not fit. `to` is not kFloat64. `out` then holds rubbish.
 Misfit copy_elements(const ArrayView& in, DType to, std::byte* out);
 
-/// What copy_elements() would return.
+/// The result that copy_elements() would return.
 Misfit check_elements(const ArrayView& in, DType to);
 
 }  // namespace velora
