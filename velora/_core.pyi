@@ -137,7 +137,7 @@ def check_lanes(lanes: typing.Any, num_lanes: typing.SupportsInt | typing.Suppor
     """Raises ValueError for what is neither an array of lanes nor None."""
 
 def form_of(nest: typing.Any) -> str:
-    """What a nest is at its top: "a dict with keys ['a', 'b']"."""
+    """The form of a nest at its top: "a dict with keys ['a', 'b']"."""
 
 def gae_cuda(
     rewards: typing.Any,

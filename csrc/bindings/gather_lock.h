@@ -22,7 +22,7 @@ namespace velora {
 /// gathers that came before.
 ///
 /// Needs the GIL throughout: it guards all that is here, but `changes`. In a child of fork the lock
-/// is free, whatever other threads were doing with it.
+/// is free, even if other threads held it.
 class GatherLock {
  public:
   GatherLock() = default;

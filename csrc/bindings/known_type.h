@@ -30,7 +30,7 @@ class HeldValues {
     add(value);
     return true;
   }
-  /// Adds so many that are not there. Precondition: there are at most kMax then.
+  /// Adds null entries. Precondition: at most kMax entries in all.
   void add_missing(std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) add(nullptr);
   }

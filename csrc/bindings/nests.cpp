@@ -101,7 +101,7 @@ void bind_nests(py::module_& m) {
       "The nest of `function(path, leaf, *leaves of others)`. Raises ValueError for other forms.");
   m.def(
       "form_of", [](py::handle nest) { return form_of(nest); }, py::arg("nest"),
-      "What a nest is at its top: \"a dict with keys ['a', 'b']\".");
+      "The form of a nest at its top: \"a dict with keys ['a', 'b']\".");
 }
 
 }  // namespace velora

@@ -22,9 +22,8 @@ union NumberMemory {
 };
 
 /// The usual arguments: a plain tensor in host memory, a numpy array or a number. `view`
-/// shows it (a number in `memory`) as long as the value is alive and no other code runs: nobody
-/// holds on to it, and none ran here. Returns false for values that need a
-/// BorrowedArray.
+/// shows it (a number in `memory`) as long as the value is alive and no other code runs: it is
+/// not held, and no code ran here. Returns false for values that need a BorrowedArray.
 bool peek(PyObject* value, NumberMemory* memory, ArrayView* view);
 
 /// The memory of a contiguous tensor with just this dtype and shape, on the host or, where it is

@@ -21,10 +21,10 @@ enum class StorageKind : std::uint8_t { kHost, kDevice, kPinned };
 
 /// The rows of a buffer and all that is done to them: one call for each push or batch.
 ///
-/// A device's work is queued on the `stream` that a call names, and the calls here need not wait
-/// for it but where they say so; rows on the host ignore streams. A `runner`, which may be null,
-/// shares the work of the host between threads; work on a device ignores it. Not synchronised:
-/// callers serialise all calls. Calls on a device throw DeviceError when it fails.
+/// Work of a device is queued on the `stream` of the call, and calls return without waiting for it
+/// unless they say otherwise; host storage ignores streams. A `runner`, which may be null, shares
+/// work of the host between threads; device storage ignores it. Not synchronised: callers serialise
+/// all calls. Calls throw DeviceError when the device fails.
 class Storage {
  public:
   Storage() = default;
@@ -33,7 +33,7 @@ class Storage {
   Storage& operator=(const Storage&) = delete;
 
   virtual const RowLayout& layout() const = 0;
-  /// Of a device the number of draws and the episodes are good after settle() alone.
+  /// On a device, the number of draws and the episodes are up to date only after settle().
   virtual Lanes& lanes() = 0;
   /// Which rows are alive and where. The rows themselves may be a device's to read.
   virtual RowsView view() = 0;

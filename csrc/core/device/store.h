@@ -112,7 +112,7 @@ class DeviceStore final : public Storage {
  private:
   std::byte* take_staged(std::size_t bytes, void* stream);
   void require_running(const char* what, void* stream);
-  /// For so many more rows or changes of the host's, if half a write buffer holds them.
+  /// Makes room for `count` more rows or changes from the host, if half a write buffer holds them.
   void make_room(void* stream, std::size_t count = 1);
   void flush_for_graphs(void* stream) noexcept;
   void commit(std::uint32_t lane, const std::byte* row);

@@ -48,7 +48,7 @@ class BatchReader {
 
   /// To allocate takes little beside the work for a larger batch.
   static constexpr std::size_t kMostKept = std::size_t{1} << 16;
-  /// Gives back what only a batch of so many rows needs.
+  /// Frees memory that only a batch of `count` rows or more needs.
   void trim(std::size_t count);
 
   Store& store_;

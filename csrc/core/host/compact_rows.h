@@ -16,7 +16,7 @@ namespace velora {
 /// synchronised.
 class CompactRows {
  public:
-  /// Of rows in so many slots, all lanes together.
+  /// The slots are those of all lanes together.
   CompactRows(const RowLayout& layout, std::uint64_t num_slots)
       : rule_(layout, num_slots), blocks_(layout.block_bytes()) {}
 

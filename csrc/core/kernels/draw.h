@@ -12,8 +12,8 @@ namespace velora {
 
 /// The memory that the threads of one draw share.
 struct DrawSpace {
-  /// Draws of up to so many are made by each block for itself, in its own fast memory, so that
-  /// blocks need not wait for each other.
+  /// Draws of up to this many elements are made by each block for itself, in its own fast memory,
+  /// so that blocks need not wait for each other.
   static constexpr std::uint32_t kMaxInBlock = 1024;
 
   std::uint64_t* number;  // of the draw
@@ -85,7 +85,7 @@ VELORA_HD inline void build_ranks(const Group& group, const ClaimRanks& ranks) {
   }
 }
 
-/// Draws as DistinctDraw does, into `space.drawn`. Precondition: there are so many.
+/// Draws as DistinctDraw does, into `space.drawn`. Precondition: count <= bound.
 VELORA_NO_EXEC_CHECK
 template <typename Group>
 VELORA_HD inline void draw(const Group& group, DrawKey key, std::uint64_t bound,

@@ -24,7 +24,7 @@ struct DeviceColumn {
   Source source = Source::kRow;
   std::uint8_t word_log2 = 0;  // words of 1, 2, 4, 8 or 16 bytes
   std::uint8_t frame = 0;      // of a stack of ...
-  std::uint8_t frames = 1;     // ... so many, which lie together
+  std::uint8_t frames = 1;     // ... this many, which lie together
 
   VELORA_HD std::uint64_t end_word() const { return first_word + (nbytes >> word_log2); }
   VELORA_HD std::byte* row(std::uint64_t i) const { return memory + i * nbytes * frames; }
@@ -159,7 +159,7 @@ VELORA_HD inline void gather_row(const LaunchRows& rows, const DeviceBatch& batc
             static_cast<std::uint8_t>(last[view.flags_offset]), ahead.discount);
 }
 
-/// How many threads find something to do with so many items of so many words: one for each word,
+/// The number of threads that find work in `count` items of `words` words: one for each word,
 /// up to a bound that keeps rank and size in 32 bits.
 inline std::uint64_t useful_threads(std::uint64_t count, std::uint64_t words) {
   constexpr std::uint64_t kMany = std::uint64_t{1} << 24;

@@ -8,7 +8,7 @@
 #include "core/rows/rows_view.h"
 #include "core/values/macros.h"
 
-// What a launch computes stands in functors that any runtime can run: a CUDA grid does, and so does
+// Launches run functors that any runtime can run: a CUDA grid does, and so does
 // a loop on the host. They reach everything through a `Group`, some threads of the launch that have
 // memory in common:
 //
@@ -19,7 +19,7 @@
 //   Group::Atomics      on words that the group shares
 //   Group::LaunchAtomics  on words that the launch shares: load, store, fetch_add, fetch_max, fence
 //
-// What is written in the memory of a launch is there for the next launch in the same stream.
+// Memory that a launch writes is there for the next launch in the same stream.
 
 namespace velora {
 

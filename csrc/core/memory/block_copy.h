@@ -63,7 +63,7 @@ void copy_block(Count count, std::size_t nbytes, Out out, In in) {
   }
 }
 
-/// From so many bytes on, copy_stream() does better than copy_block() with what is not in the
+/// From this many bytes on, copy_stream() does better than copy_block() with what is not in the
 /// cache.
 inline constexpr std::size_t kStreamBytes = 4096;
 

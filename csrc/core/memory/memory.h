@@ -17,7 +17,7 @@ class MemoryClaim {
   static constexpr std::size_t kChecked = std::size_t{1} << 20;
 
   MemoryClaim() = default;
-  /// Throws MemoryError where there is no room for so many beside all other claims; `purpose`
+  /// Throws MemoryError if there is no room for these bytes beside all other claims; `purpose`
   /// begins the message.
   MemoryClaim(std::size_t bytes, const char* purpose);
   ~MemoryClaim() { release(); }
@@ -33,7 +33,7 @@ class MemoryClaim {
   MemoryClaim& operator=(const MemoryClaim&) = delete;
 
   std::size_t bytes() const { return bytes_; }
-  /// Makes a claim of its own of so many of these bytes. Precondition: there are so many.
+  /// Splits off a claim of some of these bytes. Precondition: there are at least as many.
   MemoryClaim split(std::size_t bytes) {
     MemoryClaim part;
     part.bytes_ = bytes;

@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t kAtOnce = 16;
 
-// What follows is philox4x32() and bounded() for 16 elements: eight calls of the generator, a word
+// philox4x32() and bounded() for 16 elements: eight calls of the generator, a word
 // of four of them in each register, in the lower halves of 64-bit lanes. The upper halves are
 // rubbish: a product takes the lower halves alone. Two registers side by side keep a processor
 // busy.

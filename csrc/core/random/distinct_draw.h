@@ -25,7 +25,7 @@ namespace velora {
 /// thirds at most, and each has the rank of its value among all that were taken. Every order of
 /// distinct values is equally likely, so every order of ranks is; the draw is its first `count`.
 
-/// Whether a draw of so many values is one of most of them. Other elements have other values then,
+/// Whether a draw takes most of the values. Its elements then follow another rule,
 /// so this is part of what a seed promises.
 VELORA_HD constexpr bool draws_most(std::uint64_t count, std::uint64_t bound) {
   return count > bound - bound / 4;
@@ -141,15 +141,15 @@ struct DrawScratch {
   Words<std::uint32_t> drawn;   // element -> its value, of a draw of most
 };
 
-/// Distinct values in [0, bound), in the order of the elements, some at a time: whoever wants the
-/// first ones need not wait for the last, but in a draw of most values. Expected cost O(count), and
+/// Distinct values in [0, bound), in the order of the elements, some at a time: the first ones
+/// need not wait for the last, except in a draw of most values. Expected cost O(count), and
 /// the least of O(count) and O(bound / 64) for memory that is cleared.
 class DistinctDraw {
  public:
   /// `scratch` serves no other draw meanwhile. Throws as check_draw().
   DistinctDraw(DrawKey key, std::uint64_t bound, std::size_t count, DrawScratch& scratch);
 
-  /// The next out.size() elements. Precondition: there are so many left.
+  /// The next out.size() elements. Precondition: that many are left.
   void next(std::span<std::uint64_t> out);
 
  private:

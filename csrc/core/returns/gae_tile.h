@@ -103,7 +103,7 @@ VELORA_HD inline void load_part(const GaeScan<Real, Flag>& scan, GaeSpace<Real>&
     const std::uint32_t e = rank + k * kGaeThreads;
     const bool done = dones[k] != 0;
     const Real delta = scan.step.delta(rewards[k], thread.values[k], next_values[k], done);
-    // What is beyond the last step is an end at which there is nothing.
+    // Steps beyond the last count as an end without a value.
     const bool has = k < elements.count;
     space.element(e) = keep_if(has, delta);
     space.ends[e] = static_cast<std::uint8_t>(done | (truncations[k] != 0) | !has);

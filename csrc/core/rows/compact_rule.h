@@ -32,14 +32,14 @@ struct ObservationLeaf {
 /// A row has the newest frame of its state and two links. `head` leads to a block with the older
 /// frames, unless they are those that the row before it ends with. `next` leads to a block with its
 /// next state, unless that is the state of the row after it. Both are decided by comparing bytes
-/// when the later row is pushed, so nothing is ever lost, whatever is pushed. The newest row of a
+/// when the later row is pushed, so no observation is ever lost. The newest row of a
 /// lane always has a next block. Blocks are freed when their row is overwritten.
 ///
 /// A row is read through at most frame_stack - 1 rows before it, so each ring has as many slots
 /// more than its capacity. Immutable after construction, so it may be read from any thread.
 class CompactRule {
  public:
-  /// Of rows in so many slots, all lanes together.
+  /// The slots are those of all lanes together.
   CompactRule(const RowLayout& layout, std::uint64_t num_slots);
 
   std::uint32_t frame_stack() const { return frame_stack_; }
@@ -128,8 +128,8 @@ class CompactRule {
   /// Numbers the blocks of a copied row from blocks.size() on, and adds their present numbers.
   void renumber(std::byte* row_copy, std::vector<std::uint32_t>& blocks) const;
   /// Throws ValueError unless the copied rows of `lanes`, of which the newest `capacity` of each
-  /// are to be alive, can be read with so many bytes of blocks, each of which has its row. Returns
-  /// the number of blocks.
+  /// are to be alive, can be read with that many bytes of blocks, each of which has its row.
+  /// Returns the number of blocks.
   std::size_t check_all(std::span<const SavedLane> lanes, std::span<const std::byte> rows,
                         std::size_t pitch, std::uint64_t capacity, std::size_t blocks_nbytes) const;
 

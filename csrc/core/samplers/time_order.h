@@ -33,7 +33,7 @@ class TimeOrder final : public Sampler {
   std::uint64_t start_;
   std::uint64_t position_ = 0;        // of the next row, where lanes are even
   std::uint64_t rank_ = 0;            // of the next row in its lane, where they are not,
-  std::vector<std::uint32_t> lanes_;  // of all lanes that have so many,
+  std::vector<std::uint32_t> lanes_;  // of all lanes that reach this rank,
   std::size_t next_lane_ = 0;         // in this one of them
 };
 

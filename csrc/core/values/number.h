@@ -25,7 +25,7 @@ struct Number {
 Number read_number(const std::byte* at, DType dtype);
 
 /// Writes a number, unless the dtype cannot hold it: a fraction for an integer, or a number out of
-/// range. A float rounds whatever it is given, to nearest. What is written for a misfit is rubbish.
+/// range. Floats round to nearest. The value written for a misfit is undefined.
 Misfit write_number(const Number& number, DType dtype, std::byte* at);
 
 }  // namespace velora
