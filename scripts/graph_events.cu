@@ -1,4 +1,4 @@
-// What captured draws rely on: may a CUDA graph wait for an external event that it records itself?
+// Captured draws rely on this: may a CUDA graph wait for an external event that it records itself?
 //
 // DeviceOrder has each graph wait for the event `run`, and record it at its end, so that graphs
 // come one after the other on whatever streams they run. The documentation does not say whether

@@ -25,7 +25,7 @@ struct GaeEmulation {
   /// Every so many messages that others wait for come late, so that they must look further back.
   std::uint32_t late_one_in = 16;
 
-  /// What was seen: messages that held the sum of a chunk, and no advantage yet.
+  /// Counts of messages that held the sum of a chunk, and no advantage yet.
   mutable std::atomic<std::uint64_t> sums_seen = 0;
 };
 

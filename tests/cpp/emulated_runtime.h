@@ -35,7 +35,7 @@ class EmulatedRuntime final : public DeviceRuntime, public DeviceAllocator {
     std::uint64_t recorded = 0;
     std::uint64_t passed = 0;
   };
-  /// What a stream does, one after the other: work, or a wait for an event. A graph also records.
+  /// The queue of a stream: work, or a wait for an event. A graph also records.
   struct Item {
     std::function<void()> work;
     Event* event = nullptr;

@@ -1,4 +1,4 @@
-// What of csrc/cuda needs no CUDA: contexts, messages, sizes of grids.
+// The parts of csrc/cuda that need no CUDA: contexts, messages, sizes of grids.
 
 #include <gtest/gtest.h>
 

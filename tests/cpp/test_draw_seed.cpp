@@ -21,7 +21,7 @@ std::uint64_t settled(DrawSeed seed, WorkerSeed worker = {}) {
   return seed.value();
 }
 
-/// What `compute` gives in a child of fork.
+/// The result of `compute` in a child of fork.
 template <typename Compute>
 std::vector<std::uint64_t> in_child(std::size_t count, const Compute& compute) {
   int ends[2];

@@ -14,7 +14,7 @@ namespace {
 
 using testing::LanesOf;
 
-/// What the states of lanes say, lane by lane.
+/// The sizes by the states of lanes, lane by lane.
 void expect_right(const LaneSizes& sizes, const RowsView& view) {
   std::uint64_t total = 0;
   std::uint64_t largest = 0;

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 constexpr std::size_t kNone = std::size_t{1} << 40;  // of no machine that runs tests
 const std::string kUnlimited = "9223372036854771712";
 
-/// What a system says of control groups, in a directory.
+/// The files of control groups, in a directory.
 class MemoryLimitOf : public ::testing::Test {
  protected:
   MemoryLimitOf() : root(fs::temp_directory_path() / ("velora-limit-" + std::to_string(getpid()))) {

@@ -30,7 +30,7 @@ std::vector<std::size_t> all_fields(const RowLayout& layout) {
   return fields;
 }
 
-/// What a reader of these fields says, part by part, against the history.
+/// Compares a reader of these fields with the history, part by part.
 void expect_steps(const Store& store, const History& history,
                   const std::vector<std::size_t>& fields) {
   StepReader reader(store, fields);
