@@ -65,14 +65,14 @@ void BatchMaker::write_into(const BatchPlan& plan, BatchExtent extent, py::handl
                             const FillBatch& fill) {
   const BatchLayout layout = lay_out(plan.tensors(), extent);
   const std::int64_t shape[] = {static_cast<std::int64_t>(layout.nbytes)};
-  std::vector<std::byte*> parts(layout.offsets.size());
+  std::vector<std::byte*> parts;
   const auto locate = [&] {
     std::byte* memory = writable_tensor(base.ptr(), DType::kUInt8, shape, options_.device);
     if (memory == nullptr) {
       throw ValueError("base: expected a contiguous uint8 tensor of shape " + shape_text(shape) +
                        " on the buffer's device, got " + describe(base.ptr()));
     }
-    for (std::size_t i = 0; i < parts.size(); ++i) parts[i] = memory + layout.offsets[i];
+    parts = layout.addresses(memory);
     return BatchMemory(parts);
   };
   run_gather(plan, extent, true, locate, fill);
@@ -96,7 +96,7 @@ void BatchMaker::require_apart(const BatchPlan& plan, BatchExtent extent,
     for (std::size_t j = 0; j < i; ++j) {
       if (end(i) <= memory[j] || end(j) <= memory[i]) continue;
       throw ValueError("out." + names_.label(plan, i) +
-                       ": expected a tensor of its own, got one that " + "shares memory with " +
+                       ": expected a tensor of its own, got one that shares memory with " +
                        names_.label(plan, j));
     }
   }
@@ -130,10 +130,9 @@ void BatchMaker::gather_and_copy(const BatchPlan& plan, BatchExtent extent, bool
   }
   locate();  // before anything is drawn
   const BatchLayout layout = lay_out(plan.tensors(), extent);
-  std::vector<std::byte*> parts(layout.offsets.size());
+  std::vector<std::byte*> parts;
   const auto locate_copy = [&] {
-    std::byte* memory = copies_->take(layout.nbytes);
-    for (std::size_t i = 0; i < parts.size(); ++i) parts[i] = memory + layout.offsets[i];
+    parts = layout.addresses(copies_->take(layout.nbytes));
     return BatchMemory(parts);
   };
   gather_on_host(plan, extent, locate_copy, fill);

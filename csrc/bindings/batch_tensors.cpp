@@ -54,15 +54,13 @@ BatchTensors::BatchTensors(SlabPool& pool, const std::vector<TensorSpec>& specs,
                            TorchDevice* device)
     : specs_(specs), extent_(extent), device_(device) {
   const BatchLayout layout = lay_out(specs, extent);
-  parts_.reserve(specs.size());
   if (layout.nbytes >= kLargeBatch) {
     split(pool);
     return;
   }
   const std::size_t headers = align(specs.size() * sizeof(TensorHeader));
   slab_ = pool.acquire(headers + (device == nullptr ? layout.nbytes : 0));
-  std::byte* const memory = attach_memory(*slab_, headers, layout.nbytes);
-  for (const std::size_t offset : layout.offsets) parts_.push_back(memory + offset);
+  parts_ = layout.addresses(attach_memory(*slab_, headers, layout.nbytes));
 }
 
 /// Gives large parts slabs of their own, each with its header.
@@ -79,6 +77,7 @@ void BatchTensors::split(SlabPool& pool) {
   slab_ = pool.acquire(headers + on_host(small_bytes));
   std::byte* small = attach_memory(*slab_, headers, small_bytes);
   own_.resize(specs_.size());
+  parts_.reserve(specs_.size());
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     const std::size_t bytes = bytes_of(specs_[i]);
     if (bytes < kLargePart) {

@@ -28,6 +28,14 @@ inline std::size_t num_rows(const TensorSpec& spec, BatchExtent extent) {
 struct BatchLayout {
   std::vector<std::size_t> offsets;
   std::size_t nbytes;
+
+  /// Where the parts lie in memory that begins at `base`.
+  std::vector<std::byte*> addresses(std::byte* base) const {
+    std::vector<std::byte*> parts;
+    parts.reserve(offsets.size());
+    for (const std::size_t offset : offsets) parts.push_back(base + offset);
+    return parts;
+  }
 };
 
 /// Throws MemoryError where no memory is large enough.

@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -40,15 +41,16 @@ Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, BufferOptions o
       batches_(gather_lock_, options_, BatchNames(schema_.batch_type, trees_)) {}
 
 void Buffer::end_episodes(py::handle lanes) {
+  std::vector<std::uint32_t> numbers;
   if (!lanes.is_none()) {
-    const std::vector<std::uint32_t> numbers = read_lanes(lanes, options_.num_lanes);
-    gather_lock_.wait();
-    for (const std::uint32_t lane : numbers) storage_->end_episode(lane, stream());
-    return;
+    numbers = read_lanes(lanes, options_.num_lanes);
+  } else {
+    numbers.resize(options_.num_lanes);
+    std::iota(numbers.begin(), numbers.end(), 0u);
   }
   gather_lock_.wait();
-  for (std::uint32_t lane = 0; lane < options_.num_lanes; ++lane)
-    storage_->end_episode(lane, stream());
+  void* const stream = this->stream();
+  for (const std::uint32_t lane : numbers) storage_->end_episode(lane, stream);
 }
 
 void Buffer::clear() {

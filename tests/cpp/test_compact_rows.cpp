@@ -32,9 +32,7 @@ using testing::transition_layout;
 constexpr std::uint64_t kSeed = 77;
 
 std::uint64_t count_saved_rows(const Store& store) {
-  std::uint64_t rows = 0;
-  for (const SavedLane& lane : store.lanes().save()) rows += lane.pushed - lane.first;
-  return rows;
+  return count_rows(ranges_of(store.lanes().save()));
 }
 
 /// Links of all rows that are present, by what lies in them.

@@ -141,9 +141,7 @@ class CompactPair {
     return *others_;
   }
   static std::pair<Bytes, Bytes> save(Store& store) {
-    std::uint64_t count = 0;
-    for (const SavedLane& lane : store.lanes().save()) count += lane.pushed - lane.first;
-    Bytes rows(count * store.layout().pitch());
+    Bytes rows(count_rows(ranges_of(store.lanes().save())) * store.layout().pitch());
     Bytes blocks = testing::save_to(rows, store);
     return {std::move(rows), std::move(blocks)};
   }

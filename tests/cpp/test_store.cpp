@@ -61,9 +61,7 @@ class Recorded {
 };
 
 Bytes saved_rows(Store& store) {
-  std::uint64_t rows = 0;
-  for (const SavedLane& lane : store.lanes().save()) rows += lane.pushed - lane.first;
-  Bytes bytes(rows * store.layout().pitch());
+  Bytes bytes(count_rows(ranges_of(store.lanes().save())) * store.layout().pitch());
   EXPECT_TRUE(testing::save_to(bytes, store).empty()) << "whole rows have no blocks";
   return bytes;
 }

@@ -118,8 +118,9 @@ bool Store::streams(std::size_t count) const {
 
 /// Assembles rows a block at a time and writes their lines to memory.
 void Store::append_streamed(const LaneOrder& lanes, const RowSource& source, std::size_t count) {
-  alignas(kCacheLine) std::byte lines[kBlock * kMostStreamedPitch] = {};
+  alignas(kCacheLine) std::byte lines[kBlock * kMostStreamedPitch];
   const std::size_t pitch = layout_.pitch();
+  std::memset(lines, 0, kBlock * pitch);  // the gaps between fields
   NewRows block;
   NewRows staged;
   for (std::size_t i = 0; i < kBlock; ++i) staged.rows[i] = lines + i * pitch;
