@@ -31,6 +31,7 @@ from helpers import (
 )
 
 from velora.buffer import Experience, ReplayBuffer, RolloutBuffer
+from velora.buffer.state import VERSION
 from velora.buffer.type_names import TypeName
 
 
@@ -322,7 +323,7 @@ def test_load_attribute_that_is_no_subclasss_own_is_refused(name: Any) -> None:
 
 
 def test_load_what_is_no_format_of_this_version_says_so() -> None:
-    for state in ({}, {"_saved": None}, {"version": 2}, {"version": True}, None, [1]):
+    for state in ({}, {"_saved": None}, {"version": VERSION + 1}, {"version": True}, None, [1]):
         with pytest.raises(ValueError, match="version: expected a buffer that was saved in format"):
             ReplayBuffer.__new__(ReplayBuffer).__setstate__(state)  # type: ignore[arg-type]
 

@@ -12,6 +12,7 @@ __all__: list[str] = [
     "BufferOptions",
     "DrawSeed",
     "Field",
+    "Sampler",
     "byte_tensor",
     "check_lanes",
     "form_of",
@@ -25,6 +26,9 @@ __all__: list[str] = [
     "rows_nbytes",
     "use_cuda_library",
 ]
+
+class Sampler:
+    """How a buffer chooses rows."""
 
 class Field:
     """One array of a row: name, role, dtype and shape."""
@@ -62,6 +66,7 @@ class BufferOptions:
         lane_capacity: typing.SupportsInt | typing.SupportsIndex,
         num_lanes: typing.SupportsInt | typing.SupportsIndex,
         seed: DrawSeed,
+        sampler: Sampler | None,
         n_step: typing.SupportsInt | typing.SupportsIndex,
         gamma: typing.SupportsFloat | typing.SupportsIndex | None,
         overwrite: bool,
@@ -97,6 +102,7 @@ class BufferCore:
         draws: typing.SupportsInt | typing.SupportsIndex,
         rows: typing.Any,
         blocks: typing.Any,
+        sampler: typing.Any,
     ) -> None: ...
     def sample_into(self, base: typing.Any, batch_size: typing.Any) -> None: ...
     def sample_sequences(
@@ -114,6 +120,7 @@ class BufferCore:
         start: typing.SupportsInt | typing.SupportsIndex,
         count: typing.SupportsInt | typing.SupportsIndex,
     ) -> typing.Any: ...
+    def update_priorities(self, indices: typing.Any, priorities: typing.Any) -> typing.Any: ...
     @property
     def extend(self) -> typing.Any:
         """Appends steps."""

@@ -10,6 +10,8 @@ namespace py = pybind11;
 namespace velora {
 namespace {
 
+bool is_whole(DType dtype) { return dtype != DType::kBool && dtype < DType::kFloat16; }
+
 py::object read_index(py::handle value, const char* name) {
   auto index = py::reinterpret_steal<py::object>(
       PyBool_Check(value.ptr()) != 0 ? nullptr : PyNumber_Index(value.ptr()));
@@ -55,12 +57,38 @@ std::uint32_t read_lane(py::handle lane, std::uint32_t num_lanes) {
   return static_cast<std::uint32_t>(number);
 }
 
+std::vector<RowId> read_row_ids(const ArrayView& indices) {
+  if (!is_whole(indices.dtype)) {
+    throw ValueError(std::string("indices: expected ints, got ") + name_of(indices.dtype));
+  }
+  std::vector<std::int64_t> packed(static_cast<std::size_t>(indices.num_elements()));
+  const Misfit misfit =
+      copy_elements(indices, DType::kInt64, reinterpret_cast<std::byte*>(packed.data()));
+  if (misfit != Misfit::kNone) throw ValueError("indices: expected int64, got one beyond 63 bits");
+  std::vector<RowId> rows;
+  rows.reserve(packed.size());
+  for (const std::int64_t index : packed) {
+    rows.push_back(index < 0 ? RowId{.lane = RowId::kNoLane, .serial = 0}
+                             : RowId::unpack(static_cast<std::uint64_t>(index)));
+  }
+  return rows;
+}
+
+std::vector<float> read_floats(const ArrayView& view, const char* name) {
+  std::vector<float> elements(static_cast<std::size_t>(view.num_elements()));
+  const Misfit misfit =
+      copy_elements(view, DType::kFloat32, reinterpret_cast<std::byte*>(elements.data()));
+  if (misfit != Misfit::kNone) {
+    throw ValueError(std::string(name) + ": expected finite float32, got one beyond its range");
+  }
+  return elements;
+}
+
 std::vector<std::uint32_t> read_lanes(py::handle lanes, std::uint32_t num_lanes) {
   BorrowedArray array;
   array.prepare(lanes.ptr(), "lanes");
   const ArrayView& view = array.look("lanes");
-  const bool whole = view.dtype != DType::kBool && view.dtype < DType::kFloat16;
-  if (!whole || view.ndim != 1) {
+  if (!is_whole(view.dtype) || view.ndim != 1) {
     throw ValueError("lanes: expected ints (k,), got " + describe(lanes.ptr()));
   }
   std::vector<std::int64_t> numbers(static_cast<std::size_t>(view.shape[0]));

@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "core/host/batch_reader.h"
+#include "core/batch/target.h"
+#include "core/rows/rows_view.h"
+#include "core/values/array_view.h"
 
 // Arguments of Python calls as numbers. What is of the wrong kind is a TypeError (as a Python
 // error), what is out of range a ValueError that names it. Reading one can run code.
@@ -40,6 +42,14 @@ std::uint32_t read_lane(pybind11::handle lane, std::uint32_t num_lanes);
 
 /// An array of lanes.
 std::vector<std::uint32_t> read_lanes(pybind11::handle lanes, std::uint32_t num_lanes);
+
+/// The rows that an array of indices names, in row-major order, alive or not. Throws ValueError
+/// where it has no ints. Runs no code.
+std::vector<RowId> read_row_ids(const ArrayView& indices);
+
+/// The elements of an array as float32, in row-major order. Throws ValueError where one is out of
+/// range. Runs no code.
+std::vector<float> read_floats(const ArrayView& view, const char* name);
 
 /// "pad", "within" or "cross".
 SequenceBoundary read_boundary(const std::string& name);

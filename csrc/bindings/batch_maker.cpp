@@ -40,6 +40,16 @@ py::object BatchMaker::make(const BatchPlan& plan, BatchExtent extent, const Fil
   return names_.name(plan, std::move(parts));
 }
 
+py::object BatchMaker::make_column(const TensorSpec& spec, std::size_t rows,
+                                   const std::function<void(std::byte*)>& fill) {
+  const std::vector<TensorSpec> specs = {spec};
+  BatchTensors tensors(*slabs_, specs, {.rows = rows}, nullptr);
+  py::object column = tensors.tensor(0);
+  gather_lock_.wait();
+  fill(tensors.memory()[0]);
+  return column;
+}
+
 void BatchMaker::write(const BatchPlan& plan, BatchExtent extent, py::handle out,
                        const FillBatch& fill) {
   const std::vector<py::object> tensors = names_.tensors_of(plan, out);

@@ -42,7 +42,7 @@ BatchLayout lay_out(const std::vector<TensorSpec>& specs, BatchExtent extent) {
   for (const TensorSpec& spec : specs) {
     layout.offsets.push_back(layout.nbytes);
     const std::size_t rows = num_rows(spec, extent);
-    if (spec.row_bytes > (SIZE_MAX / 4 - layout.nbytes) / rows) {
+    if (rows > 0 && spec.row_bytes > (SIZE_MAX / 4 - layout.nbytes) / rows) {
       throw MemoryError("batch_size: " + std::to_string(rows) + " rows do not fit into memory");
     }
     layout.nbytes = align(layout.nbytes + rows * spec.row_bytes);

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings/borrowed_array.h"
 #include "core/device/store.h"
 #include "core/host/store.h"
 #include "core/values/errors.h"
@@ -19,7 +20,12 @@ std::unique_ptr<Storage> make_storage(RowLayout layout, const BufferOptions& opt
   const std::uint64_t seed = options.seed->value();
   if (options.storage == StorageKind::kHost || options.device == nullptr) {
     return std::make_unique<Store>(std::move(layout), options.lane_capacity, options.num_lanes,
-                                   seed);
+                                   seed, options.sampler);
+  }
+  if (options.sampler != nullptr) {
+    throw ValueError(
+        "sampler: expected Uniform() for rows on a device, got one that chooses on the host; use "
+        "storage='cpu'");
   }
   return std::make_unique<DeviceStore>(std::move(layout), options.lane_capacity, options.num_lanes,
                                        seed, options.device->device(), options.storage,
@@ -37,6 +43,9 @@ Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, BufferOptions o
       storage_(make_storage(RowLayout(std::move(fields), options_.observations), options_)),
       trees_(trees, schema_.batch_names, storage_->layout().fields().size()),
       plan_(storage_->layout(), options_.n_step, options_.gamma),
+      draw_plan_(options_.sampler != nullptr && options_.sampler->has_weights()
+                     ? plan_.with(PartOf::kWeighted)
+                     : plan_),
       writer_(*storage_, gather_lock_, options_, schema_, trees_),
       batches_(gather_lock_, options_, BatchNames(schema_.batch_type, trees_)) {}
 
@@ -62,7 +71,7 @@ void Buffer::clear() {
 auto Buffer::draw_rows(std::size_t count) {
   return [this, count](BatchMemory memory, const PartRunner* runner) {
     require_rows(count);
-    const BatchTarget target = plan_.target(memory, options_.n_step, columns_);
+    const BatchTarget target = draw_plan_.target(memory, options_.n_step, columns_);
     storage_->sample(count, target, stream(), runner);
   };
 }
@@ -71,13 +80,13 @@ py::object Buffer::sample(py::handle batch_size, py::handle out) {
   settle_seed();
   const std::size_t count = read_size(batch_size, "batch_size");
   require_rows(count);
-  if (out.is_none()) return batches_.make(plan_, {.rows = count}, draw_rows(count));
-  batches_.write(plan_, {.rows = count}, out, draw_rows(count));
+  if (out.is_none()) return batches_.make(draw_plan_, {.rows = count}, draw_rows(count));
+  batches_.write(draw_plan_, {.rows = count}, out, draw_rows(count));
   return py::reinterpret_borrow<py::object>(out);
 }
 
 void Buffer::require_rows(std::size_t count) const {
-  if (count <= size()) return;
+  if (count <= size() || (options_.replaces() && size() > 0)) return;
   throw ValueError("batch_size: expected at most " + std::to_string(size()) +
                    ", the number of experiences in the buffer, got " + std::to_string(count));
 }
@@ -105,14 +114,14 @@ py::object Buffer::sample_sequences(py::handle batch_size, std::size_t length, s
       .length = length, .burn_in = burn_in, .boundary = read_boundary(boundary)};
   const auto require_starts = [&] {
     const std::uint64_t starts = storage_->count_sequences(spec, stream());
-    if (count <= starts) return;
+    if (count <= starts || (options_.replaces() && starts > 0)) return;
     throw ValueError("batch_size: expected at most " + std::to_string(starts) +
                      ", the number of sequences of " + std::to_string(length) +
                      " steps in the buffer (boundary='" + boundary + "'), got " +
                      std::to_string(count));
   };
   require_starts();
-  const BatchPlan plan = plan_.of_sequences(first_fields);
+  const BatchPlan plan = draw_plan_.of_sequences(first_fields);
   const BatchExtent extent = {.rows = count, .steps = burn_in + length, .is_sequences = true};
   return batches_.make(plan, extent, [&](BatchMemory memory, const PartRunner* runner) {
     require_starts();
@@ -124,10 +133,10 @@ py::object Buffer::sample_sequences(py::handle batch_size, std::size_t length, s
 
 py::tuple Buffer::batch_layout(py::handle batch_size) const {
   const BatchExtent extent = {.rows = read_size(batch_size, "batch_size")};
-  const BatchLayout layout = lay_out(plan_.tensors(), extent);
+  const BatchLayout layout = lay_out(draw_plan_.tensors(), extent);
   py::list tensors;
-  for (std::size_t i = 0; i < plan_.tensors().size(); ++i) {
-    const TensorSpec& spec = plan_.tensors()[i];
+  for (std::size_t i = 0; i < draw_plan_.tensors().size(); ++i) {
+    const TensorSpec& spec = draw_plan_.tensors()[i];
     tensors.append(py::make_tuple(layout.offsets[i], name_of(spec.dtype),
                                   py::tuple(py::cast(shape_of(spec, extent)))));
   }
@@ -138,11 +147,28 @@ void Buffer::sample_into(py::handle base, py::handle batch_size) {
   settle_seed();
   const std::size_t count = read_size(batch_size, "batch_size");
   require_rows(count);
-  batches_.write_into(plan_, {.rows = count}, base, draw_rows(count));
+  batches_.write_into(draw_plan_, {.rows = count}, base, draw_rows(count));
 }
 
 py::object Buffer::name_batch(std::vector<py::object> tensors) const {
-  return batches_.name(plan_, std::move(tensors));
+  return batches_.name(draw_plan_, std::move(tensors));
+}
+
+py::object Buffer::update_priorities(py::handle indices, py::handle priorities) {
+  BorrowedArray arrays[2];
+  arrays[0].prepare(indices.ptr(), "indices");
+  arrays[1].prepare(priorities.ptr(), "priorities");
+  const std::vector<RowId> rows = read_row_ids(arrays[0].look("indices"));
+  const std::vector<float> values = read_floats(arrays[1].look("priorities"), "priorities");
+  if (values.size() != rows.size()) {
+    throw ValueError("priorities: expected " + std::to_string(rows.size()) +
+                     ", one for each index, got " + std::to_string(values.size()));
+  }
+  const TensorSpec mask = {.dtype = DType::kBool, .row_shape = {}, .row_bytes = 1};
+  return batches_.make_column(mask, rows.size(), [&](std::byte* out) {
+    storage_->update_priorities(rows, values, {reinterpret_cast<bool*>(out), rows.size()},
+                                stream());
+  });
 }
 
 std::uint64_t Buffer::count_pushed() const {

@@ -41,10 +41,10 @@ class Buffer {
   void end_episodes(pybind11::handle lanes);
 
   std::size_t size() const { return storage_->size(); }
-  /// Draws distinct rows. Returns a batch with all fields, dones, truncations and indices, and
-  /// where gamma is set with discounts: a new one, or `out` with its tensors written again, where
-  /// that is not None. Throws ValueError when there are fewer than `batch_size`, or `out` does not
-  /// fit.
+  /// Draws rows. Returns a batch with all fields, dones, truncations and indices, discounts where
+  /// gamma is set, and weights where the sampler has them: a new one, or `out` with its tensors
+  /// written again, where that is not None. Throws ValueError when there are too few rows, or `out`
+  /// does not fit.
   pybind11::object sample(pybind11::handle batch_size, pybind11::handle out);
   /// Where each tensor of a batch lies in one piece of memory: (bytes, [(offset, dtype, shape)]).
   pybind11::tuple batch_layout(pybind11::handle batch_size) const;
@@ -52,16 +52,20 @@ class Buffer {
   void sample_into(pybind11::handle base, pybind11::handle batch_size);
   /// The batch of these tensors.
   pybind11::object name_batch(std::vector<pybind11::object> tensors) const;
-  /// The same for `count` rows, looking no further than one step, from position `start` on in time
-  /// order.
+  /// The same for `count` rows, without weights and looking no further than one step, from position
+  /// `start` on in time order.
   pybind11::object take(std::size_t start, std::size_t count);
-  /// Draws sequences with distinct starts. Returns what sample() does, step by step, then mask and
-  /// is_first. Of the fields in `first_fields` there is the first step alone. `length` is at least
-  /// 1, and neither it nor `burn_in` exceeds a lane. Throws ValueError when there are too few
-  /// starts, or for an unknown boundary.
+  /// Draws sequences. Returns what sample() does, step by step, then mask and is_first. Of the
+  /// fields in `first_fields` there is the first step alone, and of weights one for each sequence.
+  /// `length` is at least 1, and neither it nor `burn_in` exceeds a lane. Throws ValueError when
+  /// there are too few starts, or for an unknown boundary.
   pybind11::object sample_sequences(pybind11::handle batch_size, std::size_t length,
                                     std::size_t burn_in, const std::string& boundary,
                                     const std::vector<std::size_t>& first_fields);
+  /// Gives the rows that an array of their indices names other priorities, one for each. Returns a
+  /// bool tensor (rows,): whether each was alive. Throws ValueError for other arrays and for
+  /// priorities that no row can have, and where the sampler has none.
+  pybind11::object update_priorities(pybind11::handle indices, pybind11::handle priorities);
   void clear();
   /// How many rows were ever stored in all lanes, also those that are gone. O(lanes).
   std::uint64_t count_pushed() const;
@@ -77,13 +81,13 @@ class Buffer {
   /// Draws begin again, with another seed.
   void seed(std::uint64_t value);
 
-  /// (lanes, seed, draws, rows, blocks) of one moment: with the schema and the options, all that
-  /// the buffer is.
+  /// (lanes, seed, draws, rows, blocks, sampler) of one moment: with the schema and the options,
+  /// all that the buffer is.
   pybind11::tuple state();
   /// Replaces all rows by those of a state(), from objects that give their bytes.
   /// Throws ValueError when they do not fit this buffer, which is then as before.
   void restore(pybind11::handle lanes, std::uint64_t draws, pybind11::handle rows,
-               pybind11::handle blocks);
+               pybind11::handle blocks, pybind11::handle sampler);
 
  private:
   /// Comes first in each call that draws: it can run code.
@@ -102,7 +106,8 @@ class Buffer {
   std::unique_ptr<Storage> storage_;
   GatherLock gather_lock_;
   FieldTrees trees_;
-  BatchPlan plan_;
+  BatchPlan plan_;       // of rows that are taken
+  BatchPlan draw_plan_;  // of rows that are drawn
   RowWriter writer_;
   BatchMaker batches_;
   std::vector<Column> columns_;

@@ -11,6 +11,7 @@
 #include "bindings/torch_device.h"
 #include "core/random/draw_seed.h"
 #include "core/rows/row_layout.h"
+#include "core/samplers/sampler.h"
 #include "core/storage.h"
 
 namespace velora {
@@ -20,6 +21,8 @@ struct BufferOptions {
   std::uint64_t lane_capacity;
   std::uint32_t num_lanes;
   std::shared_ptr<DrawSeed> seed;
+  /// Chooses the rows of batches, for this buffer alone. Null: Uniform.
+  std::shared_ptr<Sampler> sampler;
   /// Steps that a sampled row sums up.
   std::uint32_t n_step;
   /// The discount factor. Buffers that have one return discounts.
@@ -31,6 +34,8 @@ struct BufferOptions {
   StorageKind storage;
   TorchDevice* device;
 
+  /// Whether batches may have a row more than once.
+  bool replaces() const { return sampler != nullptr && sampler->replaces(); }
   /// The stream for a device's work: torch's current one.
   void* stream() const { return device == nullptr ? nullptr : device->current_stream(); }
 };

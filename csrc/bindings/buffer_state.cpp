@@ -21,6 +21,10 @@ py::bytes make_bytes(std::size_t size) {
   return bytes;
 }
 
+py::bytes bytes_of(std::span<const std::byte> data) {
+  return {reinterpret_cast<const char*>(data.data()), data.size()};
+}
+
 std::span<std::byte> span_of(const py::bytes& bytes) {
   return {reinterpret_cast<std::byte*>(PyBytes_AS_STRING(bytes.ptr())),
           static_cast<std::size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
@@ -88,20 +92,23 @@ py::tuple Buffer::state() {
     return span_of(blocks).data();
   };
   storage_->export_rows(ranges, span_of(rows), block_memory, stream());
-  const auto* first = reinterpret_cast<const char*>(lanes.data());
-  return py::make_tuple(py::bytes(first, lanes.size() * sizeof(SavedLane)), seed_->value(),
-                        storage_->lanes().control().draws, rows, blocks);
+  const std::vector<std::byte> sampler = storage_->save_sampler(stream());
+  return py::make_tuple(bytes_of(std::as_bytes(std::span(lanes))), seed_->value(),
+                        storage_->lanes().control().draws, rows, blocks, bytes_of(sampler));
 }
 
-void Buffer::restore(py::handle lanes, std::uint64_t draws, py::handle rows, py::handle blocks) {
+void Buffer::restore(py::handle lanes, std::uint64_t draws, py::handle rows, py::handle blocks,
+                     py::handle sampler) {
   const ByteView lane_bytes(lanes);
   const ByteView row_bytes(rows);
   const ByteView block_bytes(blocks);
+  const ByteView sampler_bytes(sampler);
   const std::vector<SavedLane> saved = read_saved_lanes(lane_bytes.bytes());
   gather_lock_.wait();
   storage_->import_rows(
       {.lanes = saved, .rows = row_bytes.bytes(), .blocks = block_bytes.bytes(), .draws = draws},
       stream());
+  storage_->restore_sampler(sampler_bytes.bytes(), stream());
 }
 
 }  // namespace velora

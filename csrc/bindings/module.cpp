@@ -18,6 +18,7 @@
 #include "bindings/native_methods.h"
 #include "bindings/nests.h"
 #include "bindings/python_errors.h"
+#include "bindings/samplers.h"
 #include "bindings/torch_device.h"
 #include "bindings/worker_seed.h"
 #include "core/random/draw_seed.h"
@@ -84,6 +85,7 @@ PYBIND11_MODULE(_core, m) {
   });
 
   velora::bind_nests(m);
+  velora::bind_samplers(m);
 
   py::class_<velora::Field>(m, "Field", "One array of a row: name, role, dtype and shape.")
       .def(py::init([](std::string name, const std::string& role, const std::string& dtype,
@@ -131,13 +133,15 @@ PYBIND11_MODULE(_core, m) {
   py::class_<BufferOptions>(m, "BufferOptions",
                             "Configuration of a buffer, besides the fields of its rows.")
       .def(py::init([](std::uint64_t lane_capacity, std::uint32_t num_lanes,
-                       std::shared_ptr<DrawSeed> seed, std::uint32_t n_step,
+                       std::shared_ptr<DrawSeed> seed, std::optional<std::shared_ptr<velora::Sampler>> sampler,
+                       std::uint32_t n_step,
                        std::optional<double> gamma, bool overwrite, bool compact,
                        std::uint32_t frame_stack, const std::string& storage,
                        std::optional<int> device) {
              return BufferOptions{.lane_capacity = lane_capacity,
                                   .num_lanes = num_lanes,
                                   .seed = std::move(seed),
+                                  .sampler = sampler.value_or(nullptr),
                                   .n_step = n_step,
                                   .gamma = gamma,
                                   .overwrite = overwrite,
@@ -146,7 +150,7 @@ PYBIND11_MODULE(_core, m) {
                                   .device = device ? &velora::TorchDevice::of(*device) : nullptr};
            }),
            py::kw_only(), py::arg("lane_capacity"), py::arg("num_lanes"),
-           py::arg("seed").none(false), py::arg("n_step"), py::arg("gamma"), py::arg("overwrite"),
+           py::arg("seed").none(false), py::arg("sampler"), py::arg("n_step"), py::arg("gamma"), py::arg("overwrite"),
            py::arg("compact"), py::arg("frame_stack"), py::arg("storage"), py::arg("device"));
 
   py::class_<velora::Buffer>(m, "BufferCore", "The rows of one buffer and what is drawn from them.")
@@ -175,13 +179,15 @@ PYBIND11_MODULE(_core, m) {
       .def("sample_into", &velora::Buffer::sample_into, py::arg("base"), py::arg("batch_size"))
       .def("name_batch", &velora::Buffer::name_batch, py::arg("tensors"))
       .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))
+      .def("update_priorities", &velora::Buffer::update_priorities, py::arg("indices"),
+           py::arg("priorities"))
       .def("clear", &velora::Buffer::clear)
       .def("count_pushed", &velora::Buffer::count_pushed)
       .def("is_even", &velora::Buffer::is_even)
       .def("seed", &velora::Buffer::seed, py::arg("value"))
       .def("state", &velora::Buffer::state)
       .def("restore", &velora::Buffer::restore, py::arg("lanes"), py::arg("draws"), py::arg("rows"),
-           py::arg("blocks"))
+           py::arg("blocks"), py::arg("sampler"))
       .def_property_readonly("is_compact", &velora::Buffer::is_compact)
       .def_property_readonly(
           "storage", [](const velora::Buffer& buffer) { return name_of(buffer.storage_kind()); })

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <stdexcept>
+#include <vector>
 
 #include "core/batch/target.h"
 #include "core/rows/lanes.h"
@@ -12,6 +13,7 @@
 #include "core/rows/rows_view.h"
 #include "core/rows/saved_rows.h"
 #include "core/threads/parts.h"
+#include "core/values/errors.h"
 
 namespace velora {
 
@@ -63,8 +65,8 @@ class Storage {
   /// Takes out every row. Serials and episodes go on.
   virtual void clear(void* stream) = 0;
 
-  /// Writes `count` distinct rows to `target`: those of the next draw, which then counts as made.
-  /// Throws ValueError when there are fewer.
+  /// Writes `count` rows that its sampler chooses to `target`: those of the next draw, which then
+  /// counts as made. Throws ValueError when there are fewer.
   virtual void sample(std::uint64_t count, const BatchTarget& target, void* stream,
                       const PartRunner* runner) = 0;
   /// Writes the `count` live rows from position `start` on in time order.
@@ -72,10 +74,25 @@ class Storage {
                     void* stream, const PartRunner* runner) = 0;
   /// How many steps a sequence can start at. May wait for a device.
   virtual std::uint64_t count_sequences(const SequenceSpec& spec, void* stream) = 0;
-  /// Writes `count` sequences with distinct starts, as sample() does.
+  /// Writes `count` sequences, as sample() does.
   virtual void sample_sequences(const SequenceSpec& spec, std::uint64_t count,
                                 const SequenceTarget& target, void* stream,
                                 const PartRunner* runner) = 0;
+
+  /// Gives rows other priorities, those that are alive; tells which were. Throws ValueError for a
+  /// priority that no row can have, and where rows have none; then nothing has changed.
+  virtual void update_priorities(std::span<const RowId> /*rows*/,
+                                 std::span<const float> /*priorities*/, std::span<bool> /*updated*/,
+                                 void* /*stream*/) {
+    throw ValueError("sampler: expected one that keeps priorities, got another");
+  }
+  /// What the sampler knows besides the rows. Settles nothing; waits for a device.
+  virtual std::vector<std::byte> save_sampler(void* /*stream*/) { return {}; }
+  /// Replaces it by what save_sampler() gave for the same rows. Throws ValueError where it cannot
+  /// be, and then nothing has changed.
+  virtual void restore_sampler(std::span<const std::byte> saved, void* /*stream*/) {
+    if (!saved.empty()) throw ValueError("sampler: expected no state, got some");
+  }
 
   /// Brings lanes() up to date, for which it may wait for a device.
   virtual void settle(void* stream) = 0;

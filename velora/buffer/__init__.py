@@ -4,5 +4,6 @@ from velora.buffer.experience import BatchExperience, Experience
 from velora.buffer.loader import Loader
 from velora.buffer.replay import ReplayBuffer
 from velora.buffer.rollout import RolloutBuffer
+from velora.buffer.samplers import Uniform
 
-__all__ = ["BatchExperience", "Experience", "Loader", "ReplayBuffer", "RolloutBuffer"]
+__all__ = ["BatchExperience", "Experience", "Loader", "ReplayBuffer", "RolloutBuffer", "Uniform"]

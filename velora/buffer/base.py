@@ -24,6 +24,7 @@ from velora.buffer.placement import (
     choose_storage,
     cuda_index,
 )
+from velora.buffer.samplers import Sampler, Uniform
 from velora.buffer.schema import Schema
 
 MAX_CAPACITY = 2**40
@@ -37,6 +38,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "gamma": (0.99,),
     "frame_stack": (1,),
     "compact": (False, "auto"),
+    "sampler": (Uniform(),),
 }
 
 
@@ -59,6 +61,7 @@ class Buffer(CoreOwner, Sequence[Any]):
         num_envs: int,
         overwrite: bool,
         seed: _core.DrawSeed,
+        sampler: Sampler = Uniform(),
         gamma: float | None = None,
         n_step: int = 1,
         compact: bool | Literal["auto"] = False,
@@ -78,6 +81,8 @@ class Buffer(CoreOwner, Sequence[Any]):
         self._comes_by_copy = self._device.type not in ("cpu", "cuda")
         self._overwrite = overwrite
         self._seed = seed
+        self._sampler = sampler
+        self._native_sampler = sampler.build()
         self._gamma = gamma
         self._n_step = n_step
         self._storage = check_storage(storage, self._device)
@@ -339,6 +344,7 @@ class Buffer(CoreOwner, Sequence[Any]):
             lane_capacity=self._lane_capacity,
             num_lanes=self._num_envs,
             seed=self._seed,
+            sampler=self._native_sampler,
             n_step=self._n_step,
             gamma=self._gamma,
             overwrite=self._overwrite,

@@ -19,6 +19,8 @@ _RESERVED = frozenset(
             "_comes_by_copy",
             "_overwrite",
             "_seed",
+            "_sampler",
+            "_native_sampler",
             "_gamma",
         ),
         *("_n_step", "_storage", "_compact", "_frame_stack", "_first"),
@@ -64,7 +66,7 @@ class CoreOwner:
         return make_state(
             self._options(core),
             schema,
-            (b"", self._seed.value, 0, b"", b"") if core is None else core.state(),
+            (b"", self._seed.value, 0, b"", b"", b"") if core is None else core.state(),
             self._seed.worker,
             {name: value for name, value in own.items() if not self._is_ours(name)},
         )
@@ -77,7 +79,9 @@ class CoreOwner:
         if state["schema"] is not None:
             schema = schema_of(state["schema"])
             core = fresh._build(schema)
-            core.restore(state["lanes"], state["draws"], state["rows"], state["blocks"])
+            core.restore(
+                **{name: state[name] for name in ("lanes", "draws", "rows", "blocks", "sampler")}
+            )
             fresh._adopt(schema, core)
         for name, value in state["attributes"].items():
             if type(name) is not str or self._is_ours(name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.loader import Loader
 from velora.buffer.placement import Storage
+from velora.buffer.samplers import Sampler, Uniform, check_sampler, sampler_of
 from velora.buffer.schema import Schema
 from velora.buffer.state import check_options
 
@@ -24,7 +25,7 @@ MAX_N_STEP = 2**31 - 1
 MAX_FRAME_STACK = 64
 _OPTIONS = (
     *("capacity", "device", "num_envs", "n_step", "gamma"),
-    *("frame_stack", "compact", "storage"),
+    *("frame_stack", "compact", "storage", "sampler"),
 )
 
 
@@ -55,6 +56,7 @@ class ReplayBuffer(Buffer):
             gathered there and copied in one transfer. "cuda": device memory. "pinned": page-locked
             host memory, which the device reads in place. "auto": for a CUDA device, "cuda" if the
             rows need at most three quarters of its free memory, otherwise "pinned".
+        sampler: How experiences are chosen: `Uniform()`.
         seed: Seed of the draws, 0 to 2**64 - 1. None draws one from torch's global generator, so
             that `torch.manual_seed` makes a run reproducible. A copy of the buffer in another
             process uses a different seed.
@@ -76,6 +78,7 @@ class ReplayBuffer(Buffer):
         frame_stack: int = 1,
         compact: bool | Literal["auto"] = "auto",
         storage: Storage = "auto",
+        sampler: Sampler = Uniform(),
         seed: int | None = None,
     ) -> None:
         if not isinstance(gamma, Real):
@@ -100,6 +103,7 @@ class ReplayBuffer(Buffer):
             compact=compact,
             frame_stack=frame_stack,
             storage=storage,
+            sampler=check_sampler(sampler),
         )
 
     def _options(self, core: _core.BufferCore | None) -> dict[str, Any]:
@@ -109,11 +113,13 @@ class ReplayBuffer(Buffer):
             "frame_stack": self._frame_stack,
             "compact": self._compact if core is None else core.is_compact,
             "storage": self._storage if core is None else core.storage,
+            "sampler": self._sampler,
         }
 
     def _init(self, options: dict[str, Any], seed: _core.DrawSeed) -> None:
         check_options(options, _OPTIONS)
-        ReplayBuffer.__init__(self, **options, seed=0)
+        sampler = sampler_of(options["sampler"])
+        ReplayBuffer.__init__(self, **options | {"sampler": sampler}, seed=0)
         self._seed = seed
 
     def seed(self, seed: int | None) -> None:
@@ -155,6 +161,11 @@ class ReplayBuffer(Buffer):
     def compact(self) -> bool | Literal["auto"]:
         """Whether each observation is stored once; "auto" until the first experience decides it."""
         return self._compact if self._core is None else self._core.is_compact
+
+    @property
+    def sampler(self) -> Sampler:
+        """How experiences are chosen."""
+        return self._sampler
 
     def sample(self, batch_size: int, *, out: BatchExperience | None = None) -> BatchExperience:
         """Samples distinct experiences; all subsets of that size are equally likely.
@@ -278,6 +289,27 @@ class ReplayBuffer(Buffer):
         return self._deliver(
             self._core.sample_sequences(batch_size, length, burn_in, boundary, first_fields)
         )
+
+    def update_priorities(self, indices: Tensor, priorities: Tensor) -> Tensor:
+        """Gives experiences other priorities, if the sampler keeps any.
+
+        Args:
+            indices: `batch.indices` of an earlier batch, `(B,)`. Where an experience stands there
+                twice, its last priority counts.
+            priorities: One for each, `(B,)` or `(B, 1)`.
+
+        Returns:
+            A bool tensor `(B,)` on the CPU: which experiences were still in the buffer and took
+            their priority. All others are skipped.
+
+        Raises:
+            ValueError: If the sampler keeps no priorities, the indices are not ints, there are more
+                or fewer priorities than indices, or an experience cannot have one of them. Nothing
+                is changed then.
+        """
+        if self._core is None:
+            raise ValueError("indices: expected those of a batch, got some before the first push")
+        return cast("Tensor", self._core.update_priorities(indices, priorities))
 
     def loader(self, batch_size: int, prefetch: int = 2) -> Loader:
         """Returns an iterator that prefetches batches while you train.

@@ -18,10 +18,11 @@ import torch
 
 from velora import _core
 from velora.buffer.fields import Leaf
+from velora.buffer.samplers import plain_sampler
 from velora.buffer.schema import Schema
 from velora.buffer.type_names import MemberName, TypeName, experience_type, named_tuple_type
 
-VERSION = 1
+VERSION = 2
 # The entries of a state and their types.
 _PARTS: dict[str, tuple[type, ...]] = {
     "version": (int,),
@@ -34,6 +35,7 @@ _PARTS: dict[str, tuple[type, ...]] = {
     "lanes": (bytes,),
     "rows": (bytes, bytearray, memoryview, torch.Tensor),
     "blocks": (bytes, bytearray, memoryview, torch.Tensor),
+    "sampler": (bytes,),
     "attributes": (dict,),
 }
 # The first protocol that pickles large bytes directly. torch.save uses an older one, and writes
@@ -52,13 +54,15 @@ def make_state(
     """Returns the state of a buffer.
 
     Args:
-        options: What its constructor takes.
+        options: What its constructor takes, a sampler among them as an object.
         schema: What its rows hold; None before the first.
         saved: What `_core.BufferCore.state` gives.
         worker: The seed of the DataLoader's worker that this is, if it is one.
         attributes: Those that a subclass has besides.
     """
-    lanes, seed, draws, rows, blocks = saved
+    lanes, seed, draws, rows, blocks, sampler = saved
+    if "sampler" in options:
+        options = options | {"sampler": plain_sampler(options["sampler"])}
     return {
         "version": VERSION,
         "options": options,
@@ -71,6 +75,7 @@ def make_state(
         "lanes": lanes,
         "rows": rows,
         "blocks": blocks,
+        "sampler": sampler,
         "attributes": attributes,
     }
 

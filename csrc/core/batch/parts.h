@@ -17,8 +17,9 @@ enum class BatchPart : std::uint8_t {
   kDiscounts,    // factor of the next state's value
   kMask,         // 1 for the steps to train on
   kIsFirst,      // 1 where the row is the first of its episode
+  kWeights,      // importance weights of the draw
 };
-inline constexpr std::size_t kNumBatchParts = 6;
+inline constexpr std::size_t kNumBatchParts = 7;
 
 VELORA_HD constexpr std::size_t index_of(BatchPart part) { return static_cast<std::size_t>(part); }
 
@@ -27,11 +28,13 @@ enum class PartOf : std::uint8_t {
   kAll,         // every batch
   kDiscounted,  // those of buffers with a discount factor
   kSequences,   // batches of sequences
+  kWeighted,    // draws by a sampler that weighs rows
 };
 
 struct PartInfo {
   const char* name;  // of the attribute of a BatchExperience
   PartOf of;
+  bool each_step = true;  // in a batch of sequences; otherwise one row for each sequence
 };
 
 /// By BatchPart.
@@ -39,6 +42,7 @@ inline constexpr PartInfo kBatchParts[kNumBatchParts] = {
     {.name = "dones", .of = PartOf::kAll},      {.name = "truncations", .of = PartOf::kAll},
     {.name = "indices", .of = PartOf::kAll},    {.name = "discounts", .of = PartOf::kDiscounted},
     {.name = "mask", .of = PartOf::kSequences}, {.name = "is_first", .of = PartOf::kSequences},
+    {.name = "weights", .of = PartOf::kWeighted, .each_step = false},
 };
 
 /// Whether a part is a float32 column (B, 1), whose padding is 0. The others are int64 (B,), whose

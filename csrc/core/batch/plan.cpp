@@ -17,16 +17,18 @@ BatchPlan::BatchPlan(const RowLayout& layout, std::uint32_t n_step, std::optiona
   if (n_step > 1 && (reward.dtype != DType::kFloat32 || reward.row_bytes != sizeof(float))) {
     throw ValueError("reward: expected one float32 to sum up over n_step");
   }
-  for (std::size_t p = 0; p < kNumBatchParts; ++p) {
-    const PartOf of = kBatchParts[p].of;
-    if (of == PartOf::kAll || (of == PartOf::kDiscounted && gamma)) {
-      add_part(static_cast<BatchPart>(p));
-    }
-  }
+  add_parts(PartOf::kAll);
+  if (gamma) add_parts(PartOf::kDiscounted);
+}
+
+BatchPlan BatchPlan::with(PartOf kind) const {
+  BatchPlan plan = *this;
+  plan.add_parts(kind);
+  return plan;
 }
 
 BatchPlan BatchPlan::of_sequences(const std::vector<std::size_t>& first_fields) const {
-  BatchPlan plan = *this;
+  BatchPlan plan = with(PartOf::kSequences);
   for (const std::size_t field : first_fields) {
     if (field >= num_fields()) {
       throw ValueError("first_fields: expected numbers of fields, less than " +
@@ -34,19 +36,29 @@ BatchPlan BatchPlan::of_sequences(const std::vector<std::size_t>& first_fields) 
     }
     plan.tensors_[field].each_step = false;
   }
-  for (std::size_t p = 0; p < kNumBatchParts; ++p) {
-    if (kBatchParts[p].of == PartOf::kSequences) plan.add_part(static_cast<BatchPart>(p));
+  for (std::size_t i = 0; i < plan.parts_.size(); ++i) {
+    plan.tensors_[num_fields() + i].each_step = kBatchParts[index_of(plan.parts_[i])].each_step;
   }
   return plan;
 }
 
-void BatchPlan::add_part(BatchPart part) {
-  const DType dtype = dtype_of(part);
-  std::vector<std::int64_t> shape;
-  if (is_float(part)) shape.push_back(1);
-  tensors_.push_back({dtype, std::move(shape), size_of(dtype)});
-  parts_.push_back(part);
-  row_bytes_ += size_of(dtype);
+void BatchPlan::add_parts(PartOf kind) {
+  for (std::size_t p = 0; p < kNumBatchParts; ++p) {
+    if (kBatchParts[p].of != kind) continue;
+    const auto part = static_cast<BatchPart>(p);
+    const DType dtype = dtype_of(part);
+    std::vector<std::int64_t> shape;
+    if (is_float(part)) shape.push_back(1);
+    tensors_.push_back({dtype, std::move(shape), size_of(dtype)});
+    parts_.push_back(part);
+    row_bytes_ += size_of(dtype);
+  }
+}
+
+void BatchPlan::set_parts(BatchMemory memory, bool each_step, BatchTarget& target) const {
+  for (std::size_t i = num_fields(); i < tensors_.size(); ++i) {
+    if (tensors_[i].each_step == each_step) target.set(parts_[i - num_fields()], memory[i]);
+  }
 }
 
 void BatchPlan::add_columns(BatchMemory memory, bool each_step, bool sums_rewards,
@@ -72,7 +84,7 @@ BatchTarget BatchPlan::target(BatchMemory memory, std::uint32_t n_step,
     target.rewards = reinterpret_cast<float*>(memory[reward_]);
   }
   if (gamma_) target.gamma = *gamma_;
-  for (std::size_t i = 0; i < parts_.size(); ++i) target.set(parts_[i], memory[num_fields() + i]);
+  set_parts(memory, true, target);
   return target;
 }
 
@@ -81,6 +93,7 @@ BatchTarget BatchPlan::firsts_target(BatchMemory memory, std::vector<Column>& co
   BatchTarget target = {};
   target.columns = columns.data();
   target.num_columns = static_cast<std::uint32_t>(columns.size());
+  set_parts(memory, false, target);
   return target;
 }
 

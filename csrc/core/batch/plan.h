@@ -33,6 +33,8 @@ class BatchPlan {
   /// Throws ValueError where the reward is not one float32 and is to be summed up.
   BatchPlan(const RowLayout& layout, std::uint32_t n_step, std::optional<double> gamma);
 
+  /// The same plan with the parts of another kind of batch.
+  BatchPlan with(PartOf kind) const;
   /// The plan of sequences of single steps, whose `first_fields` come once for each sequence.
   /// Throws ValueError for a field that the row does not have.
   BatchPlan of_sequences(const std::vector<std::size_t>& first_fields) const;
@@ -47,11 +49,12 @@ class BatchPlan {
   /// Where a batch with these tensors goes, each row a sum of up to `n_step` steps. `columns` is
   /// the memory for the target's.
   BatchTarget target(BatchMemory memory, std::uint32_t n_step, std::vector<Column>& columns) const;
-  /// Where the fields go that come once for each sequence.
+  /// Where the tensors go that come once for each sequence.
   BatchTarget firsts_target(BatchMemory memory, std::vector<Column>& columns) const;
 
  private:
-  void add_part(BatchPart part);
+  void add_parts(PartOf kind);
+  void set_parts(BatchMemory memory, bool each_step, BatchTarget& target) const;
   void add_columns(BatchMemory memory, bool each_step, bool sums_rewards,
                    std::vector<Column>& columns) const;
 

@@ -57,6 +57,10 @@ void gather_sequences(const RowsView& view, const CompactRows* compact, const Se
   if (target.firsts.num_columns > 0) gather(view, compact, starts, target.firsts, position);
 }
 
+void write_weights(Sampler& sampler, std::size_t count, const BatchTarget& target) {
+  if (float* weights = target.floats(BatchPart::kWeights)) sampler.write_weights({weights, count});
+}
+
 }  // namespace
 
 void BatchReader::trim(std::size_t count) {
@@ -85,9 +89,11 @@ void BatchReader::gather_from(Sampler& sampler, const RowsView& view, std::size_
 
 void BatchReader::sample(std::size_t count, const BatchTarget& target, const PartRunner* runner) {
   const RowsView view = store_.view();
-  uniform_.catch_up(view);
-  uniform_.begin(store_.lanes().next_draw(), count);
-  gather_from(uniform_, view, count, target, runner);
+  Sampler& sampler = this->sampler();
+  sampler.catch_up(view);
+  sampler.begin(store_.lanes().next_draw(), count);
+  gather_from(sampler, view, count, target, runner);
+  write_weights(sampler, count, target);
   store_.lanes().count_draw();
 }
 
@@ -112,8 +118,8 @@ Sampler& BatchReader::starts_of(const SequenceSpec& spec, const RowsView& view) 
   if (spec.boundary != SequenceBoundary::kPad) {
     return windows_.find(view, spec.length, spec.boundary == SequenceBoundary::kCross);
   }
-  uniform_.catch_up(view);
-  return uniform_;
+  sampler().catch_up(view);
+  return sampler();
 }
 
 std::uint64_t BatchReader::count_sequences(const SequenceSpec& spec) {
@@ -134,6 +140,7 @@ void BatchReader::sample_sequences(const SequenceSpec& spec, std::size_t count,
     gather_sequences(view, store_.compact(), spec, starts.subspan(begin, end - begin), target,
                      begin);
   });
+  write_weights(sampler, count, target.firsts);
   trim(count);
   store_.lanes().count_draw();
 }

@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <utility>
 
 #include "core/host/gather.h"
 #include "core/random/distinct_draw.h"
@@ -20,13 +22,14 @@ class Store;
 /// Not synchronised.
 class BatchReader {
  public:
-  /// `store` outlives this.
-  explicit BatchReader(Store& store) : store_(store), uniform_(scratch_), windows_(scratch_) {}
+  /// `store` outlives this. `sampler` serves no other; null for Uniform.
+  explicit BatchReader(Store& store, std::shared_ptr<Sampler> sampler = nullptr)
+      : store_(store), uniform_(scratch_), windows_(scratch_), sampler_(std::move(sampler)) {}
   BatchReader(const BatchReader&) = delete;
   BatchReader& operator=(const BatchReader&) = delete;
 
-  /// Writes `count` distinct rows: those of the lanes' next draw, which is counted once they are
-  /// there. Throws ValueError where there are fewer.
+  /// Writes `count` rows that the sampler chooses: those of the lanes' next draw, which is counted
+  /// once they are there. Throws ValueError where there are fewer.
   void sample(std::size_t count, const BatchTarget& target, const PartRunner* runner = nullptr);
   /// Writes the `count` live rows from position `start` on in time order, each looking one step
   /// ahead.
@@ -35,9 +38,12 @@ class BatchReader {
 
   /// How many rows a sequence can start at.
   std::uint64_t count_sequences(const SequenceSpec& spec);
-  /// Writes `count` sequences with distinct starts, as sample() does.
+  /// Writes `count` sequences, as sample() does.
   void sample_sequences(const SequenceSpec& spec, std::size_t count, const SequenceTarget& target,
                         const PartRunner* runner = nullptr);
+
+  /// What chooses the rows of samples.
+  Sampler& sampler() { return sampler_ != nullptr ? *sampler_ : uniform_; }
 
  private:
   /// The sampler of sequence starts, after catch_up(view).
@@ -55,6 +61,7 @@ class BatchReader {
   DrawScratch scratch_;
   Uniform uniform_;
   WindowIndex windows_;
+  std::shared_ptr<Sampler> sampler_;
   RowIds ids_;
 };
 

@@ -54,7 +54,7 @@ Memory allocate(const RowExtent& extent) {
 }  // namespace
 
 Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes,
-             std::uint64_t seed)
+             std::uint64_t seed, std::shared_ptr<Sampler> sampler)
     : layout_(std::move(layout)),
       rows_offset_(header_bytes(num_lanes)),
       memory_(allocate(extent_of(layout_, lane_capacity, num_lanes))),
@@ -63,7 +63,8 @@ Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_la
       sizes_(num_lanes),
       compact_(layout_.compact()
                    ? std::make_unique<CompactRows>(layout_, num_lanes * lanes_.control().lane_slots)
-                   : nullptr) {}
+                   : nullptr),
+      reader_(*this, std::move(sampler)) {}
 
 std::size_t Store::nbytes() const {
   return memory_.size() + (compact_ ? compact_->blocks().nbytes() : 0);
@@ -223,6 +224,19 @@ void Store::sample_sequences(const SequenceSpec& spec, std::uint64_t count,
                              const SequenceTarget& target, void* /*stream*/,
                              const PartRunner* runner) {
   reader_.sample_sequences(spec, count, target, runner);
+}
+
+void Store::update_priorities(std::span<const RowId> rows, std::span<const float> priorities,
+                              std::span<bool> updated, void* /*stream*/) {
+  const RowsView view = this->view();
+  reader_.sampler().catch_up(view);
+  reader_.sampler().update(view, rows, priorities, updated);
+}
+
+std::vector<std::byte> Store::save_sampler(void* /*stream*/) { return reader_.sampler().save(); }
+
+void Store::restore_sampler(std::span<const std::byte> saved, void* /*stream*/) {
+  reader_.sampler().restore(view(), saved);
 }
 
 void Store::export_rows(std::span<const RowRange> ranges, std::span<std::byte> rows,

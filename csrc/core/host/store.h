@@ -30,9 +30,10 @@ namespace velora {
 /// run beside other readers once it was called after the last change.
 class Store final : public Storage {
  public:
-  /// Throws ValueError for a capacity or lane count out of range, MemoryError when the rows do
-  /// not fit into this machine.
-  Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes, std::uint64_t seed);
+  /// `sampler` chooses the rows of batches; null for Uniform. Throws ValueError for a capacity or
+  /// lane count out of range, MemoryError when the rows do not fit into this machine.
+  Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_lanes, std::uint64_t seed,
+        std::shared_ptr<Sampler> sampler = nullptr);
 
   const RowLayout& layout() const override { return layout_; }
   Lanes& lanes() override { return lanes_; }
@@ -61,6 +62,11 @@ class Store final : public Storage {
   std::uint64_t count_sequences(const SequenceSpec& spec, void* stream = nullptr) override;
   void sample_sequences(const SequenceSpec& spec, std::uint64_t count, const SequenceTarget& target,
                         void* stream = nullptr, const PartRunner* runner = nullptr) override;
+
+  void update_priorities(std::span<const RowId> rows, std::span<const float> priorities,
+                         std::span<bool> updated, void* stream = nullptr) override;
+  std::vector<std::byte> save_sampler(void* stream = nullptr) override;
+  void restore_sampler(std::span<const std::byte> saved, void* stream = nullptr) override;
 
   void settle(void* /*stream*/ = nullptr) override {}
   void set_seed(std::uint64_t seed, void* /*stream*/ = nullptr) override { lanes_.set_seed(seed); }
@@ -103,7 +109,7 @@ class Store final : public Storage {
   Lanes lanes_;
   mutable LaneSizes sizes_;  // as of the last view()
   std::unique_ptr<CompactRows> compact_;
-  BatchReader reader_{*this};
+  BatchReader reader_;
 };
 
 /// A store on the host with the rows of any storage. Throws MemoryError.
