@@ -44,6 +44,7 @@ class BatchReader {
 
   /// What chooses the rows of samples.
   Sampler& sampler() { return sampler_ != nullptr ? *sampler_ : uniform_; }
+  const Sampler& sampler() const { return sampler_ != nullptr ? *sampler_ : uniform_; }
 
  private:
   /// The sampler of sequence starts, after catch_up(view).

@@ -66,8 +66,10 @@ class Sampler : public RowStream {
     throw ValueError("sampler: expected one that keeps priorities, got another");
   }
 
+  /// Bytes of memory, but those that only a batch needs.
+  virtual std::size_t nbytes() const { return 0; }
   /// All that it knows besides what it could learn again of the rows. Settles nothing.
-  virtual std::vector<std::byte> save() const { return {}; }
+  virtual std::vector<std::byte> save(const RowsView& /*view*/) const { return {}; }
   /// Replaces it by what save() gave for the same rows, or something else that claims to be that.
   /// Throws ValueError where it cannot be, and then nothing has changed.
   virtual void restore(const RowsView& /*view*/, std::span<const std::byte> saved) {

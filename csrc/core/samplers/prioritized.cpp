@@ -1,0 +1,321 @@
+#include "core/samplers/prioritized.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "core/random/distinct_draw.h"
+#include "core/values/errors.h"
+#include "core/values/power.h"
+
+namespace velora {
+namespace {
+
+constexpr std::size_t kMostKept = std::size_t{1} << 16;  // elements of a draw
+
+void check_range(const char* name, double value, double most) {
+  if (value >= 0 && value <= most) return;
+  throw ValueError(std::string(name) + ": expected a number from 0 to " + std::to_string(most) +
+                   ", got " + std::to_string(value));
+}
+
+/// A number in [0, 1) of 53 random bits.
+double fraction(std::uint64_t bits) { return static_cast<double>(bits >> 11) * 0x1p-53; }
+
+/// What save() gives, before the end of each lane and the priorities of its rows.
+struct SavedHeader {
+  std::uint64_t num_lanes;
+  SumTree::Key largest_ever;
+  std::uint32_t reserved;
+};
+
+bool is_priority(float value) { return value >= 0 && value <= std::numeric_limits<float>::max(); }
+
+}  // namespace
+
+void PrioritizedOptions::check() const {
+  check_range("alpha", alpha, kMaxAlpha);
+  check_range("beta", beta, kMaxBeta);
+  check_range("eps", eps, kMaxEps);
+}
+
+Prioritized::Prioritized(const PrioritizedOptions& options)
+    : options_(options), tree_alpha_(options.alpha) {
+  options_.check();
+}
+
+void Prioritized::set_alpha(double alpha) {
+  PrioritizedOptions changed = options_;
+  changed.alpha = alpha;
+  changed.check();
+  options_ = changed;
+}
+
+void Prioritized::set_beta(double beta) {
+  PrioritizedOptions changed = options_;
+  changed.beta = beta;
+  changed.check();
+  options_ = changed;
+}
+
+void Prioritized::allocate(const RowsView& view) {
+  capacity_ = view.lane_capacity;
+  const std::uint64_t positions = view.num_lanes * capacity_;
+  memory_ = Memory::anonymous(SumTree::nbytes(positions), "priorities");
+  tree_ = SumTree::in(memory_.data(), positions);
+  seen_.assign(view.num_lanes, {});
+}
+
+void Prioritized::forget_all() {
+  for (std::uint32_t lane = 0; lane < seen_.size(); ++lane) {
+    const std::uint64_t first = lane * capacity_;
+    const std::uint64_t used = std::min(seen_[lane].end, capacity_);
+    std::fill_n(tree_.levels[0] + first, used, SumTree::Node{});
+    SumTreeUpdate::run(tree_, first, first + used);
+    seen_[lane] = {};
+  }
+}
+
+void Prioritized::catch_up(const RowsView& view) {
+  view_ = &view;
+  if (memory_.size() == 0) allocate(view);
+  if (view.journal != journal_) {  // of other rows
+    journal_ = view.journal;
+    cursor_ = {};
+  }
+  if (options_.alpha != tree_alpha_) reweigh();
+  new_rows_.clear();
+  cursor_.each_lane(
+      *view.journal, view.num_lanes, [&] { forget_all(); },
+      [&](std::uint32_t lane) { collect(view, lane); });
+  if (std::exchange(looks_at_all_, false)) {
+    for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) collect(view, lane);
+  }
+  if (!new_rows_.empty()) settle();
+}
+
+/// Notes the new rows of a lane.
+void Prioritized::collect(const RowsView& view, std::uint32_t lane) {
+  const std::uint64_t end = view.end(lane);
+  const std::uint64_t first = std::max(seen_[lane].end, view.begin(lane));
+  see(lane, end);
+  if (first < end) new_rows_.push_back({.lane = lane, .first = first, .end = end});
+}
+
+void Prioritized::see(std::uint32_t lane, std::uint64_t end) {
+  Seen& seen = seen_[lane];
+  if (end > seen.lap + capacity_) seen.lap = (end - 1) / capacity_ * capacity_;
+  seen.end = end;
+}
+
+/// Gives new rows the largest priority of those that are left.
+void Prioritized::settle() {
+  SumTree::Key largest = largest_ever_;
+  if (options_.maximum == MaximumOf::kBuffer) {
+    if (drops_largest()) {
+      for (const RowRange& rows : new_rows_) fill(rows, 0, 0.0);
+    }
+    largest = tree_.largest();
+  }
+  if (largest == 0) largest = SumTree::key_of(1.0f);
+  largest_ever_ = std::max(largest_ever_, largest);
+  const double weight = weight_of(largest);
+  for (const RowRange& rows : new_rows_) fill(rows, largest, weight);
+}
+
+/// Whether one of the rows that new ones replace has the largest priority.
+bool Prioritized::drops_largest() const {
+  const SumTree::Key largest = tree_.largest();
+  return largest != 0 && std::ranges::any_of(new_rows_, [&](const RowRange& rows) {
+           bool drops = false;
+           each_piece(rows, [&](std::uint64_t first, std::uint64_t end) {
+             for (; first < end; ++first) drops |= tree_.leaf(first).largest == largest;
+           });
+           return drops;
+         });
+}
+
+void Prioritized::fill(const RowRange& rows, SumTree::Key key, double weight) {
+  each_piece(rows, [&](std::uint64_t first, std::uint64_t end) {
+    for (std::uint64_t position = first; position < end; ++position) {
+      tree_.set(position, key, weight);
+    }
+    SumTreeUpdate::run(tree_, first, end);
+  });
+}
+
+double Prioritized::weight_of(SumTree::Key key) const {
+  if (key == 0) return 0.0;
+  return power(static_cast<double>(SumTree::raw_of(key)) + options_.eps, tree_alpha_);
+}
+
+/// Makes all weights again with another alpha.
+void Prioritized::reweigh() {
+  tree_alpha_ = options_.alpha;
+  for (std::uint32_t lane = 0; lane < seen_.size(); ++lane) {
+    const std::uint64_t first = lane * capacity_;
+    const std::uint64_t end = first + std::min(seen_[lane].end, capacity_);
+    for (std::uint64_t position = first; position < end; ++position) {
+      const SumTree::Key key = tree_.leaf(position).largest;
+      tree_.set(position, key, weight_of(key));
+    }
+    SumTreeUpdate::run(tree_, first, end);
+  }
+}
+
+RowId Prioritized::row_at(std::uint64_t position) const {
+  const std::uint64_t lane = seen_.size() == 1 ? 0 : position / capacity_;
+  const Seen& seen = seen_[lane];
+  const std::uint64_t serial = position - lane * capacity_ + seen.lap;
+  return {static_cast<std::uint32_t>(lane), serial < seen.end ? serial : serial - capacity_};
+}
+
+void Prioritized::begin(DrawKey key, std::size_t count) {
+  check_draw(count, size() > 0 ? kMaxDraw : 0);
+  if (rows_.size() > kMostKept && count <= kMostKept) {
+    std::vector<RowId>().swap(rows_);
+    std::vector<double>().swap(weights_);
+    std::vector<std::uint64_t>().swap(positions_);
+  }
+  rows_.resize(count);
+  weights_.resize(count);
+  positions_.resize(count);
+  next_ = 0;
+  total_ = tree_.total();
+  if (total_ > 0) {
+    draw_by_weight(key);
+  } else {
+    draw_uniformly(key);
+  }
+}
+
+void Prioritized::draw_by_weight(DrawKey key) {
+  const std::size_t count = rows_.size();
+  const double part = total_ / static_cast<double>(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const double x = fraction(random_bits(key, static_cast<std::uint32_t>(i), 0));
+    weights_[i] = options_.stratified ? (static_cast<double>(i) + x) * part : x * total_;
+  }
+  find_all(tree_, weights_, positions_);
+  for (std::size_t i = 0; i < count; ++i) {
+    weights_[i] = tree_.leaf(positions_[i]).sum;
+    rows_[i] = row_at(positions_[i]);
+  }
+}
+
+void Prioritized::draw_uniformly(DrawKey key) {
+  ++uniform_draws_;
+  for (std::size_t i = 0; i < rows_.size(); ++i) {
+    rows_[i] =
+        view_->locate(bounded(random_bits(key, static_cast<std::uint32_t>(i), 0), size()));
+  }
+}
+
+void Prioritized::next(std::span<RowId> out) {
+  std::copy_n(rows_.begin() + static_cast<std::ptrdiff_t>(next_), out.size(), out.begin());
+  next_ += out.size();
+}
+
+void Prioritized::write_weights(std::span<float> out) {
+  if (total_ == 0) return std::fill(out.begin(), out.end(), 1.0f);
+  double unit = total_ / static_cast<double>(size());  // the weight of 1 in the batch
+  if (options_.scale == WeightScale::kBuffer) unit = weight_of(tree_.least());
+  if (options_.scale == WeightScale::kBatch) {
+    unit = *std::min_element(weights_.begin(), weights_.end());
+  }
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    out[i] = static_cast<float>(power(weights_[i] / unit, -options_.beta));
+  }
+}
+
+void Prioritized::update(const RowsView& view, std::span<const RowId> rows,
+                         std::span<const float> priorities, std::span<bool> updated) {
+  for (const float priority : priorities) {
+    if (is_priority(priority)) continue;
+    throw ValueError("priorities: expected finite numbers of at least 0, got " +
+                     std::to_string(priority));
+  }
+  positions_.clear();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    updated[i] = view.alive(rows[i]);
+    if (!updated[i]) continue;
+    const SumTree::Key key = SumTree::key_of(priorities[i] + 0.0f);  // -0 becomes 0
+    positions_.push_back(position_of(rows[i]));
+    tree_.set(positions_.back(), key, weight_of(key));
+  }
+  for (const std::uint64_t position : positions_) {
+    largest_ever_ = std::max(largest_ever_, tree_.leaf(position).largest);
+  }
+  tree_update_.some(tree_, positions_);
+}
+
+std::uint64_t Prioritized::known_end(const RowsView& view, std::uint32_t lane) const {
+  const bool is_known = journal_ == view.journal && cursor_.has_seen_resets_of(*view.journal);
+  return is_known ? std::max(seen_[lane].end, view.begin(lane)) : view.begin(lane);
+}
+
+std::vector<std::byte> Prioritized::save(const RowsView& view) const {
+  std::vector<std::byte> saved;
+  const auto add = [&](const auto& value) {
+    const auto bytes = std::as_bytes(std::span(&value, 1));
+    saved.insert(saved.end(), bytes.begin(), bytes.end());
+  };
+  add(SavedHeader{.num_lanes = view.num_lanes, .largest_ever = largest_ever_, .reserved = 0});
+  for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
+    const std::uint64_t end = known_end(view, lane);
+    add(end);
+    for (std::uint64_t serial = view.begin(lane); serial < end; ++serial) {
+      add(SumTree::raw_of(tree_.leaf(position_of({lane, serial})).largest));
+    }
+  }
+  return saved;
+}
+
+void Prioritized::restore(const RowsView& view, std::span<const std::byte> saved) {
+  const auto require = [](bool holds) {
+    if (!holds) throw ValueError("sampler: expected the priorities of these rows, got others");
+  };
+  std::span<const std::byte> rest = saved;
+  const auto read = [&]<typename T>(T& value) {
+    require(rest.size() >= sizeof(T));
+    std::memcpy(&value, rest.data(), sizeof(T));
+    rest = rest.subspan(sizeof(T));
+  };
+  SavedHeader header = {};
+  read(header);
+  require(header.num_lanes == view.num_lanes && header.largest_ever >= 0 && header.reserved == 0 &&
+          (header.largest_ever == 0 || is_priority(SumTree::raw_of(header.largest_ever))));
+  std::vector<std::uint64_t> ends(view.num_lanes);
+  std::vector<float> priorities;
+  for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
+    read(ends[lane]);
+    require(ends[lane] >= view.begin(lane) && ends[lane] <= view.end(lane));
+    for (std::uint64_t serial = view.begin(lane); serial < ends[lane]; ++serial) {
+      read(priorities.emplace_back());
+      require(is_priority(priorities.back()));
+    }
+  }
+  require(rest.empty());
+
+  if (memory_.size() == 0) allocate(view);
+  forget_all();
+  const float* next = priorities.data();
+  for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
+    see(lane, ends[lane]);
+    for (std::uint64_t serial = view.begin(lane); serial < ends[lane]; ++serial) {
+      const SumTree::Key key = SumTree::key_of(*next++ + 0.0f);
+      tree_.set(position_of({lane, serial}), key, weight_of(key));
+    }
+    SumTreeUpdate::run(tree_, lane * capacity_, lane * capacity_ + std::min(ends[lane], capacity_));
+  }
+  largest_ever_ = header.largest_ever;
+  journal_ = view.journal;
+  cursor_ = {};
+  cursor_.read(*view.journal, [](JournalEntry) {});
+  looks_at_all_ = true;
+}
+
+}  // namespace velora
