@@ -12,6 +12,7 @@ __all__: list[str] = [
     "BufferOptions",
     "DrawSeed",
     "Field",
+    "Prioritized",
     "Sampler",
     "byte_tensor",
     "check_lanes",
@@ -29,6 +30,29 @@ __all__: list[str] = [
 
 class Sampler:
     """How a buffer chooses rows."""
+
+class Prioritized(Sampler):
+    """The sampler of a buffer with priorities."""
+    def __init__(
+        self,
+        *,
+        alpha: typing.SupportsFloat | typing.SupportsIndex,
+        beta: typing.SupportsFloat | typing.SupportsIndex,
+        eps: typing.SupportsFloat | typing.SupportsIndex,
+        normalise: str,
+        draws: str,
+        maximum: str,
+    ) -> None: ...
+    @property
+    def alpha(self) -> float:
+        """Takes effect at the next draw."""
+    @alpha.setter
+    def alpha(self, arg1: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def beta(self) -> float:
+        """Takes effect at the next draw."""
+    @beta.setter
+    def beta(self, arg1: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
 
 class Field:
     """One array of a row: name, role, dtype and shape."""

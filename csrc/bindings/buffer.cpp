@@ -80,9 +80,22 @@ py::object Buffer::sample(py::handle batch_size, py::handle out) {
   settle_seed();
   const std::size_t count = read_size(batch_size, "batch_size");
   require_rows(count);
-  if (out.is_none()) return batches_.make(draw_plan_, {.rows = count}, draw_rows(count));
-  batches_.write(draw_plan_, {.rows = count}, out, draw_rows(count));
-  return py::reinterpret_borrow<py::object>(out);
+  auto batch = py::reinterpret_borrow<py::object>(out);
+  if (out.is_none()) {
+    batch = batches_.make(draw_plan_, {.rows = count}, draw_rows(count));
+  } else {
+    batches_.write(draw_plan_, {.rows = count}, out, draw_rows(count));
+  }
+  warn();
+  return batch;
+}
+
+void Buffer::warn() {
+  if (options_.sampler == nullptr) return;
+  const char* const warning = options_.sampler->warning();
+  if (warning != nullptr && PyErr_WarnEx(PyExc_UserWarning, warning, 1) != 0) {
+    throw py::error_already_set();
+  }
 }
 
 void Buffer::require_rows(std::size_t count) const {
@@ -112,6 +125,10 @@ py::object Buffer::sample_sequences(py::handle batch_size, std::size_t length, s
   settle_seed();
   const SequenceSpec spec = {
       .length = length, .burn_in = burn_in, .boundary = read_boundary(boundary)};
+  if (options_.sampler != nullptr && spec.boundary != SequenceBoundary::kPad) {
+    throw ValueError("boundary: expected 'pad' for draws that are not uniform, got '" + boundary +
+                     "'");
+  }
   const auto require_starts = [&] {
     const std::uint64_t starts = storage_->count_sequences(spec, stream());
     if (count <= starts || (options_.replaces() && starts > 0)) return;
@@ -123,12 +140,14 @@ py::object Buffer::sample_sequences(py::handle batch_size, std::size_t length, s
   require_starts();
   const BatchPlan plan = draw_plan_.of_sequences(first_fields);
   const BatchExtent extent = {.rows = count, .steps = burn_in + length, .is_sequences = true};
-  return batches_.make(plan, extent, [&](BatchMemory memory, const PartRunner* runner) {
+  py::object batch = batches_.make(plan, extent, [&](BatchMemory memory, const PartRunner* runner) {
     require_starts();
     const SequenceTarget target = {.steps = plan.target(memory, 1, columns_),
                                    .firsts = plan.firsts_target(memory, first_columns_)};
     storage_->sample_sequences(spec, count, target, stream(), runner);
   });
+  warn();
+  return batch;
 }
 
 py::tuple Buffer::batch_layout(py::handle batch_size) const {
@@ -148,6 +167,7 @@ void Buffer::sample_into(py::handle base, py::handle batch_size) {
   const std::size_t count = read_size(batch_size, "batch_size");
   require_rows(count);
   batches_.write_into(draw_plan_, {.rows = count}, base, draw_rows(count));
+  warn();
 }
 
 py::object Buffer::name_batch(std::vector<py::object> tensors) const {

@@ -98,6 +98,8 @@ class Buffer {
   void tell_seed();
   auto draw_rows(std::size_t count);
   void require_rows(std::size_t count) const;
+  /// Warns of what the sampler has to say. Comes last: it can run code.
+  void warn();
 
   BufferOptions options_;
   SchemaCalls schema_;

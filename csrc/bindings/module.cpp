@@ -133,10 +133,10 @@ PYBIND11_MODULE(_core, m) {
   py::class_<BufferOptions>(m, "BufferOptions",
                             "Configuration of a buffer, besides the fields of its rows.")
       .def(py::init([](std::uint64_t lane_capacity, std::uint32_t num_lanes,
-                       std::shared_ptr<DrawSeed> seed, std::optional<std::shared_ptr<velora::Sampler>> sampler,
-                       std::uint32_t n_step,
-                       std::optional<double> gamma, bool overwrite, bool compact,
-                       std::uint32_t frame_stack, const std::string& storage,
+                       std::shared_ptr<DrawSeed> seed,
+                       std::optional<std::shared_ptr<velora::Sampler>> sampler,
+                       std::uint32_t n_step, std::optional<double> gamma, bool overwrite,
+                       bool compact, std::uint32_t frame_stack, const std::string& storage,
                        std::optional<int> device) {
              return BufferOptions{.lane_capacity = lane_capacity,
                                   .num_lanes = num_lanes,
@@ -150,8 +150,9 @@ PYBIND11_MODULE(_core, m) {
                                   .device = device ? &velora::TorchDevice::of(*device) : nullptr};
            }),
            py::kw_only(), py::arg("lane_capacity"), py::arg("num_lanes"),
-           py::arg("seed").none(false), py::arg("sampler"), py::arg("n_step"), py::arg("gamma"), py::arg("overwrite"),
-           py::arg("compact"), py::arg("frame_stack"), py::arg("storage"), py::arg("device"));
+           py::arg("seed").none(false), py::arg("sampler"), py::arg("n_step"), py::arg("gamma"),
+           py::arg("overwrite"), py::arg("compact"), py::arg("frame_stack"), py::arg("storage"),
+           py::arg("device"));
 
   py::class_<velora::Buffer>(m, "BufferCore", "The rows of one buffer and what is drawn from them.")
       .def(py::init([](std::vector<velora::Field> fields, const py::dict& trees,

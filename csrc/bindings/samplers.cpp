@@ -65,9 +65,7 @@ void bind_samplers(py::module_& m) {
           &Prioritized::set_alpha, "Takes effect at the next draw.")
       .def_property(
           "beta", [](const Prioritized& sampler) { return sampler.options().beta; },
-          &Prioritized::set_beta, "Takes effect at the next draw.")
-      .def_property_readonly("uniform_draws", &Prioritized::uniform_draws,
-                             "How many batches were uniform because no row had weight.");
+          &Prioritized::set_beta, "Takes effect at the next draw.");
 }
 
 }  // namespace velora

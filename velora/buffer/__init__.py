@@ -4,6 +4,14 @@ from velora.buffer.experience import BatchExperience, Experience
 from velora.buffer.loader import Loader
 from velora.buffer.replay import ReplayBuffer
 from velora.buffer.rollout import RolloutBuffer
-from velora.buffer.samplers import Uniform
+from velora.buffer.samplers import Prioritized, Uniform
 
-__all__ = ["BatchExperience", "Experience", "Loader", "ReplayBuffer", "RolloutBuffer", "Uniform"]
+__all__ = [
+    "BatchExperience",
+    "Experience",
+    "Loader",
+    "Prioritized",
+    "ReplayBuffer",
+    "RolloutBuffer",
+    "Uniform",
+]

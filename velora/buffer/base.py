@@ -82,7 +82,6 @@ class Buffer(CoreOwner, Sequence[Any]):
         self._overwrite = overwrite
         self._seed = seed
         self._sampler = sampler
-        self._native_sampler = sampler.build()
         self._gamma = gamma
         self._n_step = n_step
         self._storage = check_storage(storage, self._device)
@@ -344,7 +343,7 @@ class Buffer(CoreOwner, Sequence[Any]):
             lane_capacity=self._lane_capacity,
             num_lanes=self._num_envs,
             seed=self._seed,
-            sampler=self._native_sampler,
+            sampler=self._sampler._native,
             n_step=self._n_step,
             gamma=self._gamma,
             overwrite=self._overwrite,

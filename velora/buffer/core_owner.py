@@ -20,7 +20,6 @@ _RESERVED = frozenset(
             "_overwrite",
             "_seed",
             "_sampler",
-            "_native_sampler",
             "_gamma",
         ),
         *("_n_step", "_storage", "_compact", "_frame_stack", "_first"),

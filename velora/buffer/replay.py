@@ -17,7 +17,8 @@ from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.loader import Loader
 from velora.buffer.placement import Storage
-from velora.buffer.samplers import Sampler, Uniform, check_sampler, sampler_of
+from velora.buffer.priorities import priorities_of_rows
+from velora.buffer.samplers import Sampler, Uniform, bind_sampler, sampler_of
 from velora.buffer.schema import Schema
 from velora.buffer.state import check_options
 
@@ -56,7 +57,7 @@ class ReplayBuffer(Buffer):
             gathered there and copied in one transfer. "cuda": device memory. "pinned": page-locked
             host memory, which the device reads in place. "auto": for a CUDA device, "cuda" if the
             rows need at most three quarters of its free memory, otherwise "pinned".
-        sampler: How experiences are chosen: `Uniform()`.
+        sampler: How experiences are chosen: `Uniform()`, or `Prioritized(alpha=0.6, beta=0.4)`.
         seed: Seed of the draws, 0 to 2**64 - 1. None draws one from torch's global generator, so
             that `torch.manual_seed` makes a run reproducible. A copy of the buffer in another
             process uses a different seed.
@@ -103,7 +104,7 @@ class ReplayBuffer(Buffer):
             compact=compact,
             frame_stack=frame_stack,
             storage=storage,
-            sampler=check_sampler(sampler),
+            sampler=bind_sampler(sampler),
         )
 
     def _options(self, core: _core.BufferCore | None) -> dict[str, Any]:
@@ -164,7 +165,7 @@ class ReplayBuffer(Buffer):
 
     @property
     def sampler(self) -> Sampler:
-        """How experiences are chosen."""
+        """How experiences are chosen; `buffer.sampler.beta = 0.5` changes the next draws."""
         return self._sampler
 
     def sample(self, batch_size: int, *, out: BatchExperience | None = None) -> BatchExperience:
@@ -290,26 +291,41 @@ class ReplayBuffer(Buffer):
             self._core.sample_sequences(batch_size, length, burn_in, boundary, first_fields)
         )
 
-    def update_priorities(self, indices: Tensor, priorities: Tensor) -> Tensor:
-        """Gives experiences other priorities, if the sampler keeps any.
+    def update_priorities(
+        self,
+        indices: Tensor | BatchExperience,
+        priorities: Tensor,
+        *,
+        mask: Tensor | None = None,
+        eta: float = 0.9,
+    ) -> Tensor:
+        """Gives experiences other priorities, for a buffer with a `Prioritized` sampler.
+
+        Experiences that have been overwritten since are skipped. All arguments are checked before
+        the first priority changes.
 
         Args:
-            indices: `batch.indices` of an earlier batch, `(B,)`. Where an experience stands there
-                twice, its last priority counts.
-            priorities: One for each, `(B,)` or `(B, 1)`.
+            indices: A batch, or its `indices`: `(B,)`, or `(B, L)` for sequences. Where an
+                experience is named twice, its last priority counts.
+            priorities: One for each, such as absolute TD errors: finite numbers of at least 0,
+                `(B,)`, `(B, 1)`, `(B, L)` or `(B, L, 1)`. A sequence has one priority,
+                `eta * max + (1 - eta) * mean` over its trained steps (Kapturowski et al. 2019), and
+                it is that of its first trained step.
+            mask: Which steps of sequences are trained, `(B, L)` or `(B, L, 1)`: not 0. By default
+                the batch's own mask, or all steps that are no padding.
+            eta: Weight of the largest priority of a sequence, 0 to 1.
 
         Returns:
-            A bool tensor `(B,)` on the CPU: which experiences were still in the buffer and took
-            their priority. All others are skipped.
+            A bool tensor `(B,)` on the CPU: which experiences were still there.
 
         Raises:
-            ValueError: If the sampler keeps no priorities, the indices are not ints, there are more
-                or fewer priorities than indices, or an experience cannot have one of them. Nothing
-                is changed then.
+            ValueError: If the sampler keeps no priorities, a shape is wrong, indices are not ints,
+                a priority is negative, NaN or infinite, or `eta` is out of range.
         """
+        rows, values = priorities_of_rows(indices, priorities, mask, eta)
         if self._core is None:
             raise ValueError("indices: expected those of a batch, got some before the first push")
-        return cast("Tensor", self._core.update_priorities(indices, priorities))
+        return cast("Tensor", self._core.update_priorities(rows, values))
 
     def loader(self, batch_size: int, prefetch: int = 2) -> Loader:
         """Returns an iterator that prefetches batches while you train.

@@ -4,59 +4,146 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from numbers import Real
+from typing import Any, ClassVar, Literal
 
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from velora import _core
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sampler:
-    """How a `ReplayBuffer` chooses the experiences of a batch: the base class of all samplers."""
+    """How a `ReplayBuffer` chooses the experiences of a batch: the base class of all samplers.
 
-    def build(self) -> _core.Sampler | None:
-        """Builds the native sampler of one buffer; None is the core's own, which is uniform.
+    A buffer copies the sampler that it is given. `buffer.sampler` is that copy, which is bound to
+    the buffer: what its class allows to change takes effect at the next draw.
+    """
+
+    _adjustable: ClassVar[tuple[str, ...]] = ()
+    _native: ClassVar[_core.Sampler | None] = None
+
+    def _build(self) -> _core.Sampler | None:
+        """Builds the native sampler of one buffer; None is the core's own, which is uniform."""
+        raise NotImplementedError
+
+    def _bind(self) -> Self:
+        """Returns the copy of a new buffer.
 
         Raises:
             TypeError: If an attribute has a wrong type.
             ValueError: If an attribute is out of range.
         """
-        raise NotImplementedError
+        bound = dataclasses.replace(self)
+        object.__setattr__(bound, "_native", self._build())
+        return bound
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._native is not None:
+            if name not in self._adjustable:
+                expected = " or ".join(self._adjustable)
+                raise AttributeError(
+                    f"{name}: expected {expected}, the attributes that a buffer's sampler can "
+                    "change, got another"
+                )
+            setattr(self._native, name, _number(name, value))
+        super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(_attributes(self).values())
 
 
-@dataclass(frozen=True)
+@dataclass
 class Uniform(Sampler):
     """Each experience is equally likely, without replacement."""
 
     @override
-    def build(self) -> None:
+    def _build(self) -> None:
         return None
 
 
+@dataclass
+class Prioritized(Sampler):
+    """Proportional prioritized experience replay.
+
+    Experience i has a raw priority `p_i`, usually its absolute TD error. Batches are drawn with
+    replacement, with the probability and the importance weight of the paper's equations 1 and
+    section 3.4, for N experiences in the buffer:
+
+        P(i) = (p_i + eps)**alpha / sum_k (p_k + eps)**alpha
+        w_i = (N * P(i))**-beta
+
+    Pass `batch.weights` to the loss, and new priorities to `buffer.update_priorities`. A new
+    experience gets the largest raw priority in the buffer, or 1 in an empty one; that is settled by
+    the next draw or update. An experience with `p_i + eps = 0` is never drawn; where that is true
+    of all of them, draws are uniform, and a warning says so once.
+
+    Attributes:
+        alpha: Exponent of priorities, 0 to 4; 0 is uniform. Raw priorities are kept, so another
+            alpha applies exactly, but costs a pass over the buffer. Adjustable.
+        beta: Exponent of importance weights, 0 to 4; 1 corrects the bias of the draws fully.
+            Adjustable: `buffer.sampler.beta = 0.4 + 0.6 * progress`.
+        eps: Added to each priority, 0 to 1e9, so that none is 0.
+        normalise: By what weights are divided. "buffer": the largest that an experience in the
+            buffer could have, so that a weight is at most 1 and means the same in each batch.
+            "batch": the largest of the batch, as in the paper. "none": nothing.
+        draws: "stratified": experience k of a batch of B is drawn from the k-th of B equal parts of
+            the total, as in the paper. "independent": each is drawn from all of it.
+        maximum: Whose largest priority a new experience gets. "buffer": of those in the buffer.
+            "all_time": of all that there ever were, as in the paper.
+
+    Paper:
+        Schaul et al. 2016, Prioritized Experience Replay, https://arxiv.org/abs/1511.05952.
+    """
+
+    alpha: float = 0.6
+    beta: float = 0.4
+    eps: float = 1e-6
+    normalise: Literal["buffer", "batch", "none"] = "buffer"
+    draws: Literal["stratified", "independent"] = "stratified"
+    maximum: Literal["buffer", "all_time"] = "buffer"
+
+    _adjustable: ClassVar[tuple[str, ...]] = ("alpha", "beta")
+
+    @override
+    def _build(self) -> _core.Sampler:
+        for name in ("normalise", "draws", "maximum"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name}: expected a str, got {type(getattr(self, name)).__name__}")
+        return _core.Prioritized(
+            alpha=_number("alpha", self.alpha),
+            beta=_number("beta", self.beta),
+            eps=_number("eps", self.eps),
+            normalise=self.normalise,
+            draws=self.draws,
+            maximum=self.maximum,
+        )
+
+
 # A new sampler gets its name here.
-_SAMPLERS: tuple[type[Sampler], ...] = (Uniform,)
+_SAMPLERS: tuple[type[Sampler], ...] = (Uniform, Prioritized)
 
 
-def check_sampler(sampler: Sampler) -> Sampler:
-    """Checks that a sampler is one of velora's.
+def bind_sampler(sampler: Sampler) -> Sampler:
+    """Returns the copy of a sampler that belongs to a new buffer.
 
     Raises:
-        TypeError: If it is not.
+        TypeError: If it is none of velora's, or an attribute has a wrong type.
+        ValueError: If an attribute is out of range.
     """
     if type(sampler) not in _SAMPLERS:
         expected = " or ".join(f"{kind.__name__}(...)" for kind in _SAMPLERS)
         raise TypeError(f"sampler: expected {expected}, got {type(sampler).__name__}")
-    return sampler
+    return sampler._bind()
 
 
 def plain_sampler(sampler: Sampler) -> tuple[str, dict[str, Any]]:
     """Converts a sampler to plain values."""
-    return type(sampler).__name__, dataclasses.asdict(sampler)
+    return type(sampler).__name__, _attributes(sampler)
 
 
 def sampler_of(plain: Any) -> Sampler:
-    """Builds a sampler from untrusted plain values; `build` checks the attributes.
+    """Builds a sampler from untrusted plain values; a buffer checks the attributes.
 
     Raises:
         ValueError: If they do not name a sampler and its attributes.
@@ -69,3 +156,13 @@ def sampler_of(plain: Any) -> Sampler:
     if type(attributes) is not dict or attributes.keys() != names:
         raise ValueError(f"sampler: expected attributes {sorted(names)}, got {attributes}")
     return kind(**attributes)
+
+
+def _attributes(sampler: Sampler) -> dict[str, Any]:
+    return {item.name: getattr(sampler, item.name) for item in dataclasses.fields(sampler)}
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    return float(value)

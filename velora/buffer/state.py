@@ -35,7 +35,7 @@ _PARTS: dict[str, tuple[type, ...]] = {
     "lanes": (bytes,),
     "rows": (bytes, bytearray, memoryview, torch.Tensor),
     "blocks": (bytes, bytearray, memoryview, torch.Tensor),
-    "sampler": (bytes,),
+    "sampler": (bytes, bytearray, memoryview, torch.Tensor),
     "attributes": (dict,),
 }
 # The first protocol that pickles large bytes directly. torch.save uses an older one, and writes
@@ -84,7 +84,11 @@ def for_protocol(state: Any, protocol: int) -> Any:
     """Converts the bytes of a state to a type that the protocol pickles without a copy."""
     if protocol >= _BYTES_PROTOCOL or not isinstance(state, dict):
         return state
-    parts = {name: state[name] for name in ("rows", "blocks") if type(state.get(name)) is bytes}
+    parts = {
+        name: state[name]
+        for name in ("rows", "blocks", "sampler")
+        if type(state.get(name)) is bytes
+    }
     return state | {name: _core.byte_tensor(part) for name, part in parts.items()}
 
 
@@ -111,7 +115,7 @@ def check_state(state: Any) -> dict[str, Any]:
         if number is not None and not 0 <= number < 2**64:
             raise ValueError(f"{name}: expected 0 to 2**64 - 1, got {number}")
     checked: dict[str, Any] = {**state}
-    for name in ("rows", "blocks"):
+    for name in ("rows", "blocks", "sampler"):
         checked[name] = _bytes_of(name, state[name])
     return checked
 

@@ -39,9 +39,12 @@ struct PartInfo {
 
 /// By BatchPart.
 inline constexpr PartInfo kBatchParts[kNumBatchParts] = {
-    {.name = "dones", .of = PartOf::kAll},      {.name = "truncations", .of = PartOf::kAll},
-    {.name = "indices", .of = PartOf::kAll},    {.name = "discounts", .of = PartOf::kDiscounted},
-    {.name = "mask", .of = PartOf::kSequences}, {.name = "is_first", .of = PartOf::kSequences},
+    {.name = "dones", .of = PartOf::kAll},
+    {.name = "truncations", .of = PartOf::kAll},
+    {.name = "indices", .of = PartOf::kAll},
+    {.name = "discounts", .of = PartOf::kDiscounted},
+    {.name = "mask", .of = PartOf::kSequences},
+    {.name = "is_first", .of = PartOf::kSequences},
     {.name = "weights", .of = PartOf::kWeighted, .each_step = false},
 };
 

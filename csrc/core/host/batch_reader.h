@@ -43,8 +43,10 @@ class BatchReader {
                         const PartRunner* runner = nullptr);
 
   /// What chooses the rows of samples.
-  Sampler& sampler() { return sampler_ != nullptr ? *sampler_ : uniform_; }
-  const Sampler& sampler() const { return sampler_ != nullptr ? *sampler_ : uniform_; }
+  const Sampler& sampler() const {
+    return sampler_ != nullptr ? static_cast<const Sampler&>(*sampler_) : uniform_;
+  }
+  Sampler& sampler() { return const_cast<Sampler&>(std::as_const(*this).sampler()); }
 
  private:
   /// The sampler of sequence starts, after catch_up(view).

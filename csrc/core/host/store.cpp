@@ -67,8 +67,7 @@ Store::Store(RowLayout layout, std::uint64_t lane_capacity, std::uint32_t num_la
       reader_(*this, std::move(sampler)) {}
 
 std::size_t Store::nbytes() const {
-  return memory_.size() + (compact_ ? compact_->blocks().nbytes() : 0) +
-         reader_.sampler().nbytes();
+  return memory_.size() + (compact_ ? compact_->blocks().nbytes() : 0) + reader_.sampler().nbytes();
 }
 
 void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t count,
@@ -234,7 +233,9 @@ void Store::update_priorities(std::span<const RowId> rows, std::span<const float
   reader_.sampler().update(view, rows, priorities, updated);
 }
 
-std::vector<std::byte> Store::save_sampler(void* /*stream*/) { return reader_.sampler().save(view()); }
+std::vector<std::byte> Store::save_sampler(void* /*stream*/) {
+  return reader_.sampler().save(view());
+}
 
 void Store::restore_sampler(std::span<const std::byte> saved, void* /*stream*/) {
   reader_.sampler().restore(view(), saved);

@@ -207,10 +207,9 @@ void Prioritized::draw_by_weight(DrawKey key) {
 }
 
 void Prioritized::draw_uniformly(DrawKey key) {
-  ++uniform_draws_;
+  if (uniform_ == Warning::kNone) uniform_ = Warning::kPending;
   for (std::size_t i = 0; i < rows_.size(); ++i) {
-    rows_[i] =
-        view_->locate(bounded(random_bits(key, static_cast<std::uint32_t>(i), 0), size()));
+    rows_[i] = view_->locate(bounded(random_bits(key, static_cast<std::uint32_t>(i), 0), size()));
   }
 }
 
@@ -229,6 +228,12 @@ void Prioritized::write_weights(std::span<float> out) {
   for (std::size_t i = 0; i < out.size(); ++i) {
     out[i] = static_cast<float>(power(weights_[i] / unit, -options_.beta));
   }
+}
+
+const char* Prioritized::warning() {
+  if (uniform_ != Warning::kPending) return nullptr;
+  uniform_ = Warning::kGiven;
+  return "all priorities are 0 and so is eps: batches are drawn uniformly until one is larger";
 }
 
 void Prioritized::update(const RowsView& view, std::span<const RowId> rows,
@@ -258,10 +263,16 @@ std::uint64_t Prioritized::known_end(const RowsView& view, std::uint32_t lane) c
 }
 
 std::vector<std::byte> Prioritized::save(const RowsView& view) const {
-  std::vector<std::byte> saved;
-  const auto add = [&](const auto& value) {
-    const auto bytes = std::as_bytes(std::span(&value, 1));
-    saved.insert(saved.end(), bytes.begin(), bytes.end());
+  std::uint64_t rows = 0;
+  for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
+    rows += known_end(view, lane) - view.begin(lane);
+  }
+  std::vector<std::byte> saved(sizeof(SavedHeader) + view.num_lanes * sizeof(std::uint64_t) +
+                               rows * sizeof(float));
+  std::byte* next = saved.data();
+  const auto add = [&next](const auto& value) {
+    std::memcpy(next, &value, sizeof(value));
+    next += sizeof(value);
   };
   add(SavedHeader{.num_lanes = view.num_lanes, .largest_ever = largest_ever_, .reserved = 0});
   for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {

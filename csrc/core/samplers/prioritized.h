@@ -30,7 +30,8 @@ struct PrioritizedOptions {
   bool stratified;  // the i-th of B rows is of the i-th of B equal parts of the total
   MaximumOf maximum;
 
-  /// Weights of any finite float and the sums of 2**40 of them stay far from the bounds of a double.
+  /// Weights of any finite float and the sums of 2**40 of them stay far from the bounds of a
+  /// double.
   static constexpr double kMaxAlpha = 4.0;
   static constexpr double kMaxBeta = 4.0;
   static constexpr double kMaxEps = 1e9;
@@ -60,8 +61,6 @@ class Prioritized final : public Sampler {
   /// Both take effect at the next draw. Throw as check() does, and then nothing has changed.
   void set_alpha(double alpha);
   void set_beta(double beta);
-  /// How many batches were drawn uniformly since no row had weight.
-  std::uint64_t uniform_draws() const { return uniform_draws_; }
 
   /// The first time it takes the memory. Throws MemoryError.
   void catch_up(const RowsView& view) override;
@@ -73,6 +72,7 @@ class Prioritized final : public Sampler {
   void write_weights(std::span<float> out) override;
   void update(const RowsView& view, std::span<const RowId> rows, std::span<const float> priorities,
               std::span<bool> updated) override;
+  const char* warning() override;
   std::size_t nbytes() const override { return memory_.size(); }
   std::vector<std::byte> save(const RowsView& view) const override;
   void restore(const RowsView& view, std::span<const std::byte> saved) override;
@@ -95,7 +95,8 @@ class Prioritized final : public Sampler {
   double weight_of(SumTree::Key key) const;
   std::uint64_t position_of(RowId row) const {
     const std::uint64_t lap = seen_[row.lane].lap;
-    return row.lane * capacity_ + (row.serial >= lap ? row.serial - lap : row.serial + capacity_ - lap);
+    return row.lane * capacity_ +
+           (row.serial >= lap ? row.serial - lap : row.serial + capacity_ - lap);
   }
   /// Calls f(first, end) with the positions of rows: two runs of them where they wrap.
   template <typename F>
@@ -125,7 +126,7 @@ class Prioritized final : public Sampler {
   const Journal* journal_ = nullptr;
   const RowsView* view_ = nullptr;
   bool looks_at_all_ = false;  // lanes, at the next catch_up()
-  std::uint64_t uniform_draws_ = 0;
+  enum class Warning : std::uint8_t { kNone, kPending, kGiven } uniform_ = Warning::kNone;
 
   // Of the last batch.
   std::vector<RowId> rows_;

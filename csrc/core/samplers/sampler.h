@@ -66,6 +66,9 @@ class Sampler : public RowStream {
     throw ValueError("sampler: expected one that keeps priorities, got another");
   }
 
+  /// What a user is to be warned of since the last batch, once; null: nothing.
+  virtual const char* warning() { return nullptr; }
+
   /// Bytes of memory, but those that only a batch needs.
   virtual std::size_t nbytes() const { return 0; }
   /// All that it knows besides what it could learn again of the rows. Settles nothing.

@@ -52,8 +52,8 @@ struct SumTree {
   std::uint32_t num_levels;
 
   static std::size_t nbytes(std::uint64_t positions);
-  /// In nbytes(positions) of memory that is aligned to 64 bytes. Only computes addresses: the memory
-  /// may be a device's.
+  /// In nbytes(positions) of memory that is aligned to 64 bytes. Only computes addresses: the
+  /// memory may be a device's.
   static SumTree in(std::byte* memory, std::uint64_t positions);
 
   VELORA_HD const Node& root() const { return *levels[num_levels - 1]; }

@@ -24,8 +24,8 @@ VELORA_HD inline double from_bits(std::uint64_t bits) {
   return x;
 }
 
-/// `yes` where `flag` is 1 and `no` where it is 0. Flags are made of sign bits and selected by masks:
-/// a compiler makes branches of comparisons, or cannot vectorise them.
+/// `yes` where `flag` is 1 and `no` where it is 0. Flags are made of sign bits and selected by
+/// masks: a compiler makes branches of comparisons, or cannot vectorise them.
 VELORA_HD inline double select(std::uint64_t flag, double yes, double no) {
   const std::uint64_t mask = std::uint64_t{0} - flag;
   return from_bits((bits_of(yes) & mask) | (bits_of(no) & ~mask));
@@ -57,7 +57,7 @@ struct SplitLog2 {
 ///
 /// The terms from s**23 on are less than 2**-60 of the sum.
 VELORA_HD inline SplitLog2 split_log2(double x) {
-  constexpr std::uint64_t kSqrtHalf = 0x3FE6A09E667F3BCD;     // the bits of 1/sqrt(2), rounded up
+  constexpr std::uint64_t kSqrtHalf = 0x3FE6A09E667F3BCD;  // the bits of 1/sqrt(2), rounded up
   constexpr std::uint64_t kExponentBias = std::uint64_t{1100} << 52;  // keeps differences positive
   constexpr std::uint64_t kExponent = std::uint64_t{0xFFF} << 52;
   constexpr std::uint64_t kTwoTo52 = 0x4330000000000000;  // the bits of 2**52
@@ -65,7 +65,8 @@ VELORA_HD inline SplitLog2 split_log2(double x) {
   const std::uint64_t bits = bits_of(x * select(subnormal, 0x1p54, 1));
   const std::uint64_t above = bits - kSqrtHalf + kExponentBias;
   const double m = from_bits(bits - (above & kExponent) + kExponentBias);
-  const double whole = from_bits(kTwoTo52 | above >> 52) - (0x1p52 + 1100) - select(subnormal, 54, 0);
+  const double whole =
+      from_bits(kTwoTo52 | above >> 52) - (0x1p52 + 1100) - select(subnormal, 54, 0);
 
   const double s = (m - 1) / (m + 1);
   const double z = s * s;
