@@ -178,12 +178,18 @@ py::object Buffer::update_priorities(py::handle indices, py::handle priorities) 
   BorrowedArray arrays[2];
   arrays[0].prepare(indices.ptr(), "indices");
   arrays[1].prepare(priorities.ptr(), "priorities");
-  const std::vector<RowId> rows = read_row_ids(arrays[0].look("indices"));
-  const std::vector<float> values = read_floats(arrays[1].look("priorities"), "priorities");
-  if (values.size() != rows.size()) {
-    throw ValueError("priorities: expected " + std::to_string(rows.size()) +
-                     ", one for each index, got " + std::to_string(values.size()));
+  const ArrayView& names = arrays[0].look("indices");
+  const ArrayView& numbers = arrays[1].look("priorities");
+  const bool is_column = numbers.ndim == 2 && numbers.shape[1] == 1;
+  if (names.ndim != 1) {
+    throw ValueError("indices: expected shape (B,), got " + names.shape_string());
   }
+  if ((numbers.ndim != 1 && !is_column) || numbers.shape[0] != names.shape[0]) {
+    throw ValueError("priorities: expected one for each of " + std::to_string(names.shape[0]) +
+                     " indices, got shape " + numbers.shape_string());
+  }
+  const std::vector<RowId> rows = read_row_ids(names);
+  const std::vector<float> values = read_floats(numbers, "priorities");
   const TensorSpec mask = {.dtype = DType::kBool, .row_shape = {}, .row_bytes = 1};
   return batches_.make_column(mask, rows.size(), [&](std::byte* out) {
     storage_->update_priorities(rows, values, {reinterpret_cast<bool*>(out), rows.size()},

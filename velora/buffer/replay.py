@@ -322,10 +322,11 @@ class ReplayBuffer(Buffer):
             ValueError: If the sampler keeps no priorities, a shape is wrong, indices are not ints,
                 a priority is negative, NaN or infinite, or `eta` is out of range.
         """
-        rows, values = priorities_of_rows(indices, priorities, mask, eta)
         if self._core is None:
             raise ValueError("indices: expected those of a batch, got some before the first push")
-        return cast("Tensor", self._core.update_priorities(rows, values))
+        if not isinstance(indices, Tensor) or indices.ndim != 1 or mask is not None:
+            indices, priorities = priorities_of_rows(indices, priorities, mask, eta)
+        return cast("Tensor", self._core.update_priorities(indices, priorities))
 
     def loader(self, batch_size: int, prefetch: int = 2) -> Loader:
         """Returns an iterator that prefetches batches while you train.

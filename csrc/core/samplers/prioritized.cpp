@@ -195,9 +195,12 @@ void Prioritized::begin(DrawKey key, std::size_t count) {
 void Prioritized::draw_by_weight(DrawKey key) {
   const std::size_t count = rows_.size();
   const double part = total_ / static_cast<double>(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    const double x = fraction(random_bits(key, static_cast<std::uint32_t>(i), 0));
-    weights_[i] = options_.stratified ? (static_cast<double>(i) + x) * part : x * total_;
+  for (std::size_t i = 0; i < count; i += 2) {
+    const RandomPair pair = random_pair(key, static_cast<std::uint32_t>(i / 2), 0);
+    for (std::size_t j = i; j < std::min(i + 2, count); ++j) {
+      const double x = fraction(pair.bits[j - i]);
+      weights_[j] = options_.stratified ? (static_cast<double>(j) + x) * part : x * total_;
+    }
   }
   find_all(tree_, weights_, positions_);
   for (std::size_t i = 0; i < count; ++i) {

@@ -23,6 +23,7 @@ void each_level(std::uint64_t positions, const F& f) {
 
 // Masses that are looked for together: enough nodes on their way, few enough for the cache.
 constexpr std::size_t kBlock = 32;
+constexpr std::uint64_t kWordBits = 64;
 // Nodes that are on their way while one is computed.
 constexpr std::size_t kAhead = 8;
 
@@ -76,32 +77,38 @@ void SumTreeUpdate::run(const SumTree& tree, std::uint64_t first, std::uint64_t 
 }
 
 void SumTreeUpdate::some(const SumTree& tree, std::span<std::uint64_t> positions) {
-  constexpr std::uint64_t kWordBits = 64;
+  bool is_sorted = std::ranges::is_sorted(positions);
   for (std::uint32_t level = 1; level < tree.num_levels; ++level) {
     for (std::uint64_t& node : positions) node /= SumTree::kFanOut;
-    const std::uint64_t size = tree.sizes[level];
-    if (size > kWordBits * positions.size()) {  // few share one
-      for (std::size_t i = 0; i < positions.size(); ++i) {
-        if (i + kAhead < positions.size()) prefetch_node(tree, level, positions[i + kAhead]);
-        tree.compute(level, positions[i]);
-      }
-      continue;
-    }
-    marks_.assign((size + kWordBits - 1) / kWordBits, 0);
-    for (const std::uint64_t node : positions) {
-      marks_[node / kWordBits] |= std::uint64_t{1} << (node % kWordBits);
+    if (!is_sorted && tree.sizes[level] <= kWordBits * positions.size()) {
+      positions = sort(positions, tree.sizes[level]);
+      is_sorted = true;
     }
     std::size_t count = 0;
-    for (std::size_t word = 0; word < marks_.size(); ++word) {
-      for (std::uint64_t bits = marks_[word]; bits != 0; bits &= bits - 1) {
-        const std::uint64_t node =
-            word * kWordBits + static_cast<std::uint64_t>(std::countr_zero(bits));
-        tree.compute(level, node);
-        positions[count++] = node;
-      }
+    for (std::size_t i = 0; i < positions.size(); ++i) {
+      if (i + kAhead < positions.size()) prefetch_node(tree, level, positions[i + kAhead]);
+      const std::uint64_t node = positions[i];
+      if (count > 0 && positions[count - 1] == node) continue;
+      tree.compute(level, node);
+      positions[count++] = node;
     }
     positions = positions.first(count);
   }
+}
+
+/// Sorts nodes of a level that has `size` of them, each once. O(nodes + size / 64).
+std::span<std::uint64_t> SumTreeUpdate::sort(std::span<std::uint64_t> nodes, std::uint64_t size) {
+  marks_.assign((size + kWordBits - 1) / kWordBits, 0);
+  for (const std::uint64_t node : nodes) {
+    marks_[node / kWordBits] |= std::uint64_t{1} << (node % kWordBits);
+  }
+  std::size_t count = 0;
+  for (std::size_t word = 0; word < marks_.size(); ++word) {
+    for (std::uint64_t bits = marks_[word]; bits != 0; bits &= bits - 1) {
+      nodes[count++] = word * kWordBits + static_cast<std::uint64_t>(std::countr_zero(bits));
+    }
+  }
+  return nodes.first(count);
 }
 
 }  // namespace velora

@@ -83,22 +83,17 @@ struct SumTree {
   }
 
   /// The child of a node of `level` at which the sum of children, added up as compute() does,
-  /// exceeds `mass`: the first such; where rounding left none, the last that adds to the sum. So no
-  /// child of weight zero. `mass` becomes what is left for the child. Precondition: the node's sum
-  /// is not zero.
+  /// exceeds `mass`: the first such; where rounding left none, the last that has weight. So no child
+  /// of weight zero. `mass` becomes what is left for the child. Precondition: the node's sum is not
+  /// zero.
   VELORA_HD std::uint64_t descend(std::uint32_t level, std::uint64_t node, double& mass) const {
     const Node* below = levels[level - 1] + node * kFanOut;
-    double before[kFanOut];  // the sum of the children before each
-    double sum = 0;
+    double before[kFanOut] = {0, below[0].sum};  // the sum of the children before each
+    before[2] = before[1] + below[1].sum;
+    before[3] = before[2] + below[2].sum;
     std::uint64_t child = 0;
-    for (std::uint64_t i = 0; i < kFanOut; ++i) {
-      before[i] = sum;
-      sum += below[i].sum;
-      child += sum <= mass ? 1 : 0;
-    }
-    if (child == kFanOut) {
-      for (child = kFanOut - 1; before[child] == sum;) --child;
-    }
+    for (std::uint64_t i = 1; i < kFanOut; ++i) child += before[i] <= mass ? 1 : 0;
+    while (below[child].sum == 0) --child;
     mass -= before[child];
     return node * kFanOut + child;
   }
@@ -128,10 +123,12 @@ class SumTreeUpdate {
  public:
   /// The nodes above leaves [first, end).
   static void run(const SumTree& tree, std::uint64_t first, std::uint64_t end);
-  /// The nodes above leaves in any order. Overwrites `positions`.
+  /// The nodes above leaves in any order; ascending is fastest. Overwrites `positions`.
   void some(const SumTree& tree, std::span<std::uint64_t> positions);
 
  private:
+  std::span<std::uint64_t> sort(std::span<std::uint64_t> nodes, std::uint64_t size);
+
   std::vector<std::uint64_t> marks_;  // a bit for each node of a level
 };
 
