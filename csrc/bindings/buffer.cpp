@@ -190,10 +190,20 @@ py::object Buffer::update_priorities(py::handle indices, py::handle priorities) 
   }
   const std::vector<RowId> rows = read_row_ids(names);
   const std::vector<float> values = read_floats(numbers, "priorities");
+  return make_mask(rows.size(), [&](bool* updated) {
+    storage_->update_priorities(rows, values, {updated, rows.size()}, stream());
+  });
+}
+
+py::object Buffer::make_mask(std::size_t rows, const std::function<void(bool*)>& fill) {
   const TensorSpec mask = {.dtype = DType::kBool, .row_shape = {}, .row_bytes = 1};
-  return batches_.make_column(mask, rows.size(), [&](std::byte* out) {
-    storage_->update_priorities(rows, values, {reinterpret_cast<bool*>(out), rows.size()},
-                                stream());
+  return batches_.make_column(
+      mask, rows, [&fill](std::byte* memory) { fill(reinterpret_cast<bool*>(memory)); });
+}
+
+py::object Buffer::update(py::handle indices, const py::dict& fields) {
+  return writer_.update(indices, fields, [this](std::size_t rows, const auto& fill) {
+    return make_mask(rows, fill);
   });
 }
 

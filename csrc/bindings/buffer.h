@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -66,6 +67,8 @@ class Buffer {
   /// bool tensor (rows,): whether each was alive. Throws ValueError for other arrays and for
   /// priorities that no row can have, and where the sampler has none.
   pybind11::object update_priorities(pybind11::handle indices, pybind11::handle priorities);
+  /// As RowWriter's. Returns a bool tensor (rows,).
+  pybind11::object update(pybind11::handle indices, const pybind11::dict& fields);
   void clear();
   /// How many rows were ever stored in all lanes, also those that are gone. O(lanes).
   std::uint64_t count_pushed() const;
@@ -98,6 +101,8 @@ class Buffer {
   void tell_seed();
   auto draw_rows(std::size_t count);
   void require_rows(std::size_t count) const;
+  /// A new bool tensor (rows,), which `fill` writes when no other call gathers.
+  pybind11::object make_mask(std::size_t rows, const std::function<void(bool*)>& fill);
   /// Warns of what the sampler has to say. Comes last: it can run code.
   void warn();
 

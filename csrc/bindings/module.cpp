@@ -182,6 +182,7 @@ PYBIND11_MODULE(_core, m) {
       .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))
       .def("update_priorities", &velora::Buffer::update_priorities, py::arg("indices"),
            py::arg("priorities"))
+      .def("update", &velora::Buffer::update, py::arg("indices"), py::arg("fields"))
       .def("clear", &velora::Buffer::clear)
       .def("count_pushed", &velora::Buffer::count_pushed)
       .def("is_even", &velora::Buffer::is_even)

@@ -256,6 +256,14 @@ void RowReader::prepare_rows(std::span<PyObject* const> columns, bool to_host) {
   if (truncated != nullptr && truncated != Py_None) prepare_leaf(truncated, kFlag, truncated_);
 }
 
+void RowReader::prepare_some(std::span<PyObject* const> columns) {
+  stacked_ = true;
+  to_host_ = true;
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    if (columns[i] != nullptr) prepare_tree(i, columns[i]);
+  }
+}
+
 void RowReader::prepare_tree(std::size_t tree, PyObject* value) {
   const std::size_t first = trees_.trees()[tree].first_field;
   trees_.trees()[tree].form.flatten(

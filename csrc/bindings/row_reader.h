@@ -46,6 +46,9 @@ class RowReader {
   /// each of names(), null where it is missing. A missing `truncated` means never. With `to_host`
   /// no tensor stays on the device. Throws ValueError.
   void prepare_rows(std::span<PyObject* const> columns, bool to_host);
+  /// The same for a value for each of the trees, where only those that are not null are read, to
+  /// the host.
+  void prepare_some(std::span<PyObject* const> columns);
   /// Reads what was prepared, as it is now. Throws ValueError and MemoryError.
   void look();
   /// Reads one row in a fraction of the time, for what nearly every push brings: arrays and numbers

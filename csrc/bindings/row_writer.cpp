@@ -127,6 +127,39 @@ void RowWriter::append(RowReader& reader, const LaneOrder& order, LaneRange lane
   });
 }
 
+py::object RowWriter::update(py::handle indices, const py::dict& fields,
+                             const MakeMask& make_mask) {
+  ReaderLease reader(*this);
+  std::vector<py::object> held;
+  std::vector<PyObject*> columns;
+  for (const FieldTrees::Tree& tree : trees_.trees()) {
+    PyObject* value = PyDict_GetItemString(fields.ptr(), tree.batch_name.c_str());
+    held.push_back(py::reinterpret_borrow<py::object>(value));
+    columns.push_back(value);
+  }
+  BorrowedArray names;
+  names.prepare(indices.ptr(), "indices");
+  reader->prepare_some(columns);
+  const ArrayView& view = names.look("indices");
+  if (view.ndim != 1) {
+    throw ValueError("indices: expected shape (B,), got " + view.shape_string());
+  }
+  const std::vector<RowId> rows = read_row_ids(view);
+  return make_mask(rows.size(), [&](bool* updated) {
+    reader->look();
+    if (reader->count() != rows.size()) {
+      throw ValueError("indices: expected one for each of " + std::to_string(reader->count()) +
+                       " rows of the fields, got " + std::to_string(rows.size()));
+    }
+    const auto write = [&](std::size_t first, const RowSource& source, std::size_t count) {
+      storage_.update_fields(std::span(rows).subspan(first, count), source,
+                             {updated + first, count}, options_.stream());
+    };
+    if (!reader->in_parts()) return write(0, reader->source(), rows.size());
+    reader->each_part(write);
+  });
+}
+
 void RowWriter::extend(const CallArguments& call) {
   ReaderLease reader(*this);
   std::vector<PyObject*> columns(reader->names().size());

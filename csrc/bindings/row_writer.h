@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -34,6 +35,12 @@ class RowWriter {
   /// as read_batch understands them. `lanes` among them is an array with the lane of each row, or
   /// None: the same number for all lanes, time step by time step. Throws as push does.
   void extend(const CallArguments& call);
+  /// Makes a bool tensor (rows,), and lets a function write its elements once no batch is gathered.
+  using MakeMask = std::function<pybind11::object(std::size_t, const std::function<void(bool*)>&)>;
+  /// Writes fields of rows that an array of their indices names, given as batch name -> rows.
+  /// Returns which rows were alive. Throws ValueError for data that does not fit.
+  pybind11::object update(pybind11::handle indices, const pybind11::dict& fields,
+                          const MakeMask& make_mask);
 
  private:
   class ReaderLease;

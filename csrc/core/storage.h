@@ -62,6 +62,11 @@ class Storage {
   }
   /// Marks the newest row of `lane` as truncated, unless it ended its episode by itself.
   virtual void end_episode(std::uint32_t lane, void* stream) = 0;
+  /// Writes fields of rows that are there already, those that are alive: for the i-th, the i-th of
+  /// each field of `source` that is not null. Tells which were written. No field of a state; of a
+  /// row that stands there twice the last one stays. Throws nothing once a row was written.
+  virtual void update_fields(std::span<const RowId> rows, const RowSource& source,
+                             std::span<bool> updated, void* stream) = 0;
   /// Takes out every row. Serials and episodes go on.
   virtual void clear(void* stream) = 0;
 

@@ -17,10 +17,10 @@ from velora.buffer.checks import check_int
 from velora.buffer.experience import BatchExperience
 from velora.buffer.loader import Loader
 from velora.buffer.placement import Storage
-from velora.buffer.priorities import priorities_of_rows
 from velora.buffer.samplers import Sampler, Uniform, bind_sampler, sampler_of
 from velora.buffer.schema import Schema
 from velora.buffer.state import check_options
+from velora.buffer.updates import priorities_of_rows, rows_to_update
 
 MAX_N_STEP = 2**31 - 1
 MAX_FRAME_STACK = 64
@@ -327,6 +327,35 @@ class ReplayBuffer(Buffer):
         if not isinstance(indices, Tensor) or indices.ndim != 1 or mask is not None:
             indices, priorities = priorities_of_rows(indices, priorities, mask, eta)
         return cast("Tensor", self._core.update_priorities(indices, priorities))
+
+    def update(self, indices: Tensor | BatchExperience, **fields: Any) -> Tensor:
+        """Writes extra fields and rewards of experiences that are in the buffer already.
+
+        For recurrent states that a learner computes anew, labels, relabelled rewards or latents.
+        Experiences that have been overwritten since are skipped. All arguments are checked before
+        anything is written.
+
+        Args:
+            indices: A batch, or its `indices`: `(B,)`, or `(B, L)` for sequences, whose padding is
+                skipped. Where an experience is named twice, its last values stay.
+            **fields: New values of extra fields by name, `(B, ...)` or `(B, L, ...)`, and of
+                `rewards`, `(B,)` or `(B, 1)`, or `(B, L)` or `(B, L, 1)`. Dtypes as in `push`.
+
+        Returns:
+            A bool tensor with the shape of the indices, on the CPU: which experiences were still
+            there.
+
+        Raises:
+            TypeError: If no field is given.
+            ValueError: If a field is unknown or cannot be updated, values do not fit its shape or
+                dtype, or indices are not ints. The buffer is then unchanged.
+            RuntimeError: If captured in a CUDA graph.
+        """
+        if self._core is None or self._schema is None:
+            raise ValueError("indices: expected those of a batch, got some before the first push")
+        rows, columns = rows_to_update(indices, fields, self._schema.extra_names)
+        mask = cast("Tensor", self._core.update(rows.reshape(-1), columns))
+        return mask.reshape(rows.shape)
 
     def loader(self, batch_size: int, prefetch: int = 2) -> Loader:
         """Returns an iterator that prefetches batches while you train.

@@ -233,23 +233,6 @@ AppendParams DeviceStore::append_params(LaneRange lanes, std::uint64_t first_ste
   return params;
 }
 
-void DeviceStore::end_episode(std::uint32_t lane, void* stream) {
-  require_running("end_episodes", stream);
-  learn_episodes(stream);
-  const LaneState before = lanes_.states()[lane];
-  if (before.episode == before.pushed) return;
-  make_room(stream);
-  staging_.touch(lane);
-  if (lanes_.end_episode(lane)) {
-    const RowId newest = {lane, before.pushed - 1};
-    const std::uint8_t flags = kTruncated | (before.episode == newest.serial ? kFirst : 0);
-    flags_.set(view().row_index(newest), std::byte{flags});
-    staging_.set(newest, layout_.flags_offset(), &flags, 1);
-    lanes_.patch(newest);
-  }
-  flush_for_graphs(stream);
-}
-
 void DeviceStore::clear(void* stream) {
   require_running("clear", stream);
   flush(stream);

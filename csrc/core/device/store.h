@@ -82,6 +82,10 @@ class DeviceStore final : public Storage {
                       void* stream) override;
   /// Waits where append_columns() came before.
   void end_episode(std::uint32_t lane, void* stream) override;
+  /// In launches that are queued before it returns. Throws DeviceError, and then some rows may have
+  /// been written.
+  void update_fields(std::span<const RowId> rows, const RowSource& source, std::span<bool> updated,
+                     void* stream) override;
   void clear(void* stream) override;
 
   /// Sends what the host appended since the last flush.
@@ -116,6 +120,7 @@ class DeviceStore final : public Storage {
   void make_room(void* stream, std::size_t count = 1);
   void flush_for_graphs(void* stream) noexcept;
   void commit(std::uint32_t lane, const std::byte* row);
+  void write_field(std::byte* to, const std::byte* from, std::size_t nbytes, void* stream);
   void reserve_blocks(std::size_t rows, void* stream);
   void restore_blocks(std::span<const std::byte> blocks, const BoolFields& bools, void* stream);
   void apply_pending();

@@ -201,6 +201,22 @@ void Store::end_episode(std::uint32_t lane, void* /*stream*/) {
   lanes_.patch(newest);
 }
 
+void Store::update_fields(std::span<const RowId> ids, const RowSource& source,
+                          std::span<bool> updated, void* /*stream*/) {
+  const RowsView view = this->view();
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    updated[i] = view.alive(ids[i]);
+    if (!updated[i]) continue;
+    std::byte* row = rows() + view.row_index(ids[i]) * layout_.pitch();
+    for (std::size_t f = 0; f < layout_.fields().size(); ++f) {
+      const Field& field = layout_.fields()[f];
+      if (source.fields[f] == nullptr) continue;
+      std::memcpy(row + field.offset, source.fields[f] + i * field.nbytes, field.nbytes);
+    }
+    lanes_.patch(ids[i]);
+  }
+}
+
 void Store::clear(void* /*stream*/) {
   lanes_.clear();
   if (compact_) compact_->clear();

@@ -53,6 +53,8 @@ class Store final : public Storage {
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count,
               void* stream = nullptr) override;
   void end_episode(std::uint32_t lane, void* stream = nullptr) override;
+  void update_fields(std::span<const RowId> rows, const RowSource& source, std::span<bool> updated,
+                     void* stream = nullptr) override;
   void clear(void* stream = nullptr) override;
 
   void sample(std::uint64_t count, const BatchTarget& target, void* stream = nullptr,

@@ -83,9 +83,9 @@ struct SumTree {
   }
 
   /// The child of a node of `level` at which the sum of children, added up as compute() does,
-  /// exceeds `mass`: the first such; where rounding left none, the last that has weight. So no child
-  /// of weight zero. `mass` becomes what is left for the child. Precondition: the node's sum is not
-  /// zero.
+  /// exceeds `mass`: the first such; where rounding left none, the last that has weight. So no
+  /// child of weight zero. `mass` becomes what is left for the child. Precondition: the node's sum
+  /// is not zero.
   VELORA_HD std::uint64_t descend(std::uint32_t level, std::uint64_t node, double& mass) const {
     const Node* below = levels[level - 1] + node * kFanOut;
     double before[kFanOut] = {0, below[0].sum};  // the sum of the children before each

@@ -1,12 +1,14 @@
-"""Arguments of `update_priorities`."""
+"""Arguments of `update_priorities` and `update`."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from velora.buffer import tree
 from velora.buffer.experience import BatchExperience
 
 
@@ -26,25 +28,70 @@ def priorities_of_rows(indices: Any, priorities: Any, mask: Any, eta: float) -> 
         TypeError: If `indices` is neither a tensor nor a batch.
         ValueError: If a shape is wrong, or `eta` is out of range.
     """
-    if isinstance(indices, BatchExperience):
-        mask = indices.mask if mask is None else mask
-        indices = indices.indices
-        if indices is None:
-            raise ValueError("batch: expected one that was sampled from a buffer, got no indices")
-    indices = torch.as_tensor(indices)
+    if isinstance(indices, BatchExperience) and mask is None:
+        mask = indices.mask
+    indices = _indices_of(indices)
     priorities = _like("priorities", indices, priorities)
     if indices.ndim == 1:
         if mask is not None:
             raise ValueError("mask: expected None for single steps, got a mask")
         return indices, priorities
-    if indices.ndim != 2:
-        raise ValueError(f"indices: expected shape (B,) or (B, L), got {tuple(indices.shape)}")
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"eta: expected a number from 0 to 1, got {eta}")
     trained = indices >= 0
     if mask is not None:
         trained &= _like("mask", indices, mask).to(indices.device) != 0
     return _of_sequences(indices, priorities.to(indices.device), trained, eta)
+
+
+def rows_to_update(
+    indices: Any, fields: dict[str, Any], extras: list[str]
+) -> tuple[Tensor, dict[str, Any]]:
+    """Returns the indices of rows and, for each field, a value for each index, flat.
+
+    Args:
+        indices: A batch, or its indices: ints `(B,)`, or `(B, L)` for sequences.
+        fields: Name -> values `(B, ...)`, or `(B, L, ...)`.
+        extras: Names of the extra fields of the buffer.
+
+    Raises:
+        TypeError: If no field is given.
+        ValueError: If a field is unknown, or has other dimensions than the indices.
+    """
+    known = ("rewards", *extras)
+    if not fields:
+        raise TypeError(f"update: expected values of {' or '.join(known)}, got none")
+    for name in fields:
+        if name not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got another field")
+    indices = _indices_of(indices)
+    if indices.ndim == 1:
+        return indices, fields
+    return indices, {
+        name: tree.map_named_leaves(partial(_flatten, indices.shape), nest, name)
+        for name, nest in fields.items()
+    }
+
+
+def _flatten(shape: torch.Size, name: str, values: Any) -> Tensor:
+    tensor = torch.as_tensor(values)
+    if tensor.shape[:2] != shape:
+        raise ValueError(
+            f"{name}: expected shape ({shape[0]}, {shape[1]}, ...), a value for each index, got "
+            f"{tuple(tensor.shape)}"
+        )
+    return tensor.flatten(0, 1)
+
+
+def _indices_of(indices: Any) -> Tensor:
+    if isinstance(indices, BatchExperience):
+        indices = indices.indices
+        if indices is None:
+            raise ValueError("batch: expected one that was sampled from a buffer, got no indices")
+    tensor: Tensor = torch.as_tensor(indices)
+    if tensor.ndim not in (1, 2):
+        raise ValueError(f"indices: expected shape (B,) or (B, L), got {tuple(tensor.shape)}")
+    return tensor
 
 
 def _of_sequences(
