@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <numeric>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -23,9 +24,7 @@ std::unique_ptr<Storage> make_storage(RowLayout layout, const BufferOptions& opt
                                    seed, options.sampler);
   }
   if (options.sampler != nullptr) {
-    throw ValueError(
-        "sampler: expected Uniform() for rows on a device, got one that chooses on the host; use "
-        "storage='cpu'");
+    throw std::logic_error("a sampler that chooses on the host, for rows on a device");
   }
   return std::make_unique<DeviceStore>(std::move(layout), options.lane_capacity, options.num_lanes,
                                        seed, options.device->device(), options.storage,

@@ -85,6 +85,13 @@ class Buffer(CoreOwner, Sequence[Any]):
         self._gamma = gamma
         self._n_step = n_step
         self._storage = check_storage(storage, self._device)
+        if sampler._native is not None:
+            if self._storage in ("cuda", "pinned"):
+                raise ValueError(
+                    f"storage: expected 'cpu' or 'auto' with sampler={type(sampler).__name__}"
+                    f"(...), which chooses on the host, got {self._storage!r}"
+                )
+            self._storage = "cpu"
         self._compact = compact
         self._frame_stack = frame_stack
 

@@ -56,7 +56,8 @@ class ReplayBuffer(Buffer):
         storage: Where experiences are stored. "cpu": host memory; a batch for a CUDA device is
             gathered there and copied in one transfer. "cuda": device memory. "pinned": page-locked
             host memory, which the device reads in place. "auto": for a CUDA device, "cuda" if the
-            rows need at most three quarters of its free memory, otherwise "pinned".
+            rows need at most three quarters of its free memory, otherwise "pinned"; "cpu" with a
+            `Prioritized` sampler, which chooses on the host.
         sampler: How experiences are chosen: `Uniform()`, or `Prioritized(alpha=0.6, beta=0.4)`.
         seed: Seed of the draws, 0 to 2**64 - 1. None draws one from torch's global generator, so
             that `torch.manual_seed` makes a run reproducible. A copy of the buffer in another

@@ -1,7 +1,7 @@
 #include "core/samplers/prioritized.h"
 
 #include <algorithm>
-#include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -16,10 +16,16 @@ namespace {
 
 constexpr std::size_t kMostKept = std::size_t{1} << 16;  // elements of a draw
 
+std::string number_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.9g", value);
+  return text;
+}
+
 void check_range(const char* name, double value, double most) {
   if (value >= 0 && value <= most) return;
-  throw ValueError(std::string(name) + ": expected a number from 0 to " + std::to_string(most) +
-                   ", got " + std::to_string(value));
+  throw ValueError(std::string(name) + ": expected a number from 0 to " + number_text(most) +
+                   ", got " + number_text(value));
 }
 
 /// A number in [0, 1) of 53 random bits.
@@ -244,7 +250,7 @@ void Prioritized::update(const RowsView& view, std::span<const RowId> rows,
   for (const float priority : priorities) {
     if (is_priority(priority)) continue;
     throw ValueError("priorities: expected finite numbers of at least 0, got " +
-                     std::to_string(priority));
+                     number_text(priority));
   }
   positions_.clear();
   for (std::size_t i = 0; i < rows.size(); ++i) {
