@@ -39,6 +39,15 @@ std::size_t read_size(py::handle value, const char* name) {
   return static_cast<std::size_t>(size);
 }
 
+float read_float(py::handle value, const char* name) {
+  const double number = PyBool_Check(value.ptr()) != 0 ? -1.0 : PyFloat_AsDouble(value.ptr());
+  if (PyBool_Check(value.ptr()) != 0 || (number == -1.0 && PyErr_Occurred() != nullptr)) {
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + ": expected a number, got " + describe(value.ptr()));
+  }
+  return static_cast<float>(number);
+}
+
 std::uint32_t read_lane(py::handle lane, std::uint32_t num_lanes) {
   const auto expected = [&] {
     return "lane: expected one of 0 to " + std::to_string(num_lanes - 1);
@@ -74,7 +83,12 @@ std::vector<RowId> read_row_ids(const ArrayView& indices) {
   return rows;
 }
 
-std::vector<float> read_floats(const ArrayView& view, const char* name) {
+std::vector<float> read_column(const ArrayView& view, std::size_t rows, const char* name) {
+  const bool fits = view.ndim == 1 || (view.ndim == 2 && view.shape[1] == 1);
+  if (!fits || static_cast<std::size_t>(view.shape[0]) != rows) {
+    throw ValueError(std::string(name) + ": expected one for each of " + std::to_string(rows) +
+                     " rows, got shape " + view.shape_string());
+  }
   std::vector<float> elements(static_cast<std::size_t>(view.num_elements()));
   const Misfit misfit =
       copy_elements(view, DType::kFloat32, reinterpret_cast<std::byte*>(elements.data()));

@@ -37,6 +37,9 @@ pybind11::object intern(const std::string& name);
 /// An int, or what counts as one, of at least 1.
 std::size_t read_size(pybind11::handle value, const char* name);
 
+/// A number, or what float() takes that is no text, as the nearest float32.
+float read_float(pybind11::handle value, const char* name);
+
 /// One of `num_lanes` lanes; null or None where there is only one.
 std::uint32_t read_lane(pybind11::handle lane, std::uint32_t num_lanes);
 
@@ -47,9 +50,9 @@ std::vector<std::uint32_t> read_lanes(pybind11::handle lanes, std::uint32_t num_
 /// where it has no ints. Runs no code.
 std::vector<RowId> read_row_ids(const ArrayView& indices);
 
-/// The elements of an array as float32, in row-major order. Throws ValueError where one is out of
-/// range. Runs no code.
-std::vector<float> read_floats(const ArrayView& view, const char* name);
+/// A number for each of `rows` as float32, from an array (rows,) or (rows, 1). Throws ValueError for
+/// another shape, and where one is out of range. Runs no code.
+std::vector<float> read_column(const ArrayView& view, std::size_t rows, const char* name);
 
 /// "pad", "within" or "cross".
 SequenceBoundary read_boundary(const std::string& name);

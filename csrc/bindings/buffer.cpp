@@ -178,17 +178,12 @@ py::object Buffer::update_priorities(py::handle indices, py::handle priorities) 
   arrays[0].prepare(indices.ptr(), "indices");
   arrays[1].prepare(priorities.ptr(), "priorities");
   const ArrayView& names = arrays[0].look("indices");
-  const ArrayView& numbers = arrays[1].look("priorities");
-  const bool is_column = numbers.ndim == 2 && numbers.shape[1] == 1;
   if (names.ndim != 1) {
     throw ValueError("indices: expected shape (B,), got " + names.shape_string());
   }
-  if ((numbers.ndim != 1 && !is_column) || numbers.shape[0] != names.shape[0]) {
-    throw ValueError("priorities: expected one for each of " + std::to_string(names.shape[0]) +
-                     " indices, got shape " + numbers.shape_string());
-  }
   const std::vector<RowId> rows = read_row_ids(names);
-  const std::vector<float> values = read_floats(numbers, "priorities");
+  const std::vector<float> values =
+      read_column(arrays[1].look("priorities"), rows.size(), "priorities");
   return make_mask(rows.size(), [&](bool* updated) {
     storage_->update_priorities(rows, values, {updated, rows.size()}, stream());
   });

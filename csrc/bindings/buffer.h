@@ -34,7 +34,9 @@ class Buffer {
          SchemaCalls schema);
 
   /// As RowWriter's.
-  void push(pybind11::handle experience, pybind11::handle lane) { writer_.push(experience, lane); }
+  void push(pybind11::handle experience, pybind11::handle lane, pybind11::handle priority) {
+    writer_.push(experience, lane, priority);
+  }
   void extend(const CallArguments& call) { writer_.extend(call); }
 
   /// Marks the newest row of each lane in an array, or of all where it is None, as truncated,

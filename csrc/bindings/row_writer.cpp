@@ -59,6 +59,7 @@ RowWriter::RowWriter(Storage& storage, GatherLock& lock, const BufferOptions& op
       schema_(schema),
       trees_(trees),
       lanes_name_(intern("lanes")),
+      priorities_name_(intern("priorities")),
       known_type_(idle_reader().names()) {
   for (const std::string& name : schema_.batch_names) batch_names_.push_back(intern(name));
 }
@@ -87,24 +88,29 @@ void RowWriter::refuse_full(std::uint32_t lane, std::uint64_t size, std::size_t 
                     " more; call sample() and then empty()");
 }
 
-void RowWriter::push(py::handle experience, py::handle lane) {
+void RowWriter::push(py::handle experience, py::handle lane, py::handle priority) {
   // All that can run code comes before the lock, and what is only looked at after it.
   const std::uint32_t number = read_lane(lane, options_.num_lanes);
   const LaneOrder order = {.lanes = &number, .num_lanes = options_.num_lanes};
+  const bool is_given = priority && !priority.is_none();
+  const float given = is_given ? read_float(priority, "priority") : 0.0f;
   if (!known_type_.is(Py_TYPE(experience.ptr()))) learn_type(experience);
   HeldValues values;  // held to the end: what is peeked looks into them
   if (known_type_.read(experience.ptr(), values)) {
     gather_lock_.wait();
     if (idle_reader().peek_row(values)) {
       require_room(order, 1);
-      return storage_.append(order, idle_reader().source(), 1, options_.stream());
+      RowSource source = idle_reader().source();
+      if (is_given) storage_.reserve_priorities({&given, 1});
+      source.priorities = is_given ? &given : nullptr;
+      return storage_.append(order, source, 1, options_.stream());
     }
   }
   ReaderLease reader(*this);
   reader->prepare_row(experience.ptr(), values);
   gather_lock_.wait();
   reader->look();
-  append(*reader, order, {number, 1});
+  append(*reader, order, {number, 1}, {&given, is_given ? 1u : 0u});
 }
 
 void RowWriter::learn_type(py::handle experience) {
@@ -113,18 +119,22 @@ void RowWriter::learn_type(py::handle experience) {
   known_type_.learn(reinterpret_cast<PyTypeObject*>(type.ptr()));
 }
 
-void RowWriter::append(RowReader& reader, const LaneOrder& order, LaneRange lanes) {
+void RowWriter::append(RowReader& reader, const LaneOrder& order, LaneRange lanes,
+                       std::span<const float> priorities) {
   const std::size_t rows = reader.count();
   require_room(order, rows);
+  if (!priorities.empty()) storage_.reserve_priorities(priorities);
   void* const stream = options_.stream();
   if (reader.has_device_rows()) {
     return storage_.append_columns(lanes, rows / lanes.count, reader.mixed_source(), stream);
   }
-  if (!reader.in_parts()) return storage_.append(order, reader.source(), rows, stream);
-  storage_.reserve(rows, stream);  // nothing fails once a part is stored
-  reader.each_part([&](std::size_t first, const RowSource& source, std::size_t count) {
+  const auto append_part = [&](std::size_t first, RowSource source, std::size_t count) {
+    if (!priorities.empty()) source.priorities = priorities.data() + first;
     storage_.append(order.from(first), source, count, stream);
-  });
+  };
+  if (!reader.in_parts()) return append_part(0, reader.source(), rows);
+  storage_.reserve(rows, stream);  // nothing fails once a part is stored
+  reader.each_part(append_part);
 }
 
 py::object RowWriter::update(py::handle indices, const py::dict& fields,
@@ -163,8 +173,8 @@ py::object RowWriter::update(py::handle indices, const py::dict& fields,
 void RowWriter::extend(const CallArguments& call) {
   ReaderLease reader(*this);
   std::vector<PyObject*> columns(reader->names().size());
-  py::handle lanes = py::none();
-  if (find_columns(call, columns, lanes)) return append_rows(*reader, columns, lanes);
+  Placement placement;
+  if (find_columns(call, columns, placement)) return append_rows(*reader, columns, placement);
   read_and_extend(call, *reader, columns);
 }
 
@@ -188,11 +198,13 @@ void RowWriter::read_and_extend(const CallArguments& call, RowReader& reader,
     if (columns[i] == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
     held[i] = py::reinterpret_borrow<py::object>(columns[i]);
   }
-  append_rows(reader, columns, batch[1]);
+  const py::object lanes = batch[1];
+  const py::object priorities = batch[2];
+  append_rows(reader, columns, {.lanes = lanes, .priorities = priorities});
 }
 
 bool RowWriter::find_columns(const CallArguments& call, std::vector<PyObject*>& columns,
-                             py::handle& lanes) const {
+                             Placement& placement) const {
   if (call.positional > 0) return false;
   const std::vector<py::object>& names = batch_names_;
   for (std::size_t i = 0; i < call.named(); ++i) {
@@ -203,7 +215,9 @@ bool RowWriter::find_columns(const CallArguments& call, std::vector<PyObject*>& 
     if (known != names.end()) {
       columns[static_cast<std::size_t>(known - names.begin())] = call.value(i);
     } else if (call.name(i) == lanes_name_.ptr() && !is_listed(call.value(i))) {
-      lanes = call.value(i);
+      placement.lanes = call.value(i);
+    } else if (call.name(i) == priorities_name_.ptr()) {
+      placement.priorities = call.value(i);
     } else {
       return false;
     }
@@ -213,10 +227,13 @@ bool RowWriter::find_columns(const CallArguments& call, std::vector<PyObject*>& 
 }
 
 void RowWriter::append_rows(RowReader& reader, const std::vector<PyObject*>& columns,
-                            py::handle lanes) {
+                            const Placement& placement) {
+  const py::handle lanes = placement.lanes;
   const bool in_turn = lanes.is_none();
   const std::vector<std::uint32_t> numbers =
       in_turn ? std::vector<std::uint32_t>() : read_lanes(lanes, options_.num_lanes);
+  BorrowedArray given;
+  if (!placement.priorities.is_none()) given.prepare(placement.priorities.ptr(), "priorities");
   gather_lock_.wait();
   HeldValues leaves;
   if (!reader.peek_rows(columns, leaves)) {
@@ -236,7 +253,11 @@ void RowWriter::append_rows(RowReader& reader, const std::vector<PyObject*>& col
   }
   const LaneOrder order = {.lanes = in_turn ? nullptr : numbers.data(),
                            .num_lanes = options_.num_lanes};
-  append(reader, order, {0, options_.num_lanes});
+  std::vector<float> priorities;
+  if (!placement.priorities.is_none()) {
+    priorities = read_column(given.look("priorities"), rows, "priorities");
+  }
+  append(reader, order, {0, options_.num_lanes}, priorities);
 }
 
 }  // namespace velora

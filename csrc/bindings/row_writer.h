@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "bindings/arguments.h"
@@ -28,12 +29,13 @@ class RowWriter {
   RowWriter(Storage& storage, GatherLock& lock, const BufferOptions& options,
             const SchemaCalls& schema, const FieldTrees& trees);
 
-  /// Appends one experience to a lane; null where there is only one. Throws ValueError for data
-  /// that does not fit, BufferError when full.
-  void push(pybind11::handle experience, pybind11::handle lane);
+  /// Appends one experience to a lane; null where there is only one. `priority` is its own, or null
+  /// or None. Throws ValueError for data that does not fit, BufferError when full.
+  void push(pybind11::handle experience, pybind11::handle lane, pybind11::handle priority);
   /// Appends rows given as arrays with a leading dimension, oldest first: by their batch names, or
   /// as read_batch understands them. `lanes` among them is an array with the lane of each row, or
-  /// None: the same number for all lanes, time step by time step. Throws as push does.
+  /// None: the same number for all lanes, time step by time step. `priorities` is an array with that
+  /// of each row, or None. Throws as push does.
   void extend(const CallArguments& call);
   /// Makes a bool tensor (rows,), and lets a function write its elements once no batch is gathered.
   using MakeMask = std::function<pybind11::object(std::size_t, const std::function<void(bool*)>&)>;
@@ -44,6 +46,11 @@ class RowWriter {
 
  private:
   class ReaderLease;
+  /// Arguments of extend() besides fields.
+  struct Placement {
+    pybind11::handle lanes = pybind11::none();
+    pybind11::handle priorities = pybind11::none();
+  };
 
   RowReader& idle_reader();
   /// Checks another type of experience, and learns it. Runs code.
@@ -51,14 +58,16 @@ class RowWriter {
   /// The call's array for each of batch_names, null where it has none, and its lanes. Returns false
   /// where it is to be read by read_batch.
   bool find_columns(const CallArguments& call, std::vector<PyObject*>& columns,
-                    pybind11::handle& lanes) const;
+                    Placement& placement) const;
   /// Inlined, it would make the short way of extend() longer.
   [[gnu::noinline]] void read_and_extend(const CallArguments& call, RowReader& reader,
                                          std::vector<PyObject*>& columns);
   void append_rows(RowReader& reader, const std::vector<PyObject*>& columns,
-                   pybind11::handle lanes);
-  /// Stores the rows that the reader looked at, `lanes` in order, where they are.
-  void append(RowReader& reader, const LaneOrder& order, LaneRange lanes);
+                   const Placement& placement);
+  /// Stores the rows that the reader looked at, `lanes` in order, where they are. `priorities` has
+  /// one for each, or none.
+  void append(RowReader& reader, const LaneOrder& order, LaneRange lanes,
+              std::span<const float> priorities);
 
   /// Appends the live steps of another storage or of this one, each to its lane's lane in `lanes`,
   /// an array, or to that of the same number where it is None. Episodes end where a copy of steps
@@ -79,6 +88,7 @@ class RowWriter {
   const FieldTrees& trees_;
   std::vector<pybind11::object> batch_names_;  // interned, as lanes_name_
   pybind11::object lanes_name_;
+  pybind11::object priorities_name_;
   std::vector<std::unique_ptr<RowReader>> idle_readers_;
   KnownType known_type_;
 };

@@ -48,6 +48,11 @@ class Storage {
   /// Makes sure that that many rows can be appended, in any parts. Throws MemoryError, and then
   /// nothing has changed.
   virtual void reserve(std::size_t rows, void* stream) = 0;
+  /// Makes sure that these priorities can be given with rows that are appended next. Throws
+  /// ValueError for one that no row can have, and where rows have none.
+  virtual void reserve_priorities(std::span<const float> /*priorities*/) {
+    throw ValueError("priorities: expected none, since the sampler keeps none, got some");
+  }
   /// Appends rows [0, count) to their lanes, in that order: all, or none when this throws
   /// MemoryError.
   virtual void append(const LaneOrder& lanes, const RowSource& source, std::size_t count,

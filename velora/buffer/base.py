@@ -158,7 +158,9 @@ class Buffer(CoreOwner, Sequence[Any]):
         """Device of the batches."""
         return self._device
 
-    def push(self, experience: Any, lane: int | None = None) -> None:
+    def push(
+        self, experience: Any, lane: int | None = None, *, priority: float | None = None
+    ) -> None:
         """Appends one experience.
 
         The experience is the successor of the last one pushed to the same lane, unless that one
@@ -174,26 +176,37 @@ class Buffer(CoreOwner, Sequence[Any]):
                 not be smaller than the tensor: one shrunk by `untyped_storage().resize_` is only
                 detected if it has no bytes left.
             lane: Index of the environment, 0 to `num_envs - 1`. Required if there are several.
+            priority: Its raw priority, a finite number of at least 0, for a buffer with a
+                `Prioritized` sampler. By default a new experience gets the largest one.
 
         Raises:
-            TypeError: If `experience` is not such a dataclass, or `lane` is not an int.
+            TypeError: If `experience` is not such a dataclass, `lane` is not an int, or `priority`
+                is not a number.
             ValueError: If a field is missing, unknown, of another shape, or has a value that its
-                dtype cannot hold, or if the lane does not exist. The buffer is then unchanged.
+                dtype cannot hold, or if the lane does not exist; or if the priority is out of range
+                or the sampler keeps none. The buffer is then unchanged.
             MemoryError: If `capacity` rows of the first experience do not fit into memory.
             BufferError: If a `RolloutBuffer` is full.
         """
-        self._push(experience, lane)
+        self._push(experience, lane, priority=priority)
 
-    def _push(self, experience: Any, lane: int | None = None) -> None:
+    def _push(
+        self, experience: Any, lane: int | None = None, *, priority: float | None = None
+    ) -> None:
         # Runs only until there is a core: `_adopt` then replaces this method by the native one.
         schema = Schema.from_experience(experience)
         core = self._build(schema, (getattr(experience, name) for name in schema.trees))
-        core.push(experience, lane)
+        core.push(experience, lane, priority=priority)
         if not self._adopt(schema, core):
-            self._push(experience, lane)
+            self._push(experience, lane, priority=priority)
 
     def extend(
-        self, batch: BatchExperience | Buffer | None = None, *, lanes: Any = None, **arrays: Any
+        self,
+        batch: BatchExperience | Buffer | None = None,
+        *,
+        lanes: Any = None,
+        priorities: Any = None,
+        **arrays: Any,
     ) -> None:
         """Appends steps, all or none: one or k per environment, or all steps of another buffer.
 
@@ -218,6 +231,8 @@ class Buffer(CoreOwner, Sequence[Any]):
                 together: any number of rows, in time order per environment. With a buffer: the
                 target lane of each of its environments, ints `(batch.num_envs,)`; environments
                 that share a lane are copied one after the other.
+            priorities: The raw priority of each row, `(rows,)` or `(rows, 1)`, as in `push`. Not
+                with a buffer.
             **arrays: The fields by name instead of a batch: `states`, `actions`, `rewards`,
                 `next_states`, `dones`, optionally `truncations`, and extra fields by name.
 
@@ -229,10 +244,15 @@ class Buffer(CoreOwner, Sequence[Any]):
                 the other buffer has other fields, dtypes or shapes; or as in `push`.
             BufferError: If the steps do not fit into a `RolloutBuffer`.
         """
-        self._extend(batch, lanes=lanes, **arrays)
+        self._extend(batch, lanes=lanes, priorities=priorities, **arrays)
 
     def _extend(
-        self, batch: BatchExperience | Buffer | None = None, *, lanes: Any = None, **arrays: Any
+        self,
+        batch: BatchExperience | Buffer | None = None,
+        *,
+        lanes: Any = None,
+        priorities: Any = None,
+        **arrays: Any,
     ) -> None:
         # Like `_push`, runs only until there is a core.
         schema: Schema | None
@@ -246,9 +266,9 @@ class Buffer(CoreOwner, Sequence[Any]):
             lanes = lane_array(lanes)
             schema, first = Schema.from_columns(columns), columns.values()
         core = self._build(schema, first)
-        core.extend(batch, lanes=lanes, **arrays)
+        core.extend(batch, lanes=lanes, priorities=priorities, **arrays)
         if not self._adopt(schema, core):
-            self._extend(batch, lanes=lanes, **arrays)
+            self._extend(batch, lanes=lanes, priorities=priorities, **arrays)
 
     def end_episodes(self, lanes: Any = None) -> None:
         """Marks the newest experience of environments as truncated.
@@ -381,23 +401,26 @@ class Buffer(CoreOwner, Sequence[Any]):
 
 
 def _read_batch(
-    schema: Schema, batch: Any = None, *, lanes: Any = None, **arrays: Any
-) -> tuple[dict[str, Any] | BufferCore | None, Any]:
-    """Converts the arguments of `extend` to attribute -> stacked arrays, and lanes.
+    schema: Schema, batch: Any = None, *, lanes: Any = None, priorities: Any = None, **arrays: Any
+) -> tuple[dict[str, Any] | BufferCore | None, Any, Any]:
+    """Converts the arguments of `extend` to attribute -> stacked arrays, lanes and priorities.
 
     If a buffer is to be copied, the first result is its core, or None if it has none.
 
     Raises:
         TypeError: If `batch` is neither a BatchExperience nor a buffer, or arrays are given as
             well.
-        ValueError: If a part is missing or unknown, or the batch was sampled from a buffer.
+        ValueError: If a part is missing or unknown, the batch was sampled from a buffer, or a
+            buffer comes with priorities.
     """
     lanes = lane_array(lanes)
     if isinstance(batch, Buffer) and not arrays:
-        return batch._core, lanes
+        if priorities is not None:
+            raise ValueError("priorities: expected None with a buffer, got some")
+        return batch._core, lanes, None
     columns = columns_of_call(batch, arrays)
     schema.check_columns(columns)
-    return columns, lanes
+    return columns, lanes, priorities
 
 
 def _any_on_cuda(values: Iterable[Any]) -> bool:

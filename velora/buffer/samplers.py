@@ -74,8 +74,9 @@ class Prioritized(Sampler):
         w_i = (N * P(i))**-beta
 
     Pass `batch.weights` to the loss, and new priorities to `buffer.update_priorities`. A new
-    experience gets the largest raw priority in the buffer, or 1 in an empty one; that is settled by
-    the next draw or update. An experience with `p_i + eps = 0` is never drawn; where that is true
+    experience gets the largest raw priority in the buffer, or 1 in an empty one, unless it is
+    pushed with its own, `buffer.push(experience, priority=2.0)`; that is settled by the next draw
+    or update. An experience with `p_i + eps = 0` is never drawn; where that is true
     of all of them, draws are uniform, and a warning says so once.
 
     Attributes:

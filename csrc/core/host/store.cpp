@@ -77,8 +77,23 @@ void Store::append(const LaneOrder& lanes, const RowSource& source, std::size_t 
   } else {
     append_whole(lanes, source, count);
   }
+  if (source.priorities != nullptr) give_priorities(lanes, {source.priorities, count});
   // Some of them with each append, so that none takes long.
   if (small_pages_ < memory_.size()) put_on_huge_pages(view().size(), kMovedAtOnce);
+}
+
+/// To the newest rows of their lanes.
+void Store::give_priorities(const LaneOrder& lanes, std::span<const float> priorities) {
+  // From the last row on, since the serials of lanes are those after it.
+  std::vector<std::uint64_t> ends(priorities.size() > 1 ? lanes_.num_lanes() : 0);
+  std::vector<std::uint32_t> of_rows(priorities.size());
+  std::uint32_t lane = lanes.before_first();
+  for (std::size_t i = 0; i < of_rows.size(); ++i) of_rows[i] = lane = lanes.next(i, lane);
+  for (std::size_t i = of_rows.size(); i-- > 0;) {
+    const std::uint32_t of_row = of_rows[i];
+    const std::uint64_t later = ends.empty() ? 0 : ends[of_row]++;
+    reader_.sampler().give({of_row, lanes_.states()[of_row].pushed - 1 - later}, priorities[i]);
+  }
 }
 
 /// So many bytes at most, if there are rows enough to fill half of all.

@@ -50,6 +50,9 @@ class Store final : public Storage {
   void reserve(std::size_t rows, void* /*stream*/ = nullptr) override {
     if (compact_) compact_->reserve(rows);
   }
+  void reserve_priorities(std::span<const float> priorities) override {
+    reader_.sampler().reserve(view(), priorities);
+  }
   void append(const LaneOrder& lanes, const RowSource& source, std::size_t count,
               void* stream = nullptr) override;
   void end_episode(std::uint32_t lane, void* stream = nullptr) override;
@@ -91,6 +94,7 @@ class Store final : public Storage {
   std::byte* next_row(std::uint32_t lane) {
     return rows() + lanes_.next_row_index(lane) * layout_.pitch();
   }
+  void give_priorities(const LaneOrder& lanes, std::span<const float> priorities);
   void put_on_huge_pages(std::uint64_t rows, std::size_t most);
   void append_whole(const LaneOrder& lanes, const RowSource& source, std::size_t count);
   bool streams(std::size_t count) const;

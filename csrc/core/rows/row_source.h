@@ -13,6 +13,9 @@ struct RowSource {
   const std::byte* const* fields;  // one for each field of the layout
   const std::byte* done;           // a byte for each row: not zero where its step terminated
   const std::byte* truncated;      // where it was cut off; null: nowhere
+  /// One for each row, which Storage::reserve_priorities() has seen; null: rows have none of their
+  /// own.
+  const float* priorities = nullptr;
 
   std::uint8_t flags(std::size_t i) const {
     const bool cut = truncated != nullptr && truncated[i] != std::byte{0};

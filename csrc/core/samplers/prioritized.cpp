@@ -31,14 +31,29 @@ void check_range(const char* name, double value, double most) {
 /// A number in [0, 1) of 53 random bits.
 double fraction(std::uint64_t bits) { return static_cast<double>(bits >> 11) * 0x1p-53; }
 
-/// What save() gives, before the end of each lane and the priorities of its rows.
+/// What save() gives, before the end of each lane and the priorities of its rows, and then those
+/// that rows came with which have not been settled.
 struct SavedHeader {
   std::uint64_t num_lanes;
+  std::uint64_t num_given;
   SumTree::Key largest_ever;
+  std::uint32_t reserved;
+};
+struct SavedPriority {
+  std::uint64_t row;
+  SumTree::Key key;
   std::uint32_t reserved;
 };
 
 bool is_priority(float value) { return value >= 0 && value <= std::numeric_limits<float>::max(); }
+
+void check_priorities(std::span<const float> priorities) {
+  for (const float priority : priorities) {
+    if (is_priority(priority)) continue;
+    throw ValueError("priorities: expected finite numbers of at least 0, got " +
+                     number_text(priority));
+  }
+}
 
 }  // namespace
 
@@ -117,8 +132,10 @@ void Prioritized::see(std::uint32_t lane, std::uint64_t end) {
   seen.end = end;
 }
 
-/// Gives new rows the largest priority of those that are left.
+/// Gives new rows the priorities that they came with, or the largest of those and of the rows that
+/// are left.
 void Prioritized::settle() {
+  drop_dead_priorities(*view_);
   SumTree::Key largest = largest_ever_;
   if (options_.maximum == MaximumOf::kBuffer) {
     if (drops_largest()) {
@@ -126,10 +143,35 @@ void Prioritized::settle() {
     }
     largest = tree_.largest();
   }
+  for (const GivenPriority& given : given_) largest = std::max(largest, given.key);
   if (largest == 0) largest = SumTree::key_of(1.0f);
   largest_ever_ = std::max(largest_ever_, largest);
   const double weight = weight_of(largest);
   for (const RowRange& rows : new_rows_) fill(rows, largest, weight);
+  if (given_.empty()) return;
+  positions_.clear();
+  for (const GivenPriority& given : given_) {
+    positions_.push_back(position_of(given.row));
+    tree_.set(positions_.back(), given.key, weight_of(given.key));
+  }
+  tree_update_.some(tree_, positions_);
+  given_.clear();
+}
+
+void Prioritized::drop_dead_priorities(const RowsView& view) {
+  std::erase_if(given_, [&](const GivenPriority& given) { return !view.alive(given.row); });
+}
+
+void Prioritized::reserve(const RowsView& view, std::span<const float> priorities) {
+  check_priorities(priorities);
+  const std::size_t count = given_.size() + priorities.size();
+  if (count <= given_.capacity()) return;
+  drop_dead_priorities(view);
+  given_.reserve(std::max(given_.size() + priorities.size(), 2 * given_.size()));
+}
+
+void Prioritized::give(RowId row, float priority) {
+  given_.push_back({.row = row, .key = SumTree::key_of(priority + 0.0f)});
 }
 
 /// Whether one of the rows that new ones replace has the largest priority.
@@ -247,11 +289,7 @@ const char* Prioritized::warning() {
 
 void Prioritized::update(const RowsView& view, std::span<const RowId> rows,
                          std::span<const float> priorities, std::span<bool> updated) {
-  for (const float priority : priorities) {
-    if (is_priority(priority)) continue;
-    throw ValueError("priorities: expected finite numbers of at least 0, got " +
-                     number_text(priority));
-  }
+  check_priorities(priorities);
   positions_.clear();
   for (std::size_t i = 0; i < rows.size(); ++i) {
     updated[i] = view.alive(rows[i]);
@@ -276,20 +314,28 @@ std::vector<std::byte> Prioritized::save(const RowsView& view) const {
   for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
     rows += known_end(view, lane) - view.begin(lane);
   }
+  std::vector<GivenPriority> given = given_;
+  std::erase_if(given, [&](const GivenPriority& one) { return !view.alive(one.row); });
   std::vector<std::byte> saved(sizeof(SavedHeader) + view.num_lanes * sizeof(std::uint64_t) +
-                               rows * sizeof(float));
+                               rows * sizeof(float) + given.size() * sizeof(SavedPriority));
   std::byte* next = saved.data();
   const auto add = [&next](const auto& value) {
     std::memcpy(next, &value, sizeof(value));
     next += sizeof(value);
   };
-  add(SavedHeader{.num_lanes = view.num_lanes, .largest_ever = largest_ever_, .reserved = 0});
+  add(SavedHeader{.num_lanes = view.num_lanes,
+                  .num_given = given.size(),
+                  .largest_ever = largest_ever_,
+                  .reserved = 0});
   for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
     const std::uint64_t end = known_end(view, lane);
     add(end);
     for (std::uint64_t serial = view.begin(lane); serial < end; ++serial) {
       add(SumTree::raw_of(tree_.leaf(position_of({lane, serial})).largest));
     }
+  }
+  for (const GivenPriority& one : given) {
+    add(SavedPriority{.row = one.row.packed(), .key = one.key, .reserved = 0});
   }
   return saved;
 }
@@ -307,7 +353,8 @@ void Prioritized::restore(const RowsView& view, std::span<const std::byte> saved
   SavedHeader header = {};
   read(header);
   require(header.num_lanes == view.num_lanes && header.largest_ever >= 0 && header.reserved == 0 &&
-          (header.largest_ever == 0 || is_priority(SumTree::raw_of(header.largest_ever))));
+          (header.largest_ever == 0 || is_priority(SumTree::raw_of(header.largest_ever))) &&
+          header.num_given <= saved.size() / sizeof(SavedPriority));
   std::vector<std::uint64_t> ends(view.num_lanes);
   std::vector<float> priorities;
   for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) {
@@ -317,6 +364,15 @@ void Prioritized::restore(const RowsView& view, std::span<const std::byte> saved
       read(priorities.emplace_back());
       require(is_priority(priorities.back()));
     }
+  }
+  std::vector<GivenPriority> given;
+  for (std::uint64_t i = 0; i < header.num_given; ++i) {
+    SavedPriority one = {};
+    read(one);
+    const RowId row = RowId::unpack(one.row);
+    require(one.row <= INT64_MAX && view.alive(row) && row.serial >= ends[row.lane] &&
+            one.key > 0 && is_priority(SumTree::raw_of(one.key)) && one.reserved == 0);
+    given.push_back({.row = row, .key = one.key});
   }
   require(rest.empty());
 
@@ -332,6 +388,7 @@ void Prioritized::restore(const RowsView& view, std::span<const std::byte> saved
     SumTreeUpdate::run(tree_, lane * capacity_, lane * capacity_ + std::min(ends[lane], capacity_));
   }
   largest_ever_ = header.largest_ever;
+  given_ = std::move(given);
   journal_ = view.journal;
   cursor_ = {};
   cursor_.read(*view.journal, [](JournalEntry) {});

@@ -46,8 +46,9 @@ struct PrioritizedOptions {
 /// likely.
 ///
 /// A new row gets the largest raw priority of all that are alive, or of all time, once; 1 in an
-/// empty buffer. That is settled at catch_up(): rows that have gone are dropped, and then the
-/// largest of those that are left is given to all that are new.
+/// empty buffer; or the priority that it came with. That is settled at catch_up(): rows that have
+/// gone are dropped, and then the largest of those that are left and of those that came with rows is
+/// given to all other new ones.
 ///
 /// A reader of the lanes' journal that skips patches. 21 bytes a row of the capacity, which become
 /// resident as rows come. A draw costs O(log capacity) for each row, an update the same, and
@@ -72,6 +73,8 @@ class Prioritized final : public Sampler {
   void write_weights(std::span<float> out) override;
   void update(const RowsView& view, std::span<const RowId> rows, std::span<const float> priorities,
               std::span<bool> updated) override;
+  void reserve(const RowsView& view, std::span<const float> priorities) override;
+  void give(RowId row, float priority) override;
   const char* warning() override;
   std::size_t nbytes() const override { return memory_.size(); }
   std::vector<std::byte> save(const RowsView& view) const override;
@@ -84,11 +87,18 @@ class Prioritized final : public Sampler {
     std::uint64_t lap;  // serial of the newest row in the lane's first position
   };
 
+  /// That a new row came with.
+  struct GivenPriority {
+    RowId row;
+    SumTree::Key key;
+  };
+
   void allocate(const RowsView& view);
   void forget_all();
   void collect(const RowsView& view, std::uint32_t lane);
   void see(std::uint32_t lane, std::uint64_t end);
   void settle();
+  void drop_dead_priorities(const RowsView& view);
   bool drops_largest() const;
   void fill(const RowRange& rows, SumTree::Key key, double weight);
   void reweigh();
@@ -122,6 +132,7 @@ class Prioritized final : public Sampler {
   SumTreeUpdate tree_update_;
   std::vector<Seen> seen_;
   std::vector<RowRange> new_rows_;
+  std::vector<GivenPriority> given_;
   JournalCursor cursor_;
   const Journal* journal_ = nullptr;
   const RowsView* view_ = nullptr;

@@ -66,6 +66,15 @@ class Sampler : public RowStream {
     throw ValueError("sampler: expected one that keeps priorities, got another");
   }
 
+  /// Makes room for the priorities that the next new rows of `view` are given. Throws ValueError for
+  /// one that no row can have, and where rows have none.
+  virtual void reserve(const RowsView& /*view*/, std::span<const float> /*priorities*/) {
+    throw ValueError("priorities: expected none, since the sampler keeps none, got some");
+  }
+  /// Gives a row that was appended since the last catch_up() its own priority. Throws nothing after
+  /// reserve().
+  virtual void give(RowId /*row*/, float /*priority*/) {}
+
   /// What a user is to be warned of since the last batch, once; null: nothing.
   virtual const char* warning() { return nullptr; }
 
