@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Iterable
 from typing import Any
 
 from velora._core import BufferCore, DrawSeed
@@ -104,8 +105,8 @@ class CoreOwner:
         """Initialises this buffer from untrusted options, which the constructor checks."""
         raise NotImplementedError
 
-    def _build(self, schema: Schema) -> BufferCore:
-        """Builds a native core for rows of a schema."""
+    def _build(self, schema: Schema, first: Iterable[Any] = ()) -> BufferCore:
+        """Builds a native core; `first` are the values of the first experience, if any."""
         raise NotImplementedError
 
     def _adopt(self, schema: Schema, core: BufferCore) -> bool:
