@@ -43,8 +43,10 @@ std::uint32_t read_lane(pybind11::handle lane, std::uint32_t num_lanes);
 /// An array of lanes.
 std::vector<std::uint32_t> read_lanes(pybind11::handle lanes, std::uint32_t num_lanes);
 
-/// The rows that an array of indices names, in row-major order, alive or not. Throws ValueError
-/// where it has no ints. Runs no code.
+/// An array of indices, in row-major order. Throws ValueError where it has no ints. Runs no code.
+std::vector<std::int64_t> read_indices(const ArrayView& indices);
+
+/// The rows that it names, alive or not. Throws the same.
 std::vector<RowId> read_row_ids(const ArrayView& indices);
 
 /// The elements of an array as float32, in row-major order. Throws ValueError where one is out of

@@ -42,10 +42,16 @@ class Buffer {
 
   std::size_t size() const { return storage_->size(); }
   /// Draws rows. Returns a batch with all fields, dones, truncations and indices, discounts where
-  /// gamma is set, and weights where the sampler has them: a new one, or `out` with its tensors
-  /// written again, where that is not None. Throws ValueError when there are too few rows, or `out`
-  /// does not fit.
-  pybind11::object sample(pybind11::handle batch_size, pybind11::handle out);
+  /// gamma is set, steps where rows sum up several, and weights where the sampler has them: a new
+  /// one, or `out` with its tensors written again, where that is not None. `replace` is True, False
+  /// or None, which leaves it to the sampler. Throws ValueError when there are too few rows, `out`
+  /// does not fit, or the sampler draws otherwise than `replace` says.
+  pybind11::object sample(pybind11::handle batch_size, pybind11::handle out,
+                          pybind11::handle replace);
+  /// The rows that an array of indices (B,) or (B, L) names, as a batch like that of sample(), but
+  /// without weights. Rows that are gone are padding. Indices on the device of the rows are read
+  /// there. Throws ValueError for other arrays.
+  pybind11::object gather(pybind11::handle indices);
   /// Where each tensor of a batch lies in one piece of memory: (bytes, [(offset, dtype, shape)]).
   pybind11::tuple batch_layout(pybind11::handle batch_size) const;
   /// As sample(), into such memory: `base` is a contiguous uint8 tensor on the buffer's device.
@@ -67,6 +73,8 @@ class Buffer {
   /// priorities that no row can have, and where the sampler has none.
   pybind11::object update_priorities(pybind11::handle indices, pybind11::handle priorities);
   void clear();
+  /// How many rows each lane holds.
+  std::vector<std::uint64_t> lane_lengths() const;
   /// How many rows were ever stored in all lanes, also those that are gone. O(lanes).
   std::uint64_t count_pushed() const;
   /// Whether all lanes hold as many rows.
@@ -96,8 +104,9 @@ class Buffer {
   }
   void adopt_seed();
   void tell_seed();
-  auto draw_rows(std::size_t count);
-  void require_rows(std::size_t count) const;
+  auto draw_rows(std::size_t count, bool replaces);
+  void require_rows(std::size_t count, bool replaces) const;
+  bool read_replace(pybind11::handle replace) const;
   /// Warns of what the sampler has to say. Comes last: it can run code.
   void warn();
 
@@ -108,8 +117,9 @@ class Buffer {
   std::unique_ptr<Storage> storage_;
   GatherLock gather_lock_;
   FieldTrees trees_;
-  BatchPlan plan_;       // of rows that are taken
-  BatchPlan draw_plan_;  // of rows that are drawn
+  BatchPlan plan_;         // of rows that are taken: single steps
+  BatchPlan gather_plan_;  // of rows that are named
+  BatchPlan draw_plan_;    // of rows that are drawn
   RowWriter writer_;
   BatchMaker batches_;
   std::vector<Column> columns_;

@@ -17,44 +17,52 @@ Buffer& buffer_in(PyObject* capsule) {
   return *static_cast<Buffer*>(PyCapsule_GetPointer(capsule, kCapsule));
 }
 
-/// A required parameter and one that may be missing, which is null then.
+/// A required parameter, and others that may be missing.
 struct Signature {
+  static constexpr std::size_t kMost = 3;
+
   const char* method;
   const char* text;
-  const char* names[2];
+  std::size_t num_names;
+  const char* names[kMost];
   std::size_t max_positional;
 };
 
+/// In the order of the names; null where one is missing.
 struct Arguments {
-  PyObject* required = nullptr;
-  PyObject* optional = nullptr;
+  PyObject* values[Signature::kMost] = {};
+
+  PyObject* or_none(std::size_t i) const { return values[i] == nullptr ? Py_None : values[i]; }
 };
 
-constexpr Signature kPush = {"push", "(experience, lane=None)", {"experience", "lane"}, 2};
-constexpr Signature kSample = {"sample", "(batch_size, *, out=None)", {"batch_size", "out"}, 1};
+constexpr Signature kPush = {"push", "(experience, lane=None)", 2, {"experience", "lane"}, 2};
+constexpr Signature kSample = {
+    "sample", "(batch_size, *, out=None, replace=None)", 3, {"batch_size", "out", "replace"}, 1};
 
 Arguments read_arguments(const Signature& signature, const CallArguments& call) {
-  PyObject* values[2] = {};
+  Arguments arguments;
+  PyObject** const values = arguments.values;
   bool known = call.positional <= signature.max_positional;
   for (std::size_t i = 0; known && i < call.positional; ++i) values[i] = call.values[i];
   for (std::size_t i = 0; known && i < call.named(); ++i) {
-    const auto is = [&](const char* name) {
-      return PyUnicode_CompareWithASCIIString(call.name(i), name) == 0;
-    };
-    const std::size_t position = is(signature.names[0]) ? 0 : is(signature.names[1]) ? 1 : 2;
-    known = position < 2 && values[position] == nullptr;
+    std::size_t position = 0;
+    while (position < signature.num_names &&
+           PyUnicode_CompareWithASCIIString(call.name(i), signature.names[position]) != 0) {
+      ++position;
+    }
+    known = position < signature.num_names && values[position] == nullptr;
     if (known) values[position] = call.value(i);
   }
   if (!known || values[0] == nullptr) {
     throw py::type_error(std::string(signature.method) + ": expected " + signature.text +
                          ", got other arguments");
   }
-  return {.required = values[0], .optional = values[1]};
+  return arguments;
 }
 
 py::object push(Buffer& buffer, const CallArguments& call) {
   const Arguments arguments = read_arguments(kPush, call);
-  buffer.push(arguments.required, arguments.optional);
+  buffer.push(arguments.values[0], arguments.values[1]);
   return py::none();
 }
 
@@ -65,8 +73,7 @@ py::object extend(Buffer& buffer, const CallArguments& call) {
 
 py::object sample(Buffer& buffer, const CallArguments& call) {
   const Arguments arguments = read_arguments(kSample, call);
-  const py::handle out = arguments.optional == nullptr ? Py_None : arguments.optional;
-  return buffer.sample(arguments.required, out);
+  return buffer.sample(arguments.values[0], arguments.or_none(1), arguments.or_none(2));
 }
 
 /// Called by Python for each of these methods; turns C++ exceptions into Python errors.
@@ -98,8 +105,8 @@ PyMethodDef extend_definition =
            "Appends steps, all or none: one of each environment, or k of each.");
 PyMethodDef sample_definition =
     define("sample", enter<sample>,
-           "sample($self, batch_size, *, out=None)\n--\n\n"
-           "Draws distinct experiences, each set of them equally likely.");
+           "sample($self, batch_size, *, out=None, replace=None)\n--\n\n"
+           "Draws experiences.");
 
 void let_go(PyObject* capsule) { Py_DECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule))); }
 
