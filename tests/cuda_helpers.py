@@ -54,7 +54,7 @@ def assert_same(cpu: BatchExperience, cuda: BatchExperience) -> None:
         assert left.dtype == right.dtype
         assert torch.equal(left, right.cpu())
 
-    for name in (*PARTS, "mask", "is_first"):
+    for name in (*PARTS, "mask", "is_first", "steps"):
         if getattr(cpu, name) is not None:
             map_nest(check, getattr(cpu, name), getattr(cuda, name))
     assert cpu.extras.keys() == cuda.extras.keys()

@@ -70,6 +70,11 @@ def stamped(i: int, features: int = 4) -> Experience:
     )
 
 
+def policy_stamped(i: int) -> PolicyExperience:
+    """With extra fields that say it, too."""
+    return PolicyExperience(**vars(stamped(i)), log_prob=i / 4, hidden=torch.full((2,), float(i)))
+
+
 def stamps_of(batch: BatchExperience) -> list[int]:
     """Which experiences a batch of stamped ones holds; fails where fields disagree."""
     stamps = batch.actions.flatten().tolist()

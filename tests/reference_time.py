@@ -38,6 +38,7 @@ class Walk(Generic[Row]):
     reward: np.float32
     discount: np.float32
     last: Row
+    steps: int
 
 
 class Lane(Generic[Row]):
@@ -77,7 +78,8 @@ class Lane(Generic[Row]):
             if not self.continues(last):
                 break
         row = self.rows[last]
-        return Walk(np.float32(total), np.float32(0.0 if row.done else power), row)
+        discount = np.float32(0.0 if row.done else power)
+        return Walk(np.float32(total), discount, row, last - serial + 1)
 
     def is_start(self, serial: int, length: int, boundary: Boundary) -> bool:
         """May a sequence of `length` trained steps start at this row?"""

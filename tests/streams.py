@@ -362,9 +362,17 @@ def assert_flat(
     batch: BatchExperience, model: Model, *, n_step: int = 1, gamma: float = 0.99
 ) -> list[Id]:
     """Each row of the batch is what the model has under its index; gives lanes and serials."""
+    ids = assert_rows_of(batch, model, n_step=n_step, gamma=gamma)
+    assert len(set(ids)) == len(ids)
+    return ids
+
+
+def assert_rows_of(
+    batch: BatchExperience, model: Model, *, n_step: int = 1, gamma: float = 0.99
+) -> list[Id]:
+    """As `assert_flat`, of rows that need not be distinct."""
     ids = ids_of(batch)
     assert set(ids) <= set(model.alive())
-    assert len(set(ids)) == len(ids)
     walks = [model.lanes[lane].walk(serial, n_step, gamma) for lane, serial in ids]
     starts, lasts = stack([model.row(id_) for id_ in ids]), stack([walk.last for walk in walks])
     assert_part(batch.states, starts.states)
@@ -376,6 +384,11 @@ def assert_flat(
     assert_part(batch.dones, lasts.dones)
     assert_part(batch.truncations, lasts.truncations)
     assert batch.rewards.shape == batch.discounts.shape == (len(ids), 1)
+    if n_step == 1:
+        assert batch.steps is None
+    else:
+        assert_part(batch.steps, torch.tensor([float(walk.steps) for walk in walks]))
+        assert batch.steps.shape == (len(ids), 1)
     assert batch.mask is None
     assert batch.is_first is None
     return ids
@@ -400,6 +413,8 @@ def assert_sequences(
         assert part.dtype == torch.float32
     assert batch.indices.shape == (len(indices), steps)
     assert batch.indices.dtype == torch.int64
+
+    assert batch.steps is None
 
     starts = []
     for i, row in enumerate(indices):

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from velora.buffer import BatchExperience, Experience, ReplayBuffer, RolloutBuffer
 from velora.buffer.columns import columns_of
 from velora.buffer.schema import Schema
-from velora.buffer.spaces import num_envs_of, schema_of_env
+from velora.buffer.spaces import schema_of_spaces, spaces_of_env
 from velora.gym import add_core_env_wrappers, collect
 
 BOX = spaces.Box(-1.0, 1.0, (3,), np.float32)
@@ -56,6 +56,10 @@ class SampleEnv(gym.Env[Any, Any]):
 
 def vector_env(env: SampleEnv) -> Any:
     return gym.vector.SyncVectorEnv([lambda: env, lambda: env])
+
+
+def schema_of_env(env: Any, extras: Any = None) -> Schema:
+    return schema_of_spaces(*spaces_of_env(env)[1:], extras)
 
 
 def first_batch(env: Any) -> Schema:
@@ -139,9 +143,9 @@ def test_schema_of_env_with_extra_of_taken_name_is_refused() -> None:
         schema_of_env(SampleEnv(), {"reward": 0.0})
 
 
-def test_num_envs_of_env_is_how_many_there_are() -> None:
-    assert num_envs_of(SampleEnv()) == 1
-    assert num_envs_of(vector_env(SampleEnv())) == 2
+def test_spaces_of_env_say_how_many_environments_there_are() -> None:
+    assert spaces_of_env(SampleEnv())[0] == 1
+    assert spaces_of_env(vector_env(SampleEnv()))[0] == 2
 
 
 @pytest.mark.parametrize("thing", [None, "CartPole-v1", SampleEnv], ids=repr)
@@ -207,3 +211,35 @@ def test_buffer_from_env_refuses_what_its_spaces_do_not_hold() -> None:
     with pytest.raises(ValueError, match=r"^log_prob: expected no such field"):
         collect(SampleEnv(), lambda s: (s, {"log_prob": 0.0}), buffer, 3)
     assert len(buffer) == 0
+
+
+@pytest.mark.parametrize("kind", [ReplayBuffer, RolloutBuffer])
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_buffer_from_spaces_is_that_from_their_env(kind: Any, space: Any) -> None:
+    env = vector_env(SampleEnv(observation_space=space, action_space=BOX))
+    buffer = kind.from_spaces(space, BOX, 21, num_envs=2, extras={"log_prob": 0.0})
+    expected = kind.from_env(env, 21, extras={"log_prob": 0.0})
+    assert buffer._schema == expected._schema
+    assert repr(buffer) == repr(expected)
+    assert buffer.nbytes > 0
+
+
+def test_buffer_from_spaces_takes_options() -> None:
+    buffer = ReplayBuffer.from_spaces(BOX, spaces.Discrete(2), 20, "cpu", gamma=0.5, seed=1)
+    buffer.push(Experience(np.zeros(3), 1, 0.0, np.zeros(3), False))
+    assert (buffer.num_envs, buffer.sample(1).discounts.item()) == (1, 0.5)
+
+
+@pytest.mark.parametrize("thing", [None, 3, "Box", (3,)], ids=repr)
+def test_buffer_from_what_is_no_space_is_a_type_error(thing: Any) -> None:
+    with pytest.raises(TypeError, match=r"^observation_space: expected a Box, .*, got "):
+        ReplayBuffer.from_spaces(thing, BOX, 20)
+    with pytest.raises(TypeError, match=r"^action_space: expected a Box, .*, got "):
+        ReplayBuffer.from_spaces(BOX, thing, 20)
+
+
+def test_buffer_from_spaces_with_wrong_num_envs_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^num_envs: expected"):
+        ReplayBuffer.from_spaces(BOX, BOX, 20, num_envs=0)
+    with pytest.raises(TypeError, match=r"num_envs"):
+        ReplayBuffer.from_env(SampleEnv(), 20, num_envs=2)

@@ -66,7 +66,7 @@ std::uint32_t read_lane(py::handle lane, std::uint32_t num_lanes) {
   return static_cast<std::uint32_t>(number);
 }
 
-std::vector<RowId> read_row_ids(const ArrayView& indices) {
+std::vector<std::int64_t> read_indices(const ArrayView& indices) {
   if (!is_whole(indices.dtype)) {
     throw ValueError(std::string("indices: expected ints, got ") + name_of(indices.dtype));
   }
@@ -74,6 +74,11 @@ std::vector<RowId> read_row_ids(const ArrayView& indices) {
   const Misfit misfit =
       copy_elements(indices, DType::kInt64, reinterpret_cast<std::byte*>(packed.data()));
   if (misfit != Misfit::kNone) throw ValueError("indices: expected int64, got one beyond 63 bits");
+  return packed;
+}
+
+std::vector<RowId> read_row_ids(const ArrayView& indices) {
+  const std::vector<std::int64_t> packed = read_indices(indices);
   std::vector<RowId> rows;
   rows.reserve(packed.size());
   for (const std::int64_t index : packed) {

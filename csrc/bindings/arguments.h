@@ -46,12 +46,14 @@ std::uint32_t read_lane(pybind11::handle lane, std::uint32_t num_lanes);
 /// An array of lanes.
 std::vector<std::uint32_t> read_lanes(pybind11::handle lanes, std::uint32_t num_lanes);
 
-/// The rows that an array of indices names, in row-major order, alive or not. Throws ValueError
-/// where it has no ints. Runs no code.
+/// An array of indices, in row-major order. Throws ValueError where it has no ints. Runs no code.
+std::vector<std::int64_t> read_indices(const ArrayView& indices);
+
+/// The rows that it names, alive or not. Throws the same.
 std::vector<RowId> read_row_ids(const ArrayView& indices);
 
-/// A number for each of `rows` as float32, from an array (rows,) or (rows, 1). Throws ValueError for
-/// another shape, and where one is out of range. Runs no code.
+/// A number for each of `rows` as float32, from an array (rows,) or (rows, 1). Throws ValueError
+/// for another shape, and where one is out of range. Runs no code.
 std::vector<float> read_column(const ArrayView& view, std::size_t rows, const char* name);
 
 /// "pad", "within" or "cross".

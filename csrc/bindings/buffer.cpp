@@ -8,8 +8,10 @@
 #include <utility>
 
 #include "bindings/borrowed_array.h"
+#include "bindings/describe.h"
 #include "core/device/store.h"
 #include "core/host/store.h"
+#include "core/random/distinct_draw.h"
 #include "core/values/errors.h"
 
 namespace py = pybind11;
@@ -42,9 +44,8 @@ Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, BufferOptions o
       storage_(make_storage(RowLayout(std::move(fields), options_.observations), options_)),
       trees_(trees, schema_.batch_names, storage_->layout().fields().size()),
       plan_(storage_->layout(), options_.n_step, options_.gamma),
-      draw_plan_(options_.sampler != nullptr && options_.sampler->has_weights()
-                     ? plan_.with(PartOf::kWeighted)
-                     : plan_),
+      gather_plan_(options_.n_step > 1 ? plan_.with(PartOf::kSummed) : plan_),
+      draw_plan_(options_.has_weights() ? gather_plan_.with(PartOf::kWeighted) : gather_plan_),
       writer_(*storage_, gather_lock_, options_, schema_, trees_),
       batches_(gather_lock_, options_, BatchNames(schema_.batch_type, trees_)) {}
 
@@ -67,23 +68,42 @@ void Buffer::clear() {
 }
 
 /// Fills the memory of a batch with `count` rows of the next draw.
-auto Buffer::draw_rows(std::size_t count) {
-  return [this, count](BatchMemory memory, const PartRunner* runner) {
-    require_rows(count);
+auto Buffer::draw_rows(std::size_t count, bool replaces) {
+  return [this, count, replaces](BatchMemory memory, const PartRunner* runner) {
+    require_rows(count, replaces);
     const BatchTarget target = draw_plan_.target(memory, options_.n_step, columns_);
-    storage_->sample(count, target, stream(), runner);
+    if (replaces && !options_.replaces()) {
+      storage_->sample_replaced(count, target, stream(), runner);
+    } else {
+      storage_->sample(count, target, stream(), runner);
+    }
   };
 }
 
-py::object Buffer::sample(py::handle batch_size, py::handle out) {
+bool Buffer::read_replace(py::handle replace) const {
+  if (replace.is_none()) return options_.replaces();
+  if (PyBool_Check(replace.ptr()) == 0) {
+    throw py::type_error("replace: expected True, False or None, got " + describe(replace.ptr()));
+  }
+  const bool replaces = replace.ptr() == Py_True;
+  if (options_.sampler != nullptr && replaces != options_.replaces()) {
+    throw ValueError(std::string("replace: expected None or ") +
+                     (options_.replaces() ? "True" : "False") + " for the sampler, got " +
+                     (replaces ? "True" : "False"));
+  }
+  return replaces;
+}
+
+py::object Buffer::sample(py::handle batch_size, py::handle out, py::handle replace) {
   settle_seed();
   const std::size_t count = read_size(batch_size, "batch_size");
-  require_rows(count);
+  const bool replaces = read_replace(replace);
+  require_rows(count, replaces);
   auto batch = py::reinterpret_borrow<py::object>(out);
   if (out.is_none()) {
-    batch = batches_.make(draw_plan_, {.rows = count}, draw_rows(count));
+    batch = batches_.make(draw_plan_, {.rows = count}, draw_rows(count, replaces));
   } else {
-    batches_.write(draw_plan_, {.rows = count}, out, draw_rows(count));
+    batches_.write(draw_plan_, {.rows = count}, out, draw_rows(count, replaces));
   }
   warn();
   return batch;
@@ -97,10 +117,49 @@ void Buffer::warn() {
   }
 }
 
-void Buffer::require_rows(std::size_t count) const {
-  if (count <= size() || (options_.replaces() && size() > 0)) return;
+void Buffer::require_rows(std::size_t count, bool replaces) const {
+  if (replaces && size() > 0) return check_draw(count, kMaxDraw);
+  if (count <= size()) return;
   throw ValueError("batch_size: expected at most " + std::to_string(size()) +
                    ", the number of experiences in the buffer, got " + std::to_string(count));
+}
+
+py::object Buffer::gather(py::handle indices) {
+  const bool rows_on_device = options_.device != nullptr && options_.storage != StorageKind::kHost;
+  const py::object there = rows_on_device
+                               ? prepare_on_device(indices.ptr(), DType::kInt64, *options_.device)
+                               : py::object();
+  const auto look_there = [&] {
+    return look_on_device(there.ptr(), DType::kInt64, *options_.device, "indices");
+  };
+  BorrowedArray array;
+  if (!there) array.prepare(indices.ptr(), "indices");
+  const ArrayView view = there ? look_there() : array.look("indices");
+  if (view.ndim != 1 && view.ndim != 2) {
+    throw ValueError("indices: expected ints (B,) or (B, L), got " + describe(indices.ptr()));
+  }
+  std::vector<std::int64_t> packed;
+  if (!there) packed = read_indices(view);
+  const auto count = static_cast<std::size_t>(view.num_elements());
+  BatchExtent extent = {.rows = static_cast<std::size_t>(view.shape[0])};
+  if (view.ndim == 2) {
+    extent.steps = static_cast<std::size_t>(view.shape[1]);
+    extent.is_sequences = true;
+  }
+  return batches_.make(gather_plan_, extent, [&](BatchMemory memory, const PartRunner* runner) {
+    RowNames names = {.packed = packed.data(), .count = count};
+    if (there) {
+      const ArrayView now = look_there();
+      if (static_cast<std::size_t>(now.num_elements()) != count) {
+        throw ValueError("indices: expected " + std::to_string(count) + " during the call, got " +
+                         std::to_string(now.num_elements()));
+      }
+      names.packed = reinterpret_cast<const std::int64_t*>(now.data);
+      names.on_device = true;
+    }
+    const BatchTarget target = gather_plan_.target(memory, options_.n_step, columns_);
+    storage_->gather(names, target, stream(), runner);
+  });
 }
 
 py::object Buffer::take(std::size_t start, std::size_t count) {
@@ -137,7 +196,8 @@ py::object Buffer::sample_sequences(py::handle batch_size, std::size_t length, s
                      std::to_string(count));
   };
   require_starts();
-  const BatchPlan plan = draw_plan_.of_sequences(first_fields);
+  const BatchPlan plan =
+      (options_.has_weights() ? plan_.with(PartOf::kWeighted) : plan_).of_sequences(first_fields);
   const BatchExtent extent = {.rows = count, .steps = burn_in + length, .is_sequences = true};
   py::object batch = batches_.make(plan, extent, [&](BatchMemory memory, const PartRunner* runner) {
     require_starts();
@@ -164,8 +224,9 @@ py::tuple Buffer::batch_layout(py::handle batch_size) const {
 void Buffer::sample_into(py::handle base, py::handle batch_size) {
   settle_seed();
   const std::size_t count = read_size(batch_size, "batch_size");
-  require_rows(count);
-  batches_.write_into(draw_plan_, {.rows = count}, base, draw_rows(count));
+  const bool replaces = options_.replaces();
+  require_rows(count, replaces);
+  batches_.write_into(draw_plan_, {.rows = count}, base, draw_rows(count, replaces));
   warn();
 }
 
@@ -199,6 +260,13 @@ py::object Buffer::update(py::handle indices, const py::dict& fields) {
   return writer_.update(indices, fields, [this](std::size_t rows, const auto& fill) {
     return make_mask(rows, fill);
   });
+}
+
+std::vector<std::uint64_t> Buffer::lane_lengths() const {
+  const RowsView view = storage_->view();
+  std::vector<std::uint64_t> lengths(view.num_lanes);
+  for (std::uint32_t lane = 0; lane < view.num_lanes; ++lane) lengths[lane] = view.size(lane);
+  return lengths;
 }
 
 std::uint64_t Buffer::count_pushed() const {

@@ -45,10 +45,16 @@ class Buffer {
 
   std::size_t size() const { return storage_->size(); }
   /// Draws rows. Returns a batch with all fields, dones, truncations and indices, discounts where
-  /// gamma is set, and weights where the sampler has them: a new one, or `out` with its tensors
-  /// written again, where that is not None. Throws ValueError when there are too few rows, or `out`
-  /// does not fit.
-  pybind11::object sample(pybind11::handle batch_size, pybind11::handle out);
+  /// gamma is set, steps where rows sum up several, and weights where the sampler has them: a new
+  /// one, or `out` with its tensors written again, where that is not None. `replace` is True, False
+  /// or None, which leaves it to the sampler. Throws ValueError when there are too few rows, `out`
+  /// does not fit, or the sampler draws otherwise than `replace` says.
+  pybind11::object sample(pybind11::handle batch_size, pybind11::handle out,
+                          pybind11::handle replace);
+  /// The rows that an array of indices (B,) or (B, L) names, as a batch like that of sample(), but
+  /// without weights. Rows that are gone are padding. Indices on the device of the rows are read
+  /// there. Throws ValueError for other arrays.
+  pybind11::object gather(pybind11::handle indices);
   /// Where each tensor of a batch lies in one piece of memory: (bytes, [(offset, dtype, shape)]).
   pybind11::tuple batch_layout(pybind11::handle batch_size) const;
   /// As sample(), into such memory: `base` is a contiguous uint8 tensor on the buffer's device.
@@ -72,6 +78,8 @@ class Buffer {
   /// As RowWriter's. Returns a bool tensor (rows,).
   pybind11::object update(pybind11::handle indices, const pybind11::dict& fields);
   void clear();
+  /// How many rows each lane holds.
+  std::vector<std::uint64_t> lane_lengths() const;
   /// How many rows were ever stored in all lanes, also those that are gone. O(lanes).
   std::uint64_t count_pushed() const;
   /// Whether all lanes hold as many rows.
@@ -101,8 +109,9 @@ class Buffer {
   }
   void adopt_seed();
   void tell_seed();
-  auto draw_rows(std::size_t count);
-  void require_rows(std::size_t count) const;
+  auto draw_rows(std::size_t count, bool replaces);
+  void require_rows(std::size_t count, bool replaces) const;
+  bool read_replace(pybind11::handle replace) const;
   /// A new bool tensor (rows,), which `fill` writes when no other call gathers.
   pybind11::object make_mask(std::size_t rows, const std::function<void(bool*)>& fill);
   /// Warns of what the sampler has to say. Comes last: it can run code.
@@ -115,8 +124,9 @@ class Buffer {
   std::unique_ptr<Storage> storage_;
   GatherLock gather_lock_;
   FieldTrees trees_;
-  BatchPlan plan_;       // of rows that are taken
-  BatchPlan draw_plan_;  // of rows that are drawn
+  BatchPlan plan_;         // of rows that are taken: single steps
+  BatchPlan gather_plan_;  // of rows that are named
+  BatchPlan draw_plan_;    // of rows that are drawn
   RowWriter writer_;
   BatchMaker batches_;
   std::vector<Column> columns_;

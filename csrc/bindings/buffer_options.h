@@ -36,6 +36,8 @@ struct BufferOptions {
 
   /// Whether batches may have a row more than once.
   bool replaces() const { return sampler != nullptr && sampler->replaces(); }
+  /// Whether batches have weights.
+  bool has_weights() const { return sampler != nullptr && sampler->has_weights(); }
   /// The stream for a device's work: torch's current one.
   void* stream() const { return device == nullptr ? nullptr : device->current_stream(); }
 };

@@ -179,11 +179,13 @@ PYBIND11_MODULE(_core, m) {
       .def("batch_layout", &velora::Buffer::batch_layout, py::arg("batch_size"))
       .def("sample_into", &velora::Buffer::sample_into, py::arg("base"), py::arg("batch_size"))
       .def("name_batch", &velora::Buffer::name_batch, py::arg("tensors"))
+      .def("gather", &velora::Buffer::gather, py::arg("indices"))
       .def("take", &velora::Buffer::take, py::arg("start"), py::arg("count"))
       .def("update_priorities", &velora::Buffer::update_priorities, py::arg("indices"),
            py::arg("priorities"))
       .def("update", &velora::Buffer::update, py::arg("indices"), py::arg("fields"))
       .def("clear", &velora::Buffer::clear)
+      .def("lane_lengths", &velora::Buffer::lane_lengths)
       .def("count_pushed", &velora::Buffer::count_pushed)
       .def("is_even", &velora::Buffer::is_even)
       .def("seed", &velora::Buffer::seed, py::arg("value"))

@@ -35,8 +35,10 @@ struct Arguments {
   PyObject* or_none(std::size_t i) const { return values[i] == nullptr ? Py_None : values[i]; }
 };
 
-constexpr Signature kPush = {"push", "(experience, lane=None, *, priority=None)", 3, {"experience", "lane", "priority"}, 2};
-constexpr Signature kSample = {"sample", "(batch_size, *, out=None)", 2, {"batch_size", "out"}, 1};
+constexpr Signature kPush = {
+    "push", "(experience, lane=None, *, priority=None)", 3, {"experience", "lane", "priority"}, 2};
+constexpr Signature kSample = {
+    "sample", "(batch_size, *, out=None, replace=None)", 3, {"batch_size", "out", "replace"}, 1};
 
 Arguments read_arguments(const Signature& signature, const CallArguments& call) {
   Arguments arguments;
@@ -72,7 +74,7 @@ py::object extend(Buffer& buffer, const CallArguments& call) {
 
 py::object sample(Buffer& buffer, const CallArguments& call) {
   const Arguments arguments = read_arguments(kSample, call);
-  return buffer.sample(arguments.values[0], arguments.or_none(1));
+  return buffer.sample(arguments.values[0], arguments.or_none(1), arguments.or_none(2));
 }
 
 /// Called by Python for each of these methods; turns C++ exceptions into Python errors.
@@ -96,15 +98,16 @@ PyMethodDef define(const char* name, FastCall* function, const char* doc) {
 }
 
 // The first line of each is what inspect.signature reads.
-PyMethodDef push_definition = define(
-    "push", enter<push>, "push($self, experience, lane=None, *, priority=None)\n--\n\nAppends one experience.");
+PyMethodDef push_definition =
+    define("push", enter<push>,
+           "push($self, experience, lane=None, *, priority=None)\n--\n\nAppends one experience.");
 PyMethodDef extend_definition =
     define("extend", enter<extend>,
            "extend($self, batch=None, *, lanes=None, priorities=None, **arrays)\n--\n\n"
            "Appends steps, all or none: one of each environment, or k of each.");
 PyMethodDef sample_definition =
     define("sample", enter<sample>,
-           "sample($self, batch_size, *, out=None)\n--\n\n"
+           "sample($self, batch_size, *, out=None, replace=None)\n--\n\n"
            "Draws experiences.");
 
 void let_go(PyObject* capsule) { Py_DECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule))); }

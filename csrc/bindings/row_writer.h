@@ -34,8 +34,8 @@ class RowWriter {
   void push(pybind11::handle experience, pybind11::handle lane, pybind11::handle priority);
   /// Appends rows given as arrays with a leading dimension, oldest first: by their batch names, or
   /// as read_batch understands them. `lanes` among them is an array with the lane of each row, or
-  /// None: the same number for all lanes, time step by time step. `priorities` is an array with that
-  /// of each row, or None. Throws as push does.
+  /// None: the same number for all lanes, time step by time step. `priorities` is an array with
+  /// that of each row, or None. Throws as push does.
   void extend(const CallArguments& call);
   /// Makes a bool tensor (rows,), and lets a function write its elements once no batch is gathered.
   using MakeMask = std::function<pybind11::object(std::size_t, const std::function<void(bool*)>&)>;

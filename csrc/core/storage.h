@@ -21,6 +21,13 @@ namespace velora {
 /// the host that the device reads directly.
 enum class StorageKind : std::uint8_t { kHost, kDevice, kPinned };
 
+/// The names of rows, alive or not: packed RowIds. Negative ones are of no row.
+struct RowNames {
+  const std::int64_t* packed;
+  std::size_t count;
+  bool on_device = false;  // where the rows are on a device, too
+};
+
 /// The rows of a buffer and all that is done to them: one call for each push or batch.
 ///
 /// Work of a device is queued on the `stream` of the call, and calls return without waiting for it
@@ -78,6 +85,13 @@ class Storage {
   /// Writes `count` rows that its sampler chooses to `target`: those of the next draw, which then
   /// counts as made. Throws ValueError when there are fewer.
   virtual void sample(std::uint64_t count, const BatchTarget& target, void* stream,
+                      const PartRunner* runner) = 0;
+  /// The same with replacement, whatever the sampler: of any `count` up to kMaxDraw, each of them
+  /// any live row. Throws ValueError for more, and where there is no row.
+  virtual void sample_replaced(std::uint64_t count, const BatchTarget& target, void* stream,
+                               const PartRunner* runner) = 0;
+  /// Writes the rows of these names in their order, and padding for those that are not alive.
+  virtual void gather(const RowNames& names, const BatchTarget& target, void* stream,
                       const PartRunner* runner) = 0;
   /// Writes the `count` live rows from position `start` on in time order.
   virtual void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,

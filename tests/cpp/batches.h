@@ -149,7 +149,7 @@ class Batch {
   static std::size_t nbytes(const RowLayout& layout, std::size_t count) {
     std::size_t bytes = 0;
     for (const Field& field : layout.fields()) bytes += align(field.nbytes * count);
-    return bytes + 6 * align(sizeof(std::int64_t) * count);
+    return bytes + 7 * align(sizeof(std::int64_t) * count);
   }
 
   /// A field and where its values go.
@@ -191,6 +191,7 @@ class Batch {
     target_.set(BatchPart::kTruncations, floats());
     target_.set(BatchPart::kDiscounts, floats());
     target_.set(BatchPart::kIsFirst, floats());
+    if (n_step > 1) target_.set(BatchPart::kSteps, floats());
     target_.set(BatchPart::kIndices,
                 reinterpret_cast<std::int64_t*>(part(sizeof(std::int64_t) * count)));
   }

@@ -6,6 +6,7 @@
 
 #include "core/kernels/select.h"
 #include "core/random/distinct_draw.h"
+#include "core/random/philox.h"
 #include "core/samplers/time_order.h"
 #include "emulated_group.h"
 #include "lanes_of.h"
@@ -78,6 +79,43 @@ TEST(Select, UniformOfMoreThanThereAreNamesNone) {
   EXPECT_EQ(lanes.select({.kind = SelectKind::kUniform, .count = 7, .counters = lanes.counters()}),
             std::vector<RowId>(7, kNoRow));
   EXPECT_EQ(lanes.draws(), 1u);
+}
+
+TEST(Select, ReplacedNamesTheFirstCandidatesAndCountsTheirDrawOnce) {
+  for (const bool even : {true, false}) {
+    DeviceLanes lanes(5, even);
+    for (const std::uint64_t count : {1u, 7u, 100u}) {  // the last: more than there are
+      const DrawKey key = lanes.next_draw();
+      std::vector<RowId> expected;
+      for (std::uint32_t i = 0; i < count; ++i) {
+        expected.push_back(
+            lanes.view().locate(bounded(random_bits(key, i, 0), lanes.view().size())));
+      }
+      EXPECT_EQ(
+          lanes.select(
+              {.kind = SelectKind::kReplaced, .count = count, .counters = lanes.counters()}, 3),
+          expected);
+      EXPECT_EQ(lanes.draws(), key.draw + 1);
+    }
+  }
+}
+
+TEST(Select, ReplacedOfNoRowsNamesNone) {
+  DeviceLanes lanes(0);
+  EXPECT_EQ(lanes.select({.kind = SelectKind::kReplaced, .count = 3, .counters = lanes.counters()}),
+            std::vector<RowId>(3, kNoRow));
+}
+
+TEST(Select, ListedNamesNoRowThatIsNotAlive) {
+  DeviceLanes lanes(11);  // of which 8 are kept
+  const std::vector<std::uint64_t> ids = {
+      RowId{1, 2}.packed(), RowId{1, 3}.packed(), RowId{1, 10}.packed(), RowId{1, 11}.packed(),
+      RowId{3, 5}.packed(), ~std::uint64_t{0},    std::uint64_t{1} << 63};
+  std::vector<RowId> expected(ids.size(), kNoRow);
+  expected[1] = {1, 3};
+  expected[2] = {1, 10};
+  EXPECT_EQ(lanes.select({.kind = SelectKind::kListed, .count = ids.size(), .ids = ids.data()}),
+            expected);
 }
 
 TEST(Select, TimeOrderNamesRowsUpToTheNewest) {

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal
 
 import torch
 from typing_extensions import Self
@@ -15,7 +14,7 @@ from velora._core import BufferCore
 from velora.buffer import tree
 from velora.buffer.appends import Appends, read_batch
 from velora.buffer.checks import check_count, check_int
-from velora.buffer.experience import BatchExperience
+from velora.buffer.contents import Contents
 from velora.buffer.placement import (
     Storage,
     check_device,
@@ -41,7 +40,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
 }
 
 
-class Buffer(Appends, Sequence[Any]):
+class Buffer(Appends, Contents):
     """A sequence of experiences in the native core, oldest first.
 
     Each environment has its own lane: a ring of `capacity // num_envs` experiences in time order.
@@ -127,60 +126,53 @@ class Buffer(Appends, Sequence[Any]):
         """
         from velora.buffer import spaces  # needs gymnasium, which buffers do not
 
-        schema = spaces.schema_of_env(env, extras)
-        buffer = cls(capacity, device, num_envs=spaces.num_envs_of(env), **options)
-        buffer._adopt(schema, buffer._build(schema))
-        return buffer
+        num_envs, observation_space, action_space = spaces.spaces_of_env(env)
+        return cls.from_spaces(
+            observation_space,
+            action_space,
+            capacity,
+            device,
+            num_envs=num_envs,
+            extras=extras,
+            **options,
+        )
 
-    @property
-    def capacity(self) -> int:
-        """Maximum number of experiences: the given capacity, rounded down to `num_envs` lanes."""
-        return self._lane_capacity * self._num_envs
+    @classmethod
+    def from_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        capacity: int | float,
+        device: torch.device | str | None = None,
+        *,
+        num_envs: int = 1,
+        extras: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Creates a buffer for experiences of these spaces; otherwise like `from_env`.
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes reserved for experiences; the system provides pages as they are written."""
-        return 0 if self._core is None else self._core.nbytes
-
-    @property
-    def num_envs(self) -> int:
-        """Number of environments, each with its own lane."""
-        return self._num_envs
-
-    @property
-    def storage(self) -> Storage:
-        """Where experiences are stored; "auto" until the first one decides it."""
-        return self._storage if self._core is None else cast("Storage", self._core.storage)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the batches."""
-        return self._device
-
-    def __len__(self) -> int:
-        core = self._core
-        return 0 if core is None else len(core)
-
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        """Returns the experience at an index, oldest first, in the form in which it was pushed.
+        Args:
+            observation_space: The Gymnasium space of the observations of one environment: a
+                vector environment's `single_observation_space`.
+            action_space: The space of its actions.
+            capacity: As for the class.
+            device: As for the class.
+            num_envs: As for the class.
+            extras: As for `from_env`.
+            **options: Other arguments of the class.
 
         Raises:
-            IndexError: If the index is out of range.
+            TypeError: If a space does not contain arrays (Text, Sequence and Graph do not) or is
+                none, or as for the class.
+            ValueError: As for `from_env`.
+            MemoryError: If `capacity` experiences do not fit into memory.
         """
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = operator.index(index)
-        if position < 0:
-            position += len(self)
-        if not 0 <= position < len(self):
-            raise IndexError(f"index: expected one of {len(self)} experiences, got {index}")
-        assert self._core is not None
-        assert self._schema is not None
-        return self._schema.experience(self._core.take(position, 1), 0)
+        from velora.buffer import spaces
+
+        schema = spaces.schema_of_spaces(observation_space, action_space, extras)
+        buffer = cls(capacity, device, num_envs=num_envs, **options)
+        buffer._adopt(schema, buffer._build(schema))
+        return buffer
 
     def __repr__(self) -> str:
         """Shows the arguments that are not defaults, the length and the memory."""
@@ -262,9 +254,6 @@ class Buffer(Appends, Sequence[Any]):
         if self._device.type == "cuda" and self._storage != "cpu" and _any_on_cuda(first):
             return False
         return schema.observation_bytes >= COMPACT_BYTES
-
-    def _deliver(self, batch: BatchExperience) -> BatchExperience:
-        return batch.to(self._device) if self._comes_by_copy else batch
 
 
 def _any_on_cuda(values: Iterable[Any]) -> bool:

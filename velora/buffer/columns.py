@@ -50,18 +50,23 @@ def columns_of_call(batch: Any, arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def lane_array(lanes: Any) -> Any:
-    """Converts a list of lanes to an array; returns anything else unchanged.
+    """As `int_array`, for lanes."""
+    return int_array("lanes", "(k,)", lanes)
+
+
+def int_array(name: str, shape: str, values: Any) -> Any:
+    """Converts a list of ints to an array; returns anything else unchanged.
 
     Raises:
         ValueError: If the list does not contain numbers.
     """
-    if not isinstance(lanes, (list, tuple, range)):
-        return lanes
+    if not isinstance(values, (list, tuple, range)):
+        return values
     try:
-        return np.asarray(lanes, dtype=None if len(lanes) > 0 else np.int64)
-    except (TypeError, ValueError) as error:
+        return np.asarray(values, dtype=None if len(values) > 0 else np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"lanes: expected ints (k,), got {type(lanes).__name__}: {error}"
+            f"{name}: expected ints {shape}, got {type(values).__name__}: {error}"
         ) from None
 
 

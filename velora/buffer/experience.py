@@ -91,6 +91,8 @@ class BatchExperience:
             padding. None for batches of single steps.
         is_first: `(B, L, 1)`, float32: 1 for the first step of an episode. None for batches of
             single steps.
+        steps: `(B, 1)`, float32: how many steps a row sums up, 1 to `n_step`; 0 for padding. None
+            unless `n_step` is more than 1, and for sequences.
         source: `(B,)`, int64: which buffer of a `Mixture` each experience comes from. None for
             batches of a single buffer.
         extras: Fields that a subclass of `Experience` added, by name.
@@ -107,6 +109,7 @@ class BatchExperience:
     discounts: Any = None
     mask: Any = None
     is_first: Any = None
+    steps: Any = None
     source: Any = None
     extras: dict[str, Any] = field(default_factory=dict)
 

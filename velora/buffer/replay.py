@@ -33,8 +33,8 @@ _OPTIONS = (
 class ReplayBuffer(Buffer):
     """Keeps the newest experiences of each environment and samples uniform batches from them.
 
-    Sampling is without replacement and reproducible: the same seed, pushes and draws give the same
-    batches on every device.
+    Sampling is without replacement, unless `sample` is told otherwise, and reproducible: the same
+    seed, pushes and draws give the same batches on every device.
 
     Args:
         capacity: Maximum number of experiences, 1 to 2**40; `capacity // num_envs` per environment.
@@ -169,24 +169,30 @@ class ReplayBuffer(Buffer):
         """How experiences are chosen; `buffer.sampler.beta = 0.5` changes the next draws."""
         return self._sampler
 
-    def sample(self, batch_size: int, *, out: BatchExperience | None = None) -> BatchExperience:
+    def sample(
+        self, batch_size: int, *, out: BatchExperience | None = None, replace: bool | None = None
+    ) -> BatchExperience:
         """Samples distinct experiences; all subsets of that size are equally likely.
 
         Args:
-            batch_size: Number of experiences, at most `len(self)`.
+            batch_size: Number of experiences, at most `len(self)` without replacement.
             out: A batch from an earlier `sample(batch_size)`, whose tensors are overwritten instead
                 of allocating new ones. Nothing may still need its old values, such as a pending
                 backward pass.
+            replace: Whether to draw with replacement: each experience independently, any number of
+                them from a buffer that is not empty. None leaves it to the sampler: `Uniform` draws
+                without; `Prioritized` draws with it, and refuses False.
 
         Returns:
-            A batch of `batch_size` steps on the buffer's device, with `truncations`, `indices`
-            and `discounts`; `out` if given.
+            A batch of `batch_size` steps on the buffer's device, with `truncations`, `indices`,
+            `discounts` and, for `n_step > 1`, `steps`; `out` if given.
 
         Raises:
-            TypeError: If `batch_size` is not an int, or `out` is not a batch.
-            ValueError: If `batch_size` is less than 1 or more than `len(self)`, or if a tensor of
-                `out` is not contiguous or differs from a new batch in dtype, shape or device.
-                `out` is then unchanged.
+            TypeError: If `batch_size` is not an int, `replace` not a bool, or `out` not a batch.
+            ValueError: If `batch_size` is less than 1, more than `len(self)` without replacement or
+                more than 2**28, if the sampler refuses `replace`, or if a tensor of `out` is not
+                contiguous or differs from a new batch in dtype, shape or device. `out` is then
+                unchanged.
             RuntimeError: If captured in a CUDA graph with rows in host memory.
 
         In a CUDA graph, each replay draws a new batch. The graph reads the buffer and writes the
@@ -200,7 +206,7 @@ class ReplayBuffer(Buffer):
             )
         if out is not None and self._comes_by_copy:
             raise ValueError(f"out: expected None for a buffer on {self._device}, got a batch")
-        return self._deliver(self._core.sample(batch_size, out=out))
+        return self._deliver(self._core.sample(batch_size, out=out, replace=replace))
 
     def _sample_recorded(self, batch_size: int) -> tuple[BatchExperience, tuple[Tensor, ...]]:
         """Like `sample`, but in memory from torch's allocator, which it also returns."""

@@ -25,7 +25,7 @@ _FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 class RolloutBuffer(Buffer):
     """Collects up to `capacity` experiences and returns all of them in time order.
 
-    Never overwrites: when it is full, `sample` it and then `empty` it.
+    Never overwrites: when it is full, `sample` it and then `clear` it.
 
     Args:
         capacity: Maximum number of experiences, 1 to 2**40; `capacity // num_envs` per environment.
@@ -128,7 +128,7 @@ class RolloutBuffer(Buffer):
         """Iterates over all experiences in shuffled minibatches, each once per epoch.
 
         The call checks its arguments and copies the contents of the buffer; later changes of the
-        buffer, `empty` included, do not affect the minibatches. The order of an epoch is drawn from
+        buffer, `clear` included, do not affect the minibatches. The order of an epoch is drawn from
         torch's global generator with its first minibatch, so `torch.manual_seed` reproduces it. A
         copy of the buffer in another process gets a different order, like draws of a
         `ReplayBuffer`.
@@ -165,9 +165,8 @@ class RolloutBuffer(Buffer):
         return _shuffled(steps, batch_size, epochs, drop_last, self._seed)
 
     def empty(self) -> None:
-        """Removes all experiences. The schema and the memory are kept."""
-        if self._core is not None:
-            self._core.clear()
+        """Removes all experiences: the same as `clear`."""
+        self.clear()
 
 
 def _shuffled(

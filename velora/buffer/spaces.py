@@ -13,15 +13,16 @@ from velora.buffer.experience import BatchExperience
 from velora.buffer.schema import Schema
 
 
-def schema_of_env(env: Any, extras: Mapping[str, Any] | None = None) -> Schema:
+def schema_of_spaces(
+    observation_space: Any, action_space: Any, extras: Mapping[str, Any] | None = None
+) -> Schema:
     """Returns the schema that the first transition of an environment would fix.
 
     Raises:
-        TypeError: If `env` is not a Gymnasium environment, or a space does not contain arrays.
+        TypeError: If a space is none, or does not contain arrays.
         ValueError: If a space has an unsupported dtype or no elements, or an extra field has the
             name of another field.
     """
-    _, observation_space, action_space = _spaces(env)
     # Infer the schema from an example step, as the first `extend` would.
     states = _example("observation_space", observation_space)
     step = BatchExperience(
@@ -35,17 +36,12 @@ def schema_of_env(env: Any, extras: Mapping[str, Any] | None = None) -> Schema:
     return Schema.from_columns(columns_of(step))
 
 
-def num_envs_of(env: Any) -> int:
-    """Returns the number of environments: N for a vector environment, 1 for a single one.
+def spaces_of_env(env: Any) -> tuple[int, Any, Any]:
+    """Returns the number of environments, and the observation and action space of one.
 
     Raises:
         TypeError: If `env` is not a Gymnasium environment.
     """
-    return _spaces(env)[0]
-
-
-def _spaces(env: Any) -> tuple[int, Any, Any]:
-    """Returns the number of environments, and the observation and action space of one."""
     import gymnasium as gym  # not at the top: buffers do not need gymnasium
 
     if isinstance(env, gym.vector.VectorEnv):

@@ -15,11 +15,12 @@ enum class BatchPart : std::uint8_t {
   kTruncations,  // 1 where the step was cut off
   kIndices,      // packed RowIds; -1 for padding
   kDiscounts,    // factor of the next state's value
+  kSteps,        // how many steps the row sums up, where that may be several
   kMask,         // 1 for the steps to train on
   kIsFirst,      // 1 where the row is the first of its episode
   kWeights,      // importance weights of the draw
 };
-inline constexpr std::size_t kNumBatchParts = 7;
+inline constexpr std::size_t kNumBatchParts = 8;
 
 VELORA_HD constexpr std::size_t index_of(BatchPart part) { return static_cast<std::size_t>(part); }
 
@@ -27,6 +28,7 @@ VELORA_HD constexpr std::size_t index_of(BatchPart part) { return static_cast<st
 enum class PartOf : std::uint8_t {
   kAll,         // every batch
   kDiscounted,  // those of buffers with a discount factor
+  kSummed,      // rows that sum up several steps
   kSequences,   // batches of sequences
   kWeighted,    // draws by a sampler that weighs rows
 };
@@ -43,6 +45,7 @@ inline constexpr PartInfo kBatchParts[kNumBatchParts] = {
     {.name = "truncations", .of = PartOf::kAll},
     {.name = "indices", .of = PartOf::kAll},
     {.name = "discounts", .of = PartOf::kDiscounted},
+    {.name = "steps", .of = PartOf::kSummed},
     {.name = "mask", .of = PartOf::kSequences},
     {.name = "is_first", .of = PartOf::kSequences},
     {.name = "weights", .of = PartOf::kWeighted, .each_step = false},

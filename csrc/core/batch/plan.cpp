@@ -97,4 +97,13 @@ BatchTarget BatchPlan::firsts_target(BatchMemory memory, std::vector<Column>& co
   return target;
 }
 
+std::size_t row_bytes(const BatchTarget& target) {
+  std::size_t bytes = target.rewards != nullptr ? sizeof(float) : 0;
+  for (std::uint32_t c = 0; c < target.num_columns; ++c) bytes += target.columns[c].nbytes;
+  for (std::size_t p = 0; p < kNumBatchParts; ++p) {
+    if (target.parts[p] != nullptr) bytes += size_of(dtype_of(static_cast<BatchPart>(p)));
+  }
+  return bytes;
+}
+
 }  // namespace velora

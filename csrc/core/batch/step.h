@@ -16,6 +16,11 @@ struct Lookahead {
   double discount;  // gamma**k for k steps
 };
 
+/// The steps of a row that goes as far as `last`.
+VELORA_HD inline float count_steps(RowId id, RowId last) {
+  return static_cast<float>(last.serial - id.serial + 1);
+}
+
 /// Walks from a live row as far as its episode goes on, at most n_step rows.
 VELORA_HD inline Lookahead look_ahead(const RowsView& view, RowId id, const BatchTarget& target) {
   Lookahead ahead = {.last = id, .reward = 0.0, .discount = 1.0};
@@ -29,17 +34,19 @@ VELORA_HD inline Lookahead look_ahead(const RowsView& view, RowId id, const Batc
   }
 }
 
-/// Writes the parts of row `i` of a batch: of the step from row `id` on, which begins with the
-/// flags `flags` and ends with the flags `last_flags` and a next state that is worth `discount`.
+/// Writes the parts of row `i` of a batch: of the steps from row `id` on to `ahead.last`, which
+/// begin with the flags `flags` and end with the flags `last_flags`.
 VELORA_HD inline void emit_step(const BatchTarget& target, std::uint64_t i, RowId id,
-                                std::uint8_t flags, std::uint8_t last_flags, double discount) {
+                                std::uint8_t flags, std::uint8_t last_flags,
+                                const Lookahead& ahead) {
   const auto emit = [&](BatchPart part, float value) {
     if (float* memory = target.floats(part)) memory[i] = value;
   };
   const bool done = (last_flags & kDone) != 0;
   emit(BatchPart::kDones, done ? 1.0f : 0.0f);
   emit(BatchPart::kTruncations, (last_flags & kTruncated) != 0 ? 1.0f : 0.0f);
-  emit(BatchPart::kDiscounts, done ? 0.0f : static_cast<float>(discount));
+  emit(BatchPart::kDiscounts, done ? 0.0f : static_cast<float>(ahead.discount));
+  emit(BatchPart::kSteps, count_steps(id, ahead.last));
   emit(BatchPart::kIsFirst, (flags & kFirst) != 0 ? 1.0f : 0.0f);
   if (std::int64_t* indices = target.indices()) indices[i] = static_cast<std::int64_t>(id.packed());
 }

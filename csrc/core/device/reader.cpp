@@ -1,6 +1,8 @@
 // Reads of a DeviceStore.
 
 #include <bit>
+#include <cstring>
+#include <utility>
 #include <vector>
 
 #include "core/device/columns.h"
@@ -123,6 +125,36 @@ void DeviceStore::sample(std::uint64_t count, const BatchTarget& target, void* s
                         stream);
   end_read(stream);
   lanes_.count_draw();
+}
+
+void DeviceStore::sample_replaced(std::uint64_t count, const BatchTarget& target, void* stream,
+                                  const PartRunner* /*runner*/) {
+  check_draw(count, size() > 0 ? kMaxDraw : 0);
+  if (count == 0) return;
+  std::byte* lists = begin_read(columns_bytes(target), stream);
+  const SelectParams select = {
+      .kind = SelectKind::kReplaced, .count = count, .counters = head_.counters()};
+  runtime_.launch_batch(
+      {.rows = launch_rows(), .select = select, .batch = device_batch(target, lists)}, stream);
+  end_read(stream);
+  lanes_.count_draw();
+}
+
+void DeviceStore::gather(const RowNames& names, const BatchTarget& target, void* stream,
+                         const PartRunner* /*runner*/) {
+  if (names.count == 0) return;
+  const std::size_t names_bytes = names.on_device ? 0 : ids_bytes(names.count);
+  std::byte* lists = begin_read(columns_bytes(target) + names_bytes, stream);
+  SelectParams select = {.kind = SelectKind::kListed,
+                         .count = names.count,
+                         .ids = reinterpret_cast<const std::uint64_t*>(names.packed)};
+  if (!names.on_device) {
+    std::memcpy(lists, names.packed, names.count * sizeof(std::uint64_t));
+    select.ids = reinterpret_cast<const std::uint64_t*>(std::exchange(lists, lists + names_bytes));
+  }
+  runtime_.launch_batch(
+      {.rows = launch_rows(), .select = select, .batch = device_batch(target, lists)}, stream);
+  end_read(stream);
 }
 
 void DeviceStore::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,

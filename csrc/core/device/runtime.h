@@ -77,7 +77,7 @@ class DeviceRuntime {
 
 /// Changes with every change of DeviceRuntime or of what it is handed: a runtime of another build
 /// is recognised, not called.
-inline constexpr std::uint32_t kDeviceInterface = 7;
+inline constexpr std::uint32_t kDeviceInterface = 8;
 
 /// Device memory, from its manager. A piece that is freed may serve others at once, in the
 /// order of the stream on which it was allocated.

@@ -95,6 +95,12 @@ class DeviceStore final : public Storage {
   /// writes, but its list of columns is the host's.
   void sample(std::uint64_t count, const BatchTarget& target, void* stream,
               const PartRunner* runner = nullptr) override;
+  void sample_replaced(std::uint64_t count, const BatchTarget& target, void* stream,
+                       const PartRunner* runner = nullptr) override;
+  /// Whether rows are alive is the device's to say: of names there nothing comes to the host. A
+  /// graph reads them each time that it runs.
+  void gather(const RowNames& names, const BatchTarget& target, void* stream,
+              const PartRunner* runner = nullptr) override;
   void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target, void* stream,
             const PartRunner* runner = nullptr) override;
 

@@ -1,6 +1,7 @@
 #include "core/host/batch_reader.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "core/batch/sequence_span.h"
 #include "core/host/store.h"
@@ -75,26 +76,60 @@ void BatchReader::gather_from(Sampler& sampler, const RowsView& view, std::size_
     ids_.resize(count);
     sampler.next(ids_);
     const std::span<const RowId> ids = ids_;
-    in_parts(runner, count, row_bytes(target), kGatherBlock,
-             [&](std::size_t begin, std::size_t end) {
-               gather(view, store_.compact(), ids.subspan(begin, end - begin), target, begin);
-             });
+    in_parts(
+        runner, count, row_bytes(target), kGatherBlock, [&](std::size_t begin, std::size_t end) {
+          velora::gather(view, store_.compact(), ids.subspan(begin, end - begin), target, begin);
+        });
   } else {
     in_parts(runner, count, row_bytes(target), kGatherBlock, [&](std::size_t, std::size_t) {
-      gather(view, store_.compact(), sampler, count, target);
+      velora::gather(view, store_.compact(), sampler, count, target);
     });
   }
   trim(count);
 }
 
 void BatchReader::sample(std::size_t count, const BatchTarget& target, const PartRunner* runner) {
+  draw(sampler(), count, target, runner);
+}
+
+void BatchReader::sample_replaced(std::size_t count, const BatchTarget& target,
+                                  const PartRunner* runner) {
+  UniformReplaced sampler;
+  draw(sampler, count, target, runner);
+}
+
+void BatchReader::draw(Sampler& sampler, std::size_t count, const BatchTarget& target,
+                       const PartRunner* runner) {
   const RowsView view = store_.view();
-  Sampler& sampler = this->sampler();
   sampler.catch_up(view);
   sampler.begin(store_.lanes().next_draw(), count);
   gather_from(sampler, view, count, target, runner);
   write_weights(sampler, count, target);
   store_.lanes().count_draw();
+}
+
+void BatchReader::gather(const RowNames& names, const BatchTarget& target,
+                         const PartRunner* runner) {
+  const RowsView view = store_.view();
+  const auto named = [&](std::size_t i) {
+    return RowId::unpack(static_cast<std::uint64_t>(names.packed[i]));
+  };
+  ids_.resize(names.count);
+  for (std::size_t i = 0; i < names.count; ++i) ids_[i] = named(i);
+  const auto alive = [&](RowId id) { return view.alive(id); };
+  const auto found = std::find_if(ids_.begin(), ids_.end(), alive);
+  if (found == ids_.end()) return pad(target, 0, names.count);
+  // In place of a row that is gone another one is copied, and overwritten.
+  std::replace_if(ids_.begin(), ids_.end(), std::not_fn(alive), RowId(*found));
+  const std::span<const RowId> ids = ids_;
+  in_parts(runner, names.count, row_bytes(target), kGatherBlock,
+           [&](std::size_t begin, std::size_t end) {
+             velora::gather(view, store_.compact(), ids.subspan(begin, end - begin), target, begin);
+             for (std::size_t i = begin; i < end; ++i) {
+               if (ids[i] != named(i)) pad(target, i, 1);
+             }
+           });
+  trim(names.count);
 }
 
 void BatchReader::take(std::uint64_t start, std::size_t count, const BatchTarget& target,

@@ -15,6 +15,7 @@
 namespace velora {
 
 class Store;
+struct RowNames;
 
 /// Makes batches of the rows of a Store: a Sampler chooses them, this gathers them. The memory that
 /// it works in is kept between calls, but for that of large batches.
@@ -31,6 +32,11 @@ class BatchReader {
   /// Writes `count` rows that the sampler chooses: those of the lanes' next draw, which is counted
   /// once they are there. Throws ValueError where there are fewer.
   void sample(std::size_t count, const BatchTarget& target, const PartRunner* runner = nullptr);
+  /// Writes `count` rows of the lanes' next draw as UniformReplaced chooses them.
+  void sample_replaced(std::size_t count, const BatchTarget& target,
+                       const PartRunner* runner = nullptr);
+  /// Writes the rows of these names, and padding for those that are not alive.
+  void gather(const RowNames& names, const BatchTarget& target, const PartRunner* runner = nullptr);
   /// Writes the `count` live rows from position `start` on in time order, each looking one step
   /// ahead.
   void take(std::uint64_t start, std::size_t count, const BatchTarget& target,
@@ -51,6 +57,9 @@ class BatchReader {
  private:
   /// The sampler of sequence starts, after catch_up(view).
   Sampler& starts_of(const SequenceSpec& spec, const RowsView& view);
+  /// Writes the rows that `sampler` chooses for the lanes' next draw.
+  void draw(Sampler& sampler, std::size_t count, const BatchTarget& target,
+            const PartRunner* runner);
   /// Writes the batch that `sampler` has begun.
   void gather_from(Sampler& sampler, const RowsView& view, std::size_t count,
                    const BatchTarget& target, const PartRunner* runner);

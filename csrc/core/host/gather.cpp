@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <type_traits>
 
 #include "core/batch/step.h"
@@ -237,6 +238,9 @@ class Gatherer {
       const auto one_step = static_cast<float>(target_.gamma);
       emit_flags(target_, first, size, flags, flags, [&](std::size_t) { return one_step; });
     }
+    if (float* const steps = looks_ahead_ ? target_.floats(BatchPart::kSteps) : nullptr) {
+      std::transform(block.ids, block.ids + size, block.last, steps + first, count_steps);
+    }
     std::int64_t* const indices = target_.indices();
     if (indices == nullptr) return;
     for (std::size_t i = 0; i < size; ++i) {
@@ -306,10 +310,8 @@ void emit_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
     emit_flags(target, first + done, size, flags, flags, [&](std::size_t) { return one_step; });
     std::int64_t* const indices = target.indices();
     if (indices == nullptr) continue;
-    const auto index = static_cast<std::int64_t>(id.packed() + done);
-    for (std::size_t i = 0; i < size; ++i) {
-      indices[first + done + i] = index + static_cast<std::int64_t>(i);
-    }
+    std::iota(indices + first + done, indices + first + done + size,
+              static_cast<std::int64_t>(id.packed() + done));
   }
 }
 
@@ -330,15 +332,6 @@ void copy_run(const RowsView& view, const std::byte* rows, RowId id, std::size_t
 }
 
 }  // namespace
-
-std::size_t row_bytes(const BatchTarget& target) {
-  std::size_t bytes = target.rewards != nullptr ? sizeof(float) : 0;
-  for (std::uint32_t c = 0; c < target.num_columns; ++c) bytes += target.columns[c].nbytes;
-  for (std::size_t p = 0; p < kNumBatchParts; ++p) {
-    if (target.parts[p] != nullptr) bytes += size_of(dtype_of(static_cast<BatchPart>(p)));
-  }
-  return bytes;
-}
 
 void gather(const RowsView& view, const CompactRows* compact, RowStream& rows, std::size_t count,
             const BatchTarget& target, std::size_t first) {

@@ -242,6 +242,16 @@ void Store::sample(std::uint64_t count, const BatchTarget& target, void* /*strea
   reader_.sample(count, target, runner);
 }
 
+void Store::sample_replaced(std::uint64_t count, const BatchTarget& target, void* /*stream*/,
+                            const PartRunner* runner) {
+  reader_.sample_replaced(count, target, runner);
+}
+
+void Store::gather(const RowNames& names, const BatchTarget& target, void* /*stream*/,
+                   const PartRunner* runner) {
+  reader_.gather(names, target, runner);
+}
+
 void Store::take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
                  void* /*stream*/, const PartRunner* runner) {
   reader_.take(start, count, target, runner);

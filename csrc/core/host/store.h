@@ -62,6 +62,10 @@ class Store final : public Storage {
 
   void sample(std::uint64_t count, const BatchTarget& target, void* stream = nullptr,
               const PartRunner* runner = nullptr) override;
+  void sample_replaced(std::uint64_t count, const BatchTarget& target, void* stream = nullptr,
+                       const PartRunner* runner = nullptr) override;
+  void gather(const RowNames& names, const BatchTarget& target, void* stream = nullptr,
+              const PartRunner* runner = nullptr) override;
   void take(std::uint64_t start, std::uint64_t count, const BatchTarget& target,
             void* stream = nullptr, const PartRunner* runner = nullptr) override;
   std::uint64_t count_sequences(const SequenceSpec& spec, void* stream = nullptr) override;

@@ -156,7 +156,7 @@ VELORA_HD inline void gather_row(const LaunchRows& rows, const DeviceBatch& batc
   if (member.rank != 0) return;
   if (target.n_step > 1) target.rewards[i] = static_cast<float>(ahead.reward);
   emit_step(target, i, id, static_cast<std::uint8_t>(row[view.flags_offset]),
-            static_cast<std::uint8_t>(last[view.flags_offset]), ahead.discount);
+            static_cast<std::uint8_t>(last[view.flags_offset]), ahead);
 }
 
 /// The number of threads that find work in `count` items of `words` words: one for each word,

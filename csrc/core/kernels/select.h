@@ -13,8 +13,9 @@ namespace velora {
 /// How a launch chooses its rows.
 enum class SelectKind : std::uint8_t {
   kUniform,    // a draw without replacement of all live rows
+  kReplaced,   // the same with replacement
   kTimeOrder,  // live rows in time order, of lanes that all hold as many
-  kListed,     // rows that the host lists
+  kListed,     // rows of a list, alive or not
 };
 
 /// The rows that a launch reads, which come to its elements 0, 1, 2 and so on.
@@ -32,6 +33,7 @@ struct SelectParams {
 
   /// Bytes that the threads of a block share, where blocks do not wait for each other.
   std::size_t block_bytes() const {
+    if (kind == SelectKind::kReplaced) return sizeof(std::uint64_t);  // the number of the draw
     return kind == SelectKind::kUniform ? DrawSpace::nbytes(static_cast<std::uint32_t>(count)) : 0;
   }
 };
@@ -45,20 +47,27 @@ struct Selection {
   const SelectParams& params;
   std::uint64_t even;          // rows of each lane; 0: they differ
   const std::uint64_t* drawn;  // of kUniform: element -> position; null: there are too few rows
+  DrawKey key;                 // of kReplaced
+  std::uint64_t bound;         // of kReplaced: the rows that there are
 
   VELORA_HD RowId operator()(std::uint64_t i) const {
     switch (params.kind) {
       case SelectKind::kUniform:
         return drawn != nullptr ? view.locate(drawn[i], even) : no_row();
+      case SelectKind::kReplaced:
+        if (bound == 0) return no_row();
+        return view.locate(bounded(random_bits(key, static_cast<std::uint32_t>(i), 0), bound),
+                           even);
       case SelectKind::kTimeOrder:
         return in_time_order(params.start + i);
       default:
-        return RowId::unpack(params.ids[i]);
+        return listed(RowId::unpack(params.ids[i]));
     }
   }
 
  private:
   VELORA_HD static RowId no_row() { return {RowId::kNoLane, 0}; }
+  VELORA_HD RowId listed(RowId id) const { return view.alive(id) ? id : no_row(); }
   VELORA_HD RowId in_time_order(std::uint64_t position) const {
     const bool is_even = view.num_lanes == 1 || even != 0;
     return is_even && position < view.size() ? view.in_time_order(position) : no_row();
@@ -72,21 +81,33 @@ template <typename Group>
 VELORA_HD inline Selection select(const Group& group, const LaunchRows& rows,
                                   const SelectParams& params, std::byte* memory) {
   const std::uint64_t* drawn = nullptr;
+  DrawKey key = {};
+  std::uint64_t bound = 0;
   if (params.kind == SelectKind::kUniform) {
     const auto count = static_cast<std::uint32_t>(params.count);
     const DrawSpace space = DrawSpace::in(memory, count);
     count_draw(group, rows.control, params.counters, space.number);
-    const std::uint64_t bound = rows.view.size();
+    bound = rows.view.size();
     if (bound >= count) {
       draw(group, {.seed = rows.control->seed, .draw = *space.number}, bound, count, space);
       drawn = space.drawn;
     }
+  } else if (params.kind == SelectKind::kReplaced) {
+    auto* number = reinterpret_cast<std::uint64_t*>(memory);
+    count_draw(group, rows.control, params.counters, number);
+    bound = rows.view.size();
+    key = {.seed = rows.control->seed, .draw = *number};
   } else if (params.counters != nullptr) {
     count_draw(group, rows.control, params.counters, nullptr);
   }
   // Lanes may hold more rows by now than when the launch was queued.
   const std::uint64_t even = rows.view.find_even_size();
-  return {.view = rows.view, .params = params, .even = even, .drawn = drawn};
+  return {.view = rows.view,
+          .params = params,
+          .even = even,
+          .drawn = drawn,
+          .key = key,
+          .bound = bound};
 }
 
 }  // namespace device

@@ -47,8 +47,8 @@ struct PrioritizedOptions {
 ///
 /// A new row gets the largest raw priority of all that are alive, or of all time, once; 1 in an
 /// empty buffer; or the priority that it came with. That is settled at catch_up(): rows that have
-/// gone are dropped, and then the largest of those that are left and of those that came with rows is
-/// given to all other new ones.
+/// gone are dropped, and then the largest of those that are left and of those that came with rows
+/// is given to all other new ones.
 ///
 /// A reader of the lanes' journal that skips patches. 21 bytes a row of the capacity, which become
 /// resident as rows come. A draw costs O(log capacity) for each row, an update the same, and

@@ -66,8 +66,8 @@ class Sampler : public RowStream {
     throw ValueError("sampler: expected one that keeps priorities, got another");
   }
 
-  /// Makes room for the priorities that the next new rows of `view` are given. Throws ValueError for
-  /// one that no row can have, and where rows have none.
+  /// Makes room for the priorities that the next new rows of `view` are given. Throws ValueError
+  /// for one that no row can have, and where rows have none.
   virtual void reserve(const RowsView& /*view*/, std::span<const float> /*priorities*/) {
     throw ValueError("priorities: expected none, since the sampler keeps none, got some");
   }
