@@ -84,7 +84,8 @@ class BatchExperience:
         truncations: `(B, 1)`, float32: 1 where the episode was cut off.
         indices: `(B,)`, int64: a permanent ID of each row. Its lane is `indices >> 47`, its serial
             number in the lane `indices & (2**47 - 1)`. None if the batch is not from a buffer.
-        weights: `(B, 1)`: importance weights; None for uniform sampling.
+        weights: `(B, 1)`, float32: importance weights, by which to multiply the loss; one for each
+            sequence in a batch of sequences. None unless the sampler is `Prioritized`.
         discounts: `(B, 1)`, float32: the factor of the next value: the target is
             `rewards + discounts * next_values`. `ReplayBuffer` only.
         mask: `(B, L, 1)`, float32: 1 for the steps of a sequence to train on, 0 for burn-in and

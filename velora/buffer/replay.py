@@ -31,10 +31,11 @@ _OPTIONS = (
 
 
 class ReplayBuffer(Buffer):
-    """Keeps the newest experiences of each environment and samples uniform batches from them.
+    """Keeps the newest experiences of each environment and samples random batches from them.
 
-    Sampling is without replacement, unless `sample` is told otherwise, and reproducible: the same
-    seed, pushes and draws give the same batches on every device.
+    By default draws are uniform, without replacement; with a `Prioritized` sampler they follow
+    priorities, with replacement. Draws are reproducible: the same seed and the same calls give the
+    same batches, on every device.
 
     Args:
         capacity: Maximum number of experiences, 1 to 2**40; `capacity // num_envs` per environment.
@@ -57,8 +58,9 @@ class ReplayBuffer(Buffer):
             gathered there and copied in one transfer. "cuda": device memory. "pinned": page-locked
             host memory, which the device reads in place. "auto": for a CUDA device, "cuda" if the
             rows need at most three quarters of its free memory, otherwise "pinned"; "cpu" with a
-            `Prioritized` sampler, which chooses on the host.
-        sampler: How experiences are chosen: `Uniform()`, or `Prioritized(alpha=0.6, beta=0.4)`.
+            `Prioritized` sampler.
+        sampler: How experiences are chosen: `Uniform()`, or `Prioritized(alpha=0.6, beta=0.4)`,
+            which needs rows in host memory.
         seed: Seed of the draws, 0 to 2**64 - 1. None draws one from torch's global generator, so
             that `torch.manual_seed` makes a run reproducible. A copy of the buffer in another
             process uses a different seed.
@@ -166,16 +168,20 @@ class ReplayBuffer(Buffer):
 
     @property
     def sampler(self) -> Sampler:
-        """How experiences are chosen; `buffer.sampler.beta = 0.5` changes the next draws."""
+        """The buffer's own sampler; `buffer.sampler.beta = 0.5` takes effect at the next draw."""
         return self._sampler
 
     def sample(
         self, batch_size: int, *, out: BatchExperience | None = None, replace: bool | None = None
     ) -> BatchExperience:
-        """Samples distinct experiences; all subsets of that size are equally likely.
+        """Samples a batch of experiences.
+
+        With `Uniform()`, the experiences are distinct, and all subsets of that size are equally
+        likely. With `Prioritized`, an experience may occur several times, and `batch.weights`
+        contains importance weights.
 
         Args:
-            batch_size: Number of experiences, at most `len(self)` without replacement.
+            batch_size: Number of experiences. Without replacement, at most `len(self)`.
             out: A batch from an earlier `sample(batch_size)`, whose tensors are overwritten instead
                 of allocating new ones. Nothing may still need its old values, such as a pending
                 backward pass.
@@ -184,15 +190,16 @@ class ReplayBuffer(Buffer):
                 without; `Prioritized` draws with it, and refuses False.
 
         Returns:
-            A batch of `batch_size` steps on the buffer's device, with `truncations`, `indices`,
-            `discounts` and, for `n_step > 1`, `steps`; `out` if given.
+            A batch of `batch_size` steps on the buffer's device, with `truncations`, `indices`
+            and `discounts`, for `n_step > 1` also `steps`, and `weights` if prioritized; `out` if
+            given.
 
         Raises:
             TypeError: If `batch_size` is not an int, `replace` not a bool, or `out` not a batch.
-            ValueError: If `batch_size` is less than 1, more than `len(self)` without replacement or
-                more than 2**28, if the sampler refuses `replace`, or if a tensor of `out` is not
-                contiguous or differs from a new batch in dtype, shape or device. `out` is then
-                unchanged.
+            ValueError: If the buffer is empty, `batch_size` is less than 1, more than `len(self)`
+                without replacement or more than 2**28, if the sampler refuses `replace`, or if a
+                tensor of `out` is not contiguous or differs from a new batch in dtype, shape or
+                device. `out` is then unchanged.
             RuntimeError: If captured in a CUDA graph with rows in host memory.
 
         In a CUDA graph, each replay draws a new batch. The graph reads the buffer and writes the
@@ -239,8 +246,13 @@ class ReplayBuffer(Buffer):
     ) -> BatchExperience:
         """Samples sequences of consecutive steps for recurrent networks.
 
-        Sequences start at distinct steps; all sets of starts are equally likely. They have
-        L = burn_in + length steps. Shorter ones begin at time 0 and are zero-padded at the end.
+        With `Uniform()`, sequences start at distinct steps, and all sets of starts are equally
+        likely. With `Prioritized`, the priority of a step is that of the sequence that starts
+        there, several sequences may start at one step, and `batch.weights` is `(B, 1)`. The start
+        is the first step to train on; burn-in comes before it.
+
+        Sequences have L = burn_in + length steps. Shorter ones begin at time 0 and are zero-padded
+        at the end.
         `batch.mask` is 1 for the steps to train on; `batch.is_first` is 1 for the first step of an
         episode, where a recurrent state must be reset.
 
@@ -255,18 +267,20 @@ class ReplayBuffer(Buffer):
                 start at any step. "within": it starts only where at least `length` steps of the
                 episode remain. "cross": it continues into the next episode of the same
                 environment, and starts only where at least `length` steps of that remain.
+                `Prioritized` supports "pad" only.
             first_only: Extra fields returned for the first step only, `(B, ...)`, such as the
                 stored recurrent state. Names that experiences lack are ignored.
 
         Returns:
             A batch of `(B, L, F)` tensors on the buffer's device, with `truncations`, `indices`
-            (-1 for padding), `discounts`, `mask` and `is_first`. Rewards and discounts are those of
-            single steps, regardless of `n_step`.
+            (-1 for padding), `discounts`, `mask` and `is_first`, and `weights` if prioritized.
+            Rewards and discounts are those of single steps, regardless of `n_step`.
 
         Raises:
             TypeError: If a number is not an int.
             ValueError: If a number is out of range, `length` or `burn_in` exceeds the capacity of
-                a lane, `boundary` is unknown, or there are fewer than `batch_size` starts.
+                a lane, `boundary` is unknown or not supported by the sampler, or there are no
+                starts or, with `Uniform()`, fewer than `batch_size`.
             RuntimeError: If captured in a CUDA graph with another `boundary` than "pad" or with
                 rows in host memory.
         """
@@ -306,24 +320,24 @@ class ReplayBuffer(Buffer):
         mask: Tensor | None = None,
         eta: float = 0.9,
     ) -> Tensor:
-        """Gives experiences other priorities, for a buffer with a `Prioritized` sampler.
+        """Sets the priorities of experiences, in a buffer with a `Prioritized` sampler.
 
-        Experiences that have been overwritten since are skipped. All arguments are checked before
-        the first priority changes.
+        Experiences that have been overwritten since they were drawn are skipped. All arguments are
+        checked before the first priority changes.
 
         Args:
-            indices: A batch, or its `indices`: `(B,)`, or `(B, L)` for sequences. Where an
-                experience is named twice, its last priority counts.
-            priorities: One for each, such as absolute TD errors: finite numbers of at least 0,
-                `(B,)`, `(B, 1)`, `(B, L)` or `(B, L, 1)`. A sequence has one priority,
-                `eta * max + (1 - eta) * mean` over its trained steps (Kapturowski et al. 2019), and
-                it is that of its first trained step.
-            mask: Which steps of sequences are trained, `(B, L)` or `(B, L, 1)`: not 0. By default
-                the batch's own mask, or all steps that are no padding.
+            indices: A batch, or its `indices`: `(B,)`, or `(B, L)` for sequences. If an experience
+                occurs several times, its last priority counts.
+            priorities: One for each index, such as absolute TD errors: finite numbers of at least
+                0, `(B,)` or `(B, 1)`; `(B, L)` or `(B, L, 1)` for sequences. A sequence gets one
+                priority, `eta * max + (1 - eta) * mean` over its trained steps (Kapturowski et al.
+                2019). It is stored at the first of these steps.
+            mask: Nonzero for the trained steps of sequences, `(B, L)` or `(B, L, 1)`. By default
+                that of the batch; for indices alone, all steps except padding.
             eta: Weight of the largest priority of a sequence, 0 to 1.
 
         Returns:
-            A bool tensor `(B,)` on the CPU: which experiences were still there.
+            A bool tensor `(B,)` on the CPU: True where the experience was still in the buffer.
 
         Raises:
             ValueError: If the sampler keeps no priorities, a shape is wrong, indices are not ints,
@@ -331,7 +345,8 @@ class ReplayBuffer(Buffer):
         """
         if self._core is None:
             raise ValueError("indices: expected those of a batch, got some before the first push")
-        if not isinstance(indices, Tensor) or indices.ndim != 1 or mask is not None:
+        is_plain = isinstance(indices, Tensor) and indices.ndim == 1
+        if not is_plain or mask is not None or eta != 0.9:
             indices, priorities = priorities_of_rows(indices, priorities, mask, eta)
         return cast("Tensor", self._core.update_priorities(indices, priorities))
 
@@ -373,9 +388,9 @@ class ReplayBuffer(Buffer):
         from thread to thread takes longer than drawing it, so call `sample` for those.
 
         Batches are stale: each was drawn up to `prefetch` batches earlier and misses the pushes
-        since then. How many depends on timing, so runs that push meanwhile are not bit-for-bit
-        reproducible. Prefetched batches count as draws even if they are never used: a buffer saved
-        then continues after them.
+        and updates of priorities since then. How many depends on timing, so runs that push or
+        update meanwhile are not bit-for-bit reproducible. Prefetched batches count as draws even if
+        they are never used: a buffer saved then continues after them.
 
         While a loader for a CUDA device is open, capture graphs with
         `capture_error_mode="thread_local"`, and do not call `next` during a capture.

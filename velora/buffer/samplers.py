@@ -14,21 +14,22 @@ from velora import _core
 
 @dataclass
 class Sampler:
-    """How a `ReplayBuffer` chooses the experiences of a batch: the base class of all samplers.
+    """Base class of samplers, which choose the experiences of a `ReplayBuffer`'s batches.
 
-    A buffer copies the sampler that it is given. `buffer.sampler` is that copy, which is bound to
-    the buffer: what its class allows to change takes effect at the next draw.
+    A buffer copies the sampler that it is given. `buffer.sampler` is that copy, bound to the
+    buffer: changes of its adjustable attributes take effect at the next draw.
     """
 
     _adjustable: ClassVar[tuple[str, ...]] = ()
     _native: ClassVar[_core.Sampler | None] = None
+    _is_bound: ClassVar[bool] = False
 
     def _build(self) -> _core.Sampler | None:
-        """Builds the native sampler of one buffer; None is the core's own, which is uniform."""
+        """Builds the native sampler of one buffer; None selects the core's own, uniform one."""
         raise NotImplementedError
 
     def _bind(self) -> Self:
-        """Returns the copy of a new buffer.
+        """Returns a copy that is bound to a new buffer.
 
         Raises:
             TypeError: If an attribute has a wrong type.
@@ -36,15 +37,16 @@ class Sampler:
         """
         bound = dataclasses.replace(self)
         object.__setattr__(bound, "_native", self._build())
+        object.__setattr__(bound, "_is_bound", True)
         return bound
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if self._native is not None:
+        if self._is_bound:
             if name not in self._adjustable:
-                expected = " or ".join(self._adjustable)
+                expected = " or ".join(self._adjustable) or "none"
                 raise AttributeError(
-                    f"{name}: expected {expected}, the attributes that a buffer's sampler can "
-                    "change, got another"
+                    f"{name}: expected {expected}, which is what can change of the "
+                    f"{type(self).__name__} sampler of a buffer, got another attribute"
                 )
             setattr(self._native, name, _number(name, value))
         super().__setattr__(name, value)
@@ -55,7 +57,7 @@ class Sampler:
 
 @dataclass
 class Uniform(Sampler):
-    """Each experience is equally likely, without replacement."""
+    """Uniform draws without replacement: each experience is equally likely. The default."""
 
     @override
     def _build(self) -> None:
@@ -66,32 +68,35 @@ class Uniform(Sampler):
 class Prioritized(Sampler):
     """Proportional prioritized experience replay.
 
-    Experience i has a raw priority `p_i`, usually its absolute TD error. Batches are drawn with
-    replacement, with the probability and the importance weight of the paper's equations 1 and
-    section 3.4, for N experiences in the buffer:
+    Experience i has a raw priority `p_i`, usually its absolute TD error. Draws are with
+    replacement. In a buffer of N experiences, the probability of i (equation 1 of the paper) and
+    its importance weight before normalisation (section 3.4) are
 
         P(i) = (p_i + eps)**alpha / sum_k (p_k + eps)**alpha
         w_i = (N * P(i))**-beta
 
-    Pass `batch.weights` to the loss, and new priorities to `buffer.update_priorities`. A new
-    experience gets the largest raw priority in the buffer, or 1 in an empty one, unless it is
-    pushed with its own, `buffer.push(experience, priority=2.0)`; that is settled by the next draw
-    or update. An experience with `p_i + eps = 0` is never drawn; where that is true
-    of all of them, draws are uniform, and a warning says so once.
+    Multiply the loss by `batch.weights`, and pass new priorities to `buffer.update_priorities`. A
+    new experience gets the largest raw priority in the buffer, or 1 if there is none, at the next
+    draw or update, unless it comes with its own: `buffer.push(experience, priority=2.0)`. An
+    experience with `p_i + eps = 0` is never drawn. If that holds for all experiences, draws are
+    uniform, and a warning says so once.
+
+    Rows must be in host memory, and sequences need `boundary="pad"`.
 
     Attributes:
-        alpha: Exponent of priorities, 0 to 4; 0 is uniform. Raw priorities are kept, so another
-            alpha applies exactly, but costs a pass over the buffer. Adjustable.
-        beta: Exponent of importance weights, 0 to 4; 1 corrects the bias of the draws fully.
+        alpha: Exponent of priorities, 0 to 4; 0 is uniform. Adjustable: raw priorities are kept, so
+            a change is exact, but the next draw takes a pass over the buffer.
+        beta: Exponent of importance weights, 0 to 4; 1 fully corrects the bias of the draws.
             Adjustable: `buffer.sampler.beta = 0.4 + 0.6 * progress`.
-        eps: Added to each priority, 0 to 1e9, so that none is 0.
-        normalise: By what weights are divided. "buffer": the largest that an experience in the
-            buffer could have, so that a weight is at most 1 and means the same in each batch.
-            "batch": the largest of the batch, as in the paper. "none": nothing.
-        draws: "stratified": experience k of a batch of B is drawn from the k-th of B equal parts of
-            the total, as in the paper. "independent": each is drawn from all of it.
-        maximum: Whose largest priority a new experience gets. "buffer": of those in the buffer.
-            "all_time": of all that there ever were, as in the paper.
+        eps: Added to each priority, 0 to 1e9, so that experiences of priority 0 can be drawn.
+        normalise: The divisor of weights. "buffer": the largest weight of any experience in the
+            buffer, so that weights are at most 1 and comparable between batches. "batch": the
+            largest weight in the batch. "none": 1.
+        draws: "stratified": the total of all priorities is divided into B equal parts, and each
+            part gives one of the B experiences, as in the paper. "independent": each experience is
+            drawn from the total.
+        maximum: The priority of a new experience. "buffer": the largest of the experiences in the
+            buffer. "all_time": the largest that there ever was, as in the paper.
 
     Paper:
         Schaul et al. 2016, Prioritized Experience Replay, https://arxiv.org/abs/1511.05952.

@@ -13,21 +13,24 @@ from velora.buffer.experience import BatchExperience
 
 
 def priorities_of_rows(indices: Any, priorities: Any, mask: Any, eta: float) -> tuple[Any, Any]:
-    """Returns the indices of the rows that are to have other priorities, and these.
+    """Returns the indices `(B,)` of the rows to update, and their new priorities `(B,)`.
 
-    A sequence has one priority, that of its first trained step: `eta` times the largest and
-    `1 - eta` times the mean of the priorities of its trained steps.
+    A sequence is reduced to its first trained step. The priority is `eta` times the largest plus
+    `1 - eta` times the mean priority of all trained steps. A sequence without any has index -1.
 
     Args:
         indices: A batch, or its indices: ints `(B,)`, or `(B, L)` for sequences.
-        priorities: One for each index, with the shape of the indices or a last dimension of 1 more.
-        mask: Which steps of sequences are trained, likewise; None for those of the batch, or all.
+        priorities: One for each index: the shape of the indices, or that with a final 1.
+        mask: Nonzero for the trained steps of sequences, of the same shape. None: the mask of the
+            batch; for indices alone, all steps except padding.
         eta: Weight of the largest priority of a sequence, 0 to 1.
 
     Raises:
         TypeError: If `indices` is neither a tensor nor a batch.
-        ValueError: If a shape is wrong, or `eta` is out of range.
+        ValueError: If a shape is wrong, `eta` is out of range, or a batch has no indices.
     """
+    if not 0.0 <= eta <= 1.0:
+        raise ValueError(f"eta: expected a number from 0 to 1, got {eta}")
     if isinstance(indices, BatchExperience) and mask is None:
         mask = indices.mask
     indices = _indices_of(indices)
@@ -36,8 +39,6 @@ def priorities_of_rows(indices: Any, priorities: Any, mask: Any, eta: float) -> 
         if mask is not None:
             raise ValueError("mask: expected None for single steps, got a mask")
         return indices, priorities
-    if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"eta: expected a number from 0 to 1, got {eta}")
     trained = indices >= 0
     if mask is not None:
         trained &= _like("mask", indices, mask).to(indices.device) != 0
