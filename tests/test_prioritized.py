@@ -157,10 +157,10 @@ def test_sample_with_equal_seeds_is_equal(draws: Any) -> None:
 
 def test_sample_leaves_global_generators_alone() -> None:
     buffer = prioritized()
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
     buffer.sample(100)
     assert random.getstate() == before[0]
-    assert np.random.get_state()[1].tolist() == before[1]
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[2])
 
 

@@ -215,7 +215,9 @@ def test_threads_that_sample_update_and_push_find_whole_rows() -> None:
     assert not errors
 
 
-@pytest.mark.xfail(strict=True, reason="sample_sequences catches up beside a gather: crashes")
+@pytest.mark.xfail(
+    run=False, strict=True, reason="sample_sequences catches up beside a gather: crashes"
+)
 def test_sample_sequences_beside_a_large_gather_leaves_weights_alone() -> None:
     run = subprocess.run(
         [sys.executable, "-c", COUNT_WHILE_GATHERING], capture_output=True, timeout=60, check=False
