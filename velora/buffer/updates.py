@@ -92,18 +92,26 @@ def _indices_of(indices: Any) -> Tensor:
     tensor: Tensor = torch.as_tensor(indices)
     if tensor.ndim not in (1, 2):
         raise ValueError(f"indices: expected shape (B,) or (B, L), got {tuple(tensor.shape)}")
-    return tensor
+    if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
+        raise ValueError(f"indices: expected ints, got {tensor.dtype}")
+    return tensor.to(torch.int64)
 
 
 def _of_sequences(
     indices: Tensor, priorities: Tensor, trained: Tensor, eta: float
 ) -> tuple[Tensor, Tensor]:
+    if priorities.is_complex():
+        raise ValueError(f"priorities: expected real numbers, got {priorities.dtype}")
+    if indices.numel() == 0:
+        return indices.new_full(indices.shape[:1], -1), torch.zeros(len(indices))
+    priorities = torch.where(trained, priorities.to(torch.float64), 0.0)  # sums need the precision
+    if not bool(((priorities >= 0) & (priorities <= torch.finfo(torch.float32).max)).all()):
+        raise ValueError("priorities: expected finite numbers of at least 0, got another")
     counts = trained.sum(dim=1)
-    largest = torch.where(trained, priorities, -torch.inf).amax(dim=1)
-    mean = torch.where(trained, priorities, 0).sum(dim=1) / counts
+    mean = priorities.sum(dim=1) / counts.clamp(min=1)
     first = trained.to(torch.uint8).argmax(dim=1, keepdim=True)
     rows = torch.where(counts > 0, indices.gather(1, first).squeeze(1), -1)
-    return rows, torch.where(counts > 0, eta * largest + (1 - eta) * mean, 0)
+    return rows, (eta * priorities.amax(dim=1) + (1 - eta) * mean).to(torch.float32)
 
 
 def _like(name: str, indices: Tensor, values: Any) -> Tensor:

@@ -269,9 +269,7 @@ void Store::sample_sequences(const SequenceSpec& spec, std::uint64_t count,
 
 void Store::update_priorities(std::span<const RowId> rows, std::span<const float> priorities,
                               std::span<bool> updated, void* /*stream*/) {
-  const RowsView view = this->view();
-  reader_.sampler().catch_up(view);
-  reader_.sampler().update(view, rows, priorities, updated);
+  reader_.sampler().update(view(), rows, priorities, updated);
 }
 
 std::vector<std::byte> Store::save_sampler(void* /*stream*/) {

@@ -85,9 +85,9 @@ void Prioritized::set_beta(double beta) {
 void Prioritized::allocate(const RowsView& view) {
   capacity_ = view.lane_capacity;
   const std::uint64_t positions = view.num_lanes * capacity_;
+  seen_.assign(view.num_lanes, {});
   memory_ = Memory::anonymous(SumTree::nbytes(positions), "priorities");
   tree_ = SumTree::in(memory_.data(), positions);
-  seen_.assign(view.num_lanes, {});
 }
 
 void Prioritized::forget_all() {
@@ -122,8 +122,8 @@ void Prioritized::catch_up(const RowsView& view) {
 void Prioritized::collect(const RowsView& view, std::uint32_t lane) {
   const std::uint64_t end = view.end(lane);
   const std::uint64_t first = std::max(seen_[lane].end, view.begin(lane));
-  see(lane, end);
   if (first < end) new_rows_.push_back({.lane = lane, .first = first, .end = end});
+  see(lane, end);
 }
 
 void Prioritized::see(std::uint32_t lane, std::uint64_t end) {
@@ -150,6 +150,7 @@ void Prioritized::settle() {
   for (const RowRange& rows : new_rows_) fill(rows, largest, weight);
   if (given_.empty()) return;
   positions_.clear();
+  positions_.reserve(given_.size());
   for (const GivenPriority& given : given_) {
     positions_.push_back(position_of(given.row));
     tree_.set(positions_.back(), given.key, weight_of(given.key));
@@ -233,6 +234,7 @@ void Prioritized::begin(DrawKey key, std::size_t count) {
   positions_.resize(count);
   next_ = 0;
   total_ = tree_.total();
+  beta_ = options_.beta;
   if (total_ > 0) {
     draw_by_weight(key);
   } else {
@@ -255,6 +257,11 @@ void Prioritized::draw_by_weight(DrawKey key) {
     weights_[i] = tree_.leaf(positions_[i]).sum;
     rows_[i] = row_at(positions_[i]);
   }
+  unit_ = total_ / static_cast<double>(size());
+  if (options_.scale == WeightScale::kBuffer) unit_ = weight_of(tree_.least());
+  if (options_.scale == WeightScale::kBatch) {
+    unit_ = *std::min_element(weights_.begin(), weights_.end());
+  }
 }
 
 void Prioritized::draw_uniformly(DrawKey key) {
@@ -271,13 +278,8 @@ void Prioritized::next(std::span<RowId> out) {
 
 void Prioritized::write_weights(std::span<float> out) {
   if (total_ == 0) return std::fill(out.begin(), out.end(), 1.0f);
-  double unit = total_ / static_cast<double>(size());  // the weight of 1 in the batch
-  if (options_.scale == WeightScale::kBuffer) unit = weight_of(tree_.least());
-  if (options_.scale == WeightScale::kBatch) {
-    unit = *std::min_element(weights_.begin(), weights_.end());
-  }
   for (std::size_t i = 0; i < out.size(); ++i) {
-    out[i] = static_cast<float>(power(weights_[i] / unit, -options_.beta));
+    out[i] = static_cast<float>(power(weights_[i] / unit_, -beta_));
   }
 }
 
@@ -290,7 +292,9 @@ const char* Prioritized::warning() {
 void Prioritized::update(const RowsView& view, std::span<const RowId> rows,
                          std::span<const float> priorities, std::span<bool> updated) {
   check_priorities(priorities);
+  catch_up(view);
   positions_.clear();
+  positions_.reserve(rows.size());  // nothing fails once a leaf has changed
   for (std::size_t i = 0; i < rows.size(); ++i) {
     updated[i] = view.alive(rows[i]);
     if (!updated[i]) continue;
@@ -302,6 +306,7 @@ void Prioritized::update(const RowsView& view, std::span<const RowId> rows,
     largest_ever_ = std::max(largest_ever_, tree_.leaf(position).largest);
   }
   tree_update_.some(tree_, positions_);
+  if (positions_.size() > kMostKept) std::vector<std::uint64_t>().swap(positions_);
 }
 
 std::uint64_t Prioritized::known_end(const RowsView& view, std::uint32_t lane) const {

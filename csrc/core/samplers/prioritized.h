@@ -145,6 +145,8 @@ class Prioritized final : public Sampler {
   std::vector<std::uint64_t> positions_;
   std::size_t next_ = 0;
   double total_ = 0.0;
+  double unit_ = 0.0;  // the weight in the tree of importance weight 1
+  double beta_ = 0.0;
 };
 
 }  // namespace velora
