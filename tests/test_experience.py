@@ -83,6 +83,7 @@ def test_batch_fields_begin_with_the_documented_ones() -> None:
         "discounts",
         "mask",
         "is_first",
+        "steps",
         "extras",
     ]
 

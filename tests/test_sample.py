@@ -428,7 +428,9 @@ def test_sample_on_cpu_device_gives_cpu_tensors() -> None:
 def test_sample_with_other_arguments_is_a_type_error(arguments: Any) -> None:
     buffer = filled(ReplayBuffer, range(4), 5, seed=1)
     twin = filled(ReplayBuffer, range(4), 5, seed=1)
-    with pytest.raises(TypeError, match=r"^sample: expected \(batch_size, \*, out=None\)"):
+    with pytest.raises(
+        TypeError, match=r"^sample: expected \(batch_size, \*, out=None, replace=None\)"
+    ):
         buffer.sample(*arguments)
     with pytest.raises(TypeError, match=r"^sample: expected"):
         buffer.sample(2, count=2)  # type: ignore[call-arg]

@@ -146,6 +146,9 @@ class History {
     target.floats(BatchPart::kTruncations)[i] = (own_flags(last) & kTruncated) != 0 ? 1.0f : 0.0f;
     target.floats(BatchPart::kDiscounts)[i] = done ? 0.0f : static_cast<float>(power);
     target.floats(BatchPart::kIsFirst)[i] = (flags(id) & kFirst) != 0 ? 1.0f : 0.0f;
+    if (float* steps = target.floats(BatchPart::kSteps)) {
+      steps[i] = static_cast<float>(last.serial - id.serial + 1);
+    }
     target.indices()[i] = static_cast<std::int64_t>(id.packed());
     for (const Batch::Part& part : batch.parts()) {
       const Field& field = layout.fields()[part.field];

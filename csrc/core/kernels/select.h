@@ -43,21 +43,20 @@ namespace device {
 /// Element of a launch -> its row, of no lane where there is none. All of it is known when select()
 /// has run.
 struct Selection {
-  const RowsView& view;
+  const LaunchRows& rows;
+  const RowsView& view;  // of them
   const SelectParams& params;
-  std::uint64_t even;          // rows of each lane; 0: they differ
-  const std::uint64_t* drawn;  // of kUniform: element -> position; null: there are too few rows
-  DrawKey key;                 // of kReplaced
-  std::uint64_t bound;         // of kReplaced: the rows that there are
+  std::uint64_t even;  // rows of each lane; 0: they differ
+  /// Of kUniform: element -> position; of kReplaced: the number of the draw. Null: there are too
+  /// few rows.
+  const std::uint64_t* drawn;
 
   VELORA_HD RowId operator()(std::uint64_t i) const {
     switch (params.kind) {
       case SelectKind::kUniform:
         return drawn != nullptr ? view.locate(drawn[i], even) : no_row();
       case SelectKind::kReplaced:
-        if (bound == 0) return no_row();
-        return view.locate(bounded(random_bits(key, static_cast<std::uint32_t>(i), 0), bound),
-                           even);
+        return drawn != nullptr ? replaced(static_cast<std::uint32_t>(i)) : no_row();
       case SelectKind::kTimeOrder:
         return in_time_order(params.start + i);
       default:
@@ -67,6 +66,10 @@ struct Selection {
 
  private:
   VELORA_HD static RowId no_row() { return {RowId::kNoLane, 0}; }
+  VELORA_HD RowId replaced(std::uint32_t i) const {
+    const DrawKey key = {.seed = rows.control->seed, .draw = *drawn};
+    return view.locate(bounded(random_bits(key, i, 0), view.size()), even);
+  }
   VELORA_HD RowId listed(RowId id) const { return view.alive(id) ? id : no_row(); }
   VELORA_HD RowId in_time_order(std::uint64_t position) const {
     const bool is_even = view.num_lanes == 1 || even != 0;
@@ -81,13 +84,11 @@ template <typename Group>
 VELORA_HD inline Selection select(const Group& group, const LaunchRows& rows,
                                   const SelectParams& params, std::byte* memory) {
   const std::uint64_t* drawn = nullptr;
-  DrawKey key = {};
-  std::uint64_t bound = 0;
   if (params.kind == SelectKind::kUniform) {
     const auto count = static_cast<std::uint32_t>(params.count);
     const DrawSpace space = DrawSpace::in(memory, count);
     count_draw(group, rows.control, params.counters, space.number);
-    bound = rows.view.size();
+    const std::uint64_t bound = rows.view.size();
     if (bound >= count) {
       draw(group, {.seed = rows.control->seed, .draw = *space.number}, bound, count, space);
       drawn = space.drawn;
@@ -95,19 +96,13 @@ VELORA_HD inline Selection select(const Group& group, const LaunchRows& rows,
   } else if (params.kind == SelectKind::kReplaced) {
     auto* number = reinterpret_cast<std::uint64_t*>(memory);
     count_draw(group, rows.control, params.counters, number);
-    bound = rows.view.size();
-    key = {.seed = rows.control->seed, .draw = *number};
+    if (rows.view.size() > 0) drawn = number;
   } else if (params.counters != nullptr) {
     count_draw(group, rows.control, params.counters, nullptr);
   }
   // Lanes may hold more rows by now than when the launch was queued.
   const std::uint64_t even = rows.view.find_even_size();
-  return {.view = rows.view,
-          .params = params,
-          .even = even,
-          .drawn = drawn,
-          .key = key,
-          .bound = bound};
+  return {.rows = rows, .view = rows.view, .params = params, .even = even, .drawn = drawn};
 }
 
 }  // namespace device
