@@ -248,7 +248,6 @@ def test_save_with_rows_after_last_draw_settles_nothing(save: Any) -> None:
     assert shares(buffer) == shares(saved) == close({2: 0.8, 3: 0.2})
 
 
-@pytest.mark.xfail(strict=True, reason="a refused update settles new rows")
 def test_refused_update_settles_nothing() -> None:
     buffer = prioritized(2, 2)
     set_priorities(buffer, 8.0, 3.0)
@@ -260,7 +259,6 @@ def test_refused_update_settles_nothing() -> None:
     assert shares(buffer) == close({2: 0.8, 3: 0.2})
 
 
-@pytest.mark.xfail(strict=True, reason="a refused draw of sequences settles new rows")
 def test_refused_sample_sequences_settles_nothing() -> None:
     buffer = prioritized(2, 2)
     set_priorities(buffer, 8.0, 3.0)

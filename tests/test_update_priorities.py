@@ -189,25 +189,21 @@ def test_update_of_sequence_with_bad_priority_is_refused(bad: float) -> None:
         prioritized().update_priorities(torch.tensor([[0, 1]]), torch.tensor([[1.0, bad]]))
 
 
-@pytest.mark.xfail(strict=True, reason="negative priorities hide in the mean of a sequence")
 def test_update_of_sequence_with_negative_priority_is_refused() -> None:
     with pytest.raises(ValueError, match="priorities"):
         prioritized().update_priorities(torch.tensor([[0, 1]]), torch.tensor([[-1.0, 5.0]]))
 
 
-@pytest.mark.xfail(strict=True, reason="the sum of a sequence overflows in its own dtype")
 @pytest.mark.parametrize("priorities", [HALVES, torch.full((1, 2), 3e38)])
 def test_update_of_sequence_with_large_priorities_takes_them(priorities: torch.Tensor) -> None:
     prioritized().update_priorities(torch.tensor([[0, 1]]), priorities)
 
 
-@pytest.mark.xfail(strict=True, reason="bool (B, L) are promoted to ints")
 def test_update_of_sequence_with_bool_indices_is_refused() -> None:
     with pytest.raises(ValueError, match="indices: expected ints"):
         prioritized().update_priorities(torch.tensor([[True, False]]), torch.ones(1, 2))
 
 
-@pytest.mark.xfail(strict=True, reason="-1 of no trained step becomes row 255")
 def test_update_of_untrained_sequence_with_uint8_indices_is_skipped() -> None:
     indices = torch.tensor([[0, 1]], dtype=torch.uint8)
     updated = prioritized(300, 300).update_priorities(
@@ -216,13 +212,11 @@ def test_update_of_untrained_sequence_with_uint8_indices_is_skipped() -> None:
     assert updated.tolist() == [False]
 
 
-@pytest.mark.xfail(strict=True, raises=NotImplementedError, reason="torch compares no uint64")
 def test_update_of_sequence_with_uint64_indices_takes_them() -> None:
     indices = torch.tensor([[0, 1]], dtype=torch.uint64)
     assert prioritized().update_priorities(indices, torch.ones(1, 2)).all()
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="amax of no steps")
 def test_update_of_sequences_without_steps_is_skipped_or_refused() -> None:
     indices = torch.zeros(2, 0, dtype=torch.int64)
     assert not prioritized().update_priorities(indices, torch.zeros(2, 0)).any()

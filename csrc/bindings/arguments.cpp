@@ -91,8 +91,9 @@ std::vector<RowId> read_row_ids(const ArrayView& indices) {
 std::vector<float> read_column(const ArrayView& view, std::size_t rows, const char* name) {
   const bool fits = view.ndim == 1 || (view.ndim == 2 && view.shape[1] == 1);
   if (!fits || static_cast<std::size_t>(view.shape[0]) != rows) {
-    throw ValueError(std::string(name) + ": expected one for each of " + std::to_string(rows) +
-                     " rows, got shape " + view.shape_string());
+    const std::string count = std::to_string(rows);
+    throw ValueError(std::string(name) + ": expected shape (" + count + ",) or (" + count +
+                     ", 1), one for each row, got " + view.shape_string());
   }
   std::vector<float> elements(static_cast<std::size_t>(view.num_elements()));
   const Misfit misfit =

@@ -106,7 +106,8 @@ class Mixture:
 
         Returns:
             A batch like those of the buffers, sorted by buffer, with `source`: which of the buffers
-            each experience comes from. If any buffer has weights, those of uniform draws are 1.
+            each experience comes from. If any buffer has `weights` or `steps`, those of the others
+            are 1.
 
         Raises:
             TypeError: If `batch_size` is not an int.
@@ -243,11 +244,12 @@ def _join(parts: list[tuple[int, BatchExperience]]) -> BatchExperience:
         item.name: [getattr(part, item.name) for _, part in parts]
         for item in dataclasses.fields(BatchExperience)
     }
-    if any(weights is not None for weights in named["weights"]):
-        named["weights"] = [
-            torch.ones_like(ones) if weights is None else weights
-            for weights, ones in zip(named["weights"], rewards, strict=True)
-        ]
+    for name in ("weights", "steps"):  # 1 where a buffer has none of its own
+        if any(column is not None for column in named[name]):
+            named[name] = [
+                torch.ones_like(ones) if column is None else column
+                for column, ones in zip(named[name], rewards, strict=True)
+            ]
     joined: dict[str, Any] = {
         name: None
         if values[0] is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from velora.buffer.placement import Storage
 from velora.buffer.samplers import Sampler, Uniform, bind_sampler, sampler_of
 from velora.buffer.schema import Schema
 from velora.buffer.state import check_options
-from velora.buffer.updates import priorities_of_rows, rows_to_update
+from velora.buffer.updates import Updates
 
 MAX_N_STEP = 2**31 - 1
 MAX_FRAME_STACK = 64
@@ -30,7 +30,7 @@ _OPTIONS = (
 )
 
 
-class ReplayBuffer(Buffer):
+class ReplayBuffer(Updates, Buffer):
     """Keeps the newest experiences of each environment and samples random batches from them.
 
     By default draws are uniform, without replacement; with a `Prioritized` sampler they follow
@@ -311,73 +311,6 @@ class ReplayBuffer(Buffer):
         return self._deliver(
             self._core.sample_sequences(batch_size, length, burn_in, boundary, first_fields)
         )
-
-    def update_priorities(
-        self,
-        indices: Tensor | BatchExperience,
-        priorities: Tensor,
-        *,
-        mask: Tensor | None = None,
-        eta: float = 0.9,
-    ) -> Tensor:
-        """Sets the priorities of experiences, in a buffer with a `Prioritized` sampler.
-
-        Experiences that have been overwritten since they were drawn are skipped. All arguments are
-        checked before the first priority changes.
-
-        Args:
-            indices: A batch, or its `indices`: `(B,)`, or `(B, L)` for sequences. If an experience
-                occurs several times, its last priority counts.
-            priorities: One for each index, such as absolute TD errors: finite numbers of at least
-                0, `(B,)` or `(B, 1)`; `(B, L)` or `(B, L, 1)` for sequences. A sequence gets one
-                priority, `eta * max + (1 - eta) * mean` over its trained steps (Kapturowski et al.
-                2019). It is stored at the first of these steps.
-            mask: Nonzero for the trained steps of sequences, `(B, L)` or `(B, L, 1)`. By default
-                that of the batch; for indices alone, all steps except padding.
-            eta: Weight of the largest priority of a sequence, 0 to 1.
-
-        Returns:
-            A bool tensor `(B,)` on the CPU: True where the experience was still in the buffer.
-
-        Raises:
-            ValueError: If the sampler keeps no priorities, a shape is wrong, indices are not ints,
-                a priority is negative, NaN or infinite, or `eta` is out of range.
-        """
-        if self._core is None:
-            raise ValueError("indices: expected those of a batch, got some before the first push")
-        is_plain = isinstance(indices, Tensor) and indices.ndim == 1
-        if not is_plain or mask is not None or eta != 0.9:
-            indices, priorities = priorities_of_rows(indices, priorities, mask, eta)
-        return cast("Tensor", self._core.update_priorities(indices, priorities))
-
-    def update(self, indices: Tensor | BatchExperience, **fields: Any) -> Tensor:
-        """Writes extra fields and rewards of experiences that are in the buffer already.
-
-        For recurrent states that a learner computes anew, labels, relabelled rewards or latents.
-        Experiences that have been overwritten since are skipped. All arguments are checked before
-        anything is written.
-
-        Args:
-            indices: A batch, or its `indices`: `(B,)`, or `(B, L)` for sequences, whose padding is
-                skipped. Where an experience is named twice, its last values stay.
-            **fields: New values of extra fields by name, `(B, ...)` or `(B, L, ...)`, and of
-                `rewards`, `(B,)` or `(B, 1)`, or `(B, L)` or `(B, L, 1)`. Dtypes as in `push`.
-
-        Returns:
-            A bool tensor with the shape of the indices, on the CPU: which experiences were still
-            there.
-
-        Raises:
-            TypeError: If no field is given.
-            ValueError: If a field is unknown or cannot be updated, values do not fit its shape or
-                dtype, or indices are not ints. The buffer is then unchanged.
-            RuntimeError: If captured in a CUDA graph.
-        """
-        if self._core is None or self._schema is None:
-            raise ValueError("indices: expected those of a batch, got some before the first push")
-        rows, columns = rows_to_update(indices, fields, self._schema.extra_names)
-        mask = cast("Tensor", self._core.update(rows.reshape(-1), columns))
-        return mask.reshape(rows.shape)
 
     def loader(self, batch_size: int, prefetch: int = 2) -> Loader:
         """Returns an iterator that prefetches batches while you train.
