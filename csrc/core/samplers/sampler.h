@@ -41,9 +41,9 @@ class Sampler : public RowStream {
   Sampler(const Sampler&) = delete;
   Sampler& operator=(const Sampler&) = delete;
 
-  /// Follows the rows of `view`, which are the same rows at each call. Only before a batch is begun,
-  /// whose rows are all made before the next call; `view` stays as it is until then. O(rows pushed
-  /// since the last call), at most.
+  /// Follows the rows of `view`, which are the same rows at each call. Only before a batch is
+  /// begun, whose rows are all made before the next call; `view` stays as it is until then. O(rows
+  /// pushed since the last call), at most.
   virtual void catch_up(const RowsView& view) = 0;
   /// How many rows there are to choose from. O(1).
   virtual std::uint64_t size() const = 0;
@@ -58,9 +58,9 @@ class Sampler : public RowStream {
   /// The importance weights of all rows of the batch, in their order. O(rows of the batch).
   virtual void write_weights(std::span<float> /*out*/) { throw std::logic_error("no weights"); }
 
-  /// Catches up with `view` and gives rows other priorities, those that are alive; tells which were. Of a row that stands there twice the last one counts. Throws
-  /// ValueError for a priority that no row can have, and where rows have none; then nothing has
-  /// changed.
+  /// Catches up with `view` and gives rows other priorities, those that are alive; tells which
+  /// were. Of a row that stands there twice the last one counts. Throws ValueError for a priority
+  /// that no row can have, and where rows have none; then nothing has changed.
   virtual void update(const RowsView& /*view*/, std::span<const RowId> /*rows*/,
                       std::span<const float> /*priorities*/, std::span<bool> /*updated*/) {
     throw ValueError("sampler: expected one that keeps priorities, got another");
