@@ -134,7 +134,7 @@ PYBIND11_MODULE(_core, m) {
                             "Configuration of a buffer, besides the fields of its rows.")
       .def(py::init([](std::uint64_t lane_capacity, std::uint32_t num_lanes,
                        std::shared_ptr<DrawSeed> seed,
-                       std::optional<std::shared_ptr<velora::Sampler>> sampler,
+                       const std::optional<std::shared_ptr<velora::Sampler>>& sampler,
                        std::uint32_t n_step, std::optional<double> gamma, bool overwrite,
                        bool compact, std::uint32_t frame_stack, const std::string& storage,
                        std::optional<int> device) {
