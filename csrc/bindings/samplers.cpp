@@ -55,8 +55,8 @@ std::shared_ptr<Prioritized> make_prioritized(double alpha, double beta, double 
 }  // namespace
 
 void bind_samplers(py::module_& m) {
-  const py::class_<Sampler, std::shared_ptr<Sampler>> sampler(m, "Sampler",
-                                                              "How a buffer chooses rows.");
+  const py::class_<Sampler, std::shared_ptr<Sampler>> base(m, "Sampler",
+                                                           "How a buffer chooses rows.");
   py::class_<Prioritized, Sampler, std::shared_ptr<Prioritized>>(
       m, "Prioritized", "The sampler of a buffer with priorities.")
       .def(py::init(&make_prioritized), py::kw_only(), py::arg("alpha"), py::arg("beta"),
