@@ -44,6 +44,7 @@ Buffer::Buffer(std::vector<Field> fields, const py::dict& trees, BufferOptions o
       storage_(make_storage(RowLayout(std::move(fields), options_.observations), options_)),
       trees_(trees, schema_.batch_names, storage_->layout().fields().size()),
       plan_(storage_->layout(), options_.n_step, options_.gamma),
+      sequence_plan_(options_.has_weights() ? plan_.with(PartOf::kWeighted) : plan_),
       gather_plan_(options_.n_step > 1 ? plan_.with(PartOf::kSummed) : plan_),
       draw_plan_(options_.has_weights() ? gather_plan_.with(PartOf::kWeighted) : gather_plan_),
       writer_(*storage_, gather_lock_, options_, schema_, trees_),
@@ -196,8 +197,7 @@ py::object Buffer::sample_sequences(py::handle batch_size, std::size_t length, s
                      std::to_string(count));
   };
   require_starts();
-  const BatchPlan plan =
-      (options_.has_weights() ? plan_.with(PartOf::kWeighted) : plan_).of_sequences(first_fields);
+  const BatchPlan plan = sequence_plan_.of_sequences(first_fields);
   const BatchExtent extent = {.rows = count, .steps = burn_in + length, .is_sequences = true};
   py::object batch = batches_.make(plan, extent, [&](BatchMemory memory, const PartRunner* runner) {
     require_starts();

@@ -124,9 +124,10 @@ class Buffer {
   std::unique_ptr<Storage> storage_;
   GatherLock gather_lock_;
   FieldTrees trees_;
-  BatchPlan plan_;         // of rows that are taken: single steps
-  BatchPlan gather_plan_;  // of rows that are named
-  BatchPlan draw_plan_;    // of rows that are drawn
+  BatchPlan plan_;           // of rows that are taken: single steps
+  BatchPlan sequence_plan_;  // of the steps of sequences
+  BatchPlan gather_plan_;    // of rows that are named
+  BatchPlan draw_plan_;      // of rows that are drawn
   RowWriter writer_;
   BatchMaker batches_;
   std::vector<Column> columns_;
