@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -93,6 +94,10 @@ class Prioritized final : public Sampler {
     SumTree::Key key;
   };
 
+  static bool is_priority(float value) {
+    return value >= 0 && value <= std::numeric_limits<float>::max();
+  }
+  static void check_priorities(std::span<const float> priorities);
   void allocate(const RowsView& view);
   void forget_all();
   void collect(const RowsView& view, std::uint32_t lane);
