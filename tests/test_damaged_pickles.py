@@ -375,6 +375,7 @@ def test_construct_core_with_trees_of_more_or_fewer_fields_is_refused() -> None:
             lane_capacity=3,
             num_lanes=1,
             seed=_core.DrawSeed(0),
+            sampler=None,
             n_step=1,
             gamma=None,
             overwrite=True,

@@ -84,6 +84,7 @@ def test_batch_fields_begin_with_the_documented_ones() -> None:
         "mask",
         "is_first",
         "steps",
+        "source",
         "extras",
     ]
 
