@@ -78,6 +78,9 @@ std::vector<std::int64_t> read_indices(const ArrayView& indices) {
 }
 
 std::vector<RowId> read_row_ids(const ArrayView& indices) {
+  if (indices.ndim != 1) {
+    throw ValueError("indices: expected shape (B,), got " + indices.shape_string());
+  }
   const std::vector<std::int64_t> packed = read_indices(indices);
   std::vector<RowId> rows;
   rows.reserve(packed.size());

@@ -49,7 +49,7 @@ std::vector<std::uint32_t> read_lanes(pybind11::handle lanes, std::uint32_t num_
 /// An array of indices, in row-major order. Throws ValueError where it has no ints. Runs no code.
 std::vector<std::int64_t> read_indices(const ArrayView& indices);
 
-/// The rows that it names, alive or not. Throws the same.
+/// The rows that an array of indices (B,) names, alive or not. Throws the same.
 std::vector<RowId> read_row_ids(const ArrayView& indices);
 
 /// A number for each of `rows` as float32, from an array (rows,) or (rows, 1). Throws ValueError

@@ -40,14 +40,13 @@ py::object BatchMaker::make(const BatchPlan& plan, BatchExtent extent, const Fil
   return names_.name(plan, std::move(parts));
 }
 
-py::object BatchMaker::make_column(const TensorSpec& spec, std::size_t rows,
-                                   const std::function<void(std::byte*)>& fill) {
-  const std::vector<TensorSpec> specs = {spec};
+py::object BatchMaker::make_mask(std::size_t rows, const std::function<void(bool*)>& fill) {
+  const std::vector<TensorSpec> specs = {{.dtype = DType::kBool, .row_shape = {}, .row_bytes = 1}};
   BatchTensors tensors(*slabs_, specs, {.rows = rows}, nullptr);
-  py::object column = tensors.tensor(0);
+  py::object mask = tensors.tensor(0);
   gather_lock_.wait();
-  fill(tensors.memory()[0]);
-  return column;
+  fill(reinterpret_cast<bool*>(tensors.memory()[0]));
+  return mask;
 }
 
 void BatchMaker::write(const BatchPlan& plan, BatchExtent extent, py::handle out,

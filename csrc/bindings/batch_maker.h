@@ -40,9 +40,8 @@ class BatchMaker {
   /// uint8 tensor on the buffer's device. Throws ValueError where it does not fit.
   void write_into(const BatchPlan& plan, BatchExtent extent, pybind11::handle base,
                   const FillBatch& fill);
-  /// A new tensor (rows, *row_shape) on the host. `fill` writes it when no other call gathers.
-  pybind11::object make_column(const TensorSpec& spec, std::size_t rows,
-                               const std::function<void(std::byte*)>& fill);
+  /// A new bool tensor (rows,) on the host. `fill` writes it when no other call gathers.
+  pybind11::object make_mask(std::size_t rows, const std::function<void(bool*)>& fill);
   /// The batch of tensors in the order of the plan.
   pybind11::object name(const BatchPlan& plan, std::vector<pybind11::object> tensors) const;
 

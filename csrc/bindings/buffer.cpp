@@ -238,27 +238,17 @@ py::object Buffer::update_priorities(py::handle indices, py::handle priorities) 
   BorrowedArray arrays[2];
   arrays[0].prepare(indices.ptr(), "indices");
   arrays[1].prepare(priorities.ptr(), "priorities");
-  const ArrayView& names = arrays[0].look("indices");
-  if (names.ndim != 1) {
-    throw ValueError("indices: expected shape (B,), got " + names.shape_string());
-  }
-  const std::vector<RowId> rows = read_row_ids(names);
+  const std::vector<RowId> rows = read_row_ids(arrays[0].look("indices"));
   const std::vector<float> values =
       read_column(arrays[1].look("priorities"), rows.size(), "priorities");
-  return make_mask(rows.size(), [&](bool* updated) {
+  return batches_.make_mask(rows.size(), [&](bool* updated) {
     storage_->update_priorities(rows, values, {updated, rows.size()}, stream());
   });
 }
 
-py::object Buffer::make_mask(std::size_t rows, const std::function<void(bool*)>& fill) {
-  const TensorSpec mask = {.dtype = DType::kBool, .row_shape = {}, .row_bytes = 1};
-  return batches_.make_column(
-      mask, rows, [&fill](std::byte* memory) { fill(reinterpret_cast<bool*>(memory)); });
-}
-
 py::object Buffer::update(py::handle indices, const py::dict& fields) {
   return writer_.update(indices, fields, [this](std::size_t rows, const auto& fill) {
-    return make_mask(rows, fill);
+    return batches_.make_mask(rows, fill);
   });
 }
 

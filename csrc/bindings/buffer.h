@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -112,8 +111,6 @@ class Buffer {
   auto draw_rows(std::size_t count, bool replaces);
   void require_rows(std::size_t count, bool replaces) const;
   bool read_replace(pybind11::handle replace) const;
-  /// A new bool tensor (rows,), which `fill` writes when no other call gathers.
-  pybind11::object make_mask(std::size_t rows, const std::function<void(bool*)>& fill);
   /// Warns of what the sampler has to say. Comes last: it can run code.
   void warn();
 

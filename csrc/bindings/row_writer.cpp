@@ -150,11 +150,7 @@ py::object RowWriter::update(py::handle indices, const py::dict& fields,
   BorrowedArray names;
   names.prepare(indices.ptr(), "indices");
   reader->prepare_some(columns);
-  const ArrayView& view = names.look("indices");
-  if (view.ndim != 1) {
-    throw ValueError("indices: expected shape (B,), got " + view.shape_string());
-  }
-  const std::vector<RowId> rows = read_row_ids(view);
+  const std::vector<RowId> rows = read_row_ids(names.look("indices"));
   return make_mask(rows.size(), [&](bool* updated) {
     reader->look();
     if (reader->count() != rows.size()) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from velora.buffer.experience import BatchExperience
 from velora.buffer.loader import Loader
 from velora.buffer.replay import ReplayBuffer
 from velora.buffer.samplers import Prioritized
-from velora.buffer.schema import Schema
+from velora.buffer.updates import check_priorities
 
 
 class Mixture:
@@ -161,17 +161,14 @@ class Mixture:
                 f"{tuple(priorities.shape)}"
             )
         values = priorities.detach().reshape(-1)
-        if not bool(((values >= 0) & (values <= torch.finfo(torch.float32).max)).all()):
-            raise ValueError("priorities: expected finite numbers of at least 0, got another")
-        mask = torch.zeros(len(source), dtype=torch.bool)
-        for i, buffer in enumerate(self._buffers):
-            rows = source == i
-            if isinstance(buffer.sampler, Prioritized) and bool(rows.any()):
-                updated = buffer.update_priorities(
-                    batch.indices[rows], values[rows.to(values.device)]
-                )
-                mask[rows.cpu()] = updated
-        return mask
+        check_priorities(values)
+
+        def update(buffer: ReplayBuffer, rows: Tensor) -> Tensor | None:
+            if not isinstance(buffer.sampler, Prioritized):
+                return None
+            return buffer.update_priorities(batch.indices[rows], values[rows.to(values.device)])
+
+        return self._route(source, update)
 
     def update(self, batch: BatchExperience, **fields: Any) -> Tensor:
         """Writes fields of the experiences of a batch back, each into its buffer.
@@ -194,11 +191,26 @@ class Mixture:
                 if not isinstance(values, Tensor) or values.shape[:1] != source.shape:
                     got = tuple(values.shape) if isinstance(values, Tensor) else type(values)
                     raise ValueError(f"{name}: expected a tensor ({len(source)}, ...), got {got}")
+
+        def update(buffer: ReplayBuffer, rows: Tensor) -> Tensor:
+            part = tree.map_leaves(lambda values: values[rows.to(values.device)], fields)
+            return buffer.update(batch.indices[rows], **part)
+
+        return self._route(source, update)
+
+    def _route(
+        self, source: Tensor, update: Callable[[ReplayBuffer, Tensor], Tensor | None]
+    ) -> Tensor:
+        """Calls `update(buffer, rows)` for each buffer that has rows; joins the masks it returns.
+
+        `rows` is the bool mask of the buffer's rows. None stands for a mask that is all False.
+        """
         mask = torch.zeros(len(source), dtype=torch.bool)
         for i, buffer in enumerate(self._buffers):
             rows = source == i
-            if bool(rows.any()):
-                mask[rows.cpu()] = buffer.update(batch.indices[rows], **_select(fields, rows))
+            updated = update(buffer, rows) if bool(rows.any()) else None
+            if updated is not None:
+                mask[rows.cpu()] = updated
         return mask
 
     def _source_of(self, batch: BatchExperience) -> Tensor:
@@ -211,29 +223,23 @@ class Mixture:
 
     def _check_schemas(self) -> None:
         """Checks that all buffers that have a schema have the same fields."""
-        first: dict[str, Any] | None = None
+        first: dict[str, tuple[str, tuple[int, ...]]] | None = None
         for i, buffer in enumerate(self._buffers):
             if buffer._schema is None:
                 continue
-            fields = _fields_of(buffer._schema)
+            leaves = tree.leaves(buffer._schema.trees)
+            fields = {leaf.name: (leaf.dtype, leaf.shape) for leaf in leaves}
             first = fields if first is None else first
-            for name in first | fields:
-                if first.get(name) != fields.get(name):
-                    raise ValueError(
-                        f"{name}: expected {first.get(name, 'no such field')} in buffer {i}, as in "
-                        f"the first one, got {fields.get(name, 'none')}"
-                    )
-
-
-def _fields_of(schema: Schema) -> dict[str, str]:
-    return {leaf.name: f"{leaf.dtype} of shape {leaf.shape}" for leaf in tree.leaves(schema.trees)}
-
-
-def _select(fields: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-    return {
-        name: tree.map_leaves(lambda values: values[rows.to(values.device)], nest)
-        for name, nest in fields.items()
-    }
+            if first == fields:
+                continue
+            name = next(name for name in first | fields if first.get(name) != fields.get(name))
+            expected, got = (
+                f"{known[name][0]} of shape {known[name][1]}" if name in known else none
+                for known, none in ((first, "no such field"), (fields, "none"))
+            )
+            raise ValueError(
+                f"{name}: expected {expected} in buffer {i}, as in the first one, got {got}"
+            )
 
 
 def _join(parts: list[tuple[int, BatchExperience]]) -> BatchExperience:

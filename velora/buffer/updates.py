@@ -51,7 +51,7 @@ class Updates(CoreOwner):
             raise ValueError("indices: expected those of a batch, got some before the first push")
         rows, values = indices, priorities
         is_plain = isinstance(rows, Tensor) and rows.ndim == 1 and isinstance(values, Tensor)
-        if not is_plain or mask is not None or eta != 0.9:
+        if not is_plain or mask is not None or not 0.0 <= eta <= 1.0:
             rows, values = priorities_of_rows(indices, priorities, mask, eta)
         return cast("Tensor", self._core.update_priorities(rows, values))
 
@@ -178,13 +178,22 @@ def _of_sequences(
     if indices.numel() == 0:
         return indices.new_full(indices.shape[:1], -1), torch.zeros(len(indices))
     priorities = torch.where(trained, priorities.to(torch.float64), 0.0)  # sums need the precision
-    if not bool(((priorities >= 0) & (priorities <= torch.finfo(torch.float32).max)).all()):
-        raise ValueError("priorities: expected finite numbers of at least 0, got another")
+    check_priorities(priorities)
     counts = trained.sum(dim=1)
     mean = priorities.sum(dim=1) / counts.clamp(min=1)
     first = trained.to(torch.uint8).argmax(dim=1, keepdim=True)
     rows = torch.where(counts > 0, indices.gather(1, first).squeeze(1), -1)
     return rows, (eta * priorities.amax(dim=1) + (1 - eta) * mean).to(torch.float32)
+
+
+def check_priorities(priorities: Tensor) -> None:
+    """Checks that experiences can have these priorities.
+
+    Raises:
+        ValueError: If one is negative, NaN or beyond float32.
+    """
+    if not bool(((priorities >= 0) & (priorities <= torch.finfo(torch.float32).max)).all()):
+        raise ValueError("priorities: expected finite numbers of at least 0, got another")
 
 
 def _like(name: str, indices: Tensor, values: Any) -> Tensor:

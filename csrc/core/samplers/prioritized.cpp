@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/random/distinct_draw.h"
+#include "core/samplers/uniform.h"
 #include "core/values/errors.h"
 #include "core/values/power.h"
 
@@ -51,17 +52,13 @@ Prioritized::Prioritized(const PrioritizedOptions& options)
 }
 
 void Prioritized::set_alpha(double alpha) {
-  PrioritizedOptions changed = options_;
-  changed.alpha = alpha;
-  changed.check();
-  options_ = changed;
+  check_range("alpha", alpha, PrioritizedOptions::kMaxAlpha);
+  options_.alpha = alpha;
 }
 
 void Prioritized::set_beta(double beta) {
-  PrioritizedOptions changed = options_;
-  changed.beta = beta;
-  changed.check();
-  options_ = changed;
+  check_range("beta", beta, PrioritizedOptions::kMaxBeta);
+  options_.beta = beta;
 }
 
 void Prioritized::allocate(const RowsView& view) {
@@ -133,12 +130,15 @@ void Prioritized::settle() {
   if (given_.empty()) return;
   positions_.clear();
   positions_.reserve(given_.size());
-  for (const GivenPriority& given : given_) {
-    positions_.push_back(position_of(given.row));
-    tree_.set(positions_.back(), given.key, weight_of(given.key));
-  }
+  for (const GivenPriority& given : given_) change(given.row, given.key);
   tree_update_.some(tree_, positions_);
   given_.clear();
+}
+
+/// Changes the leaf of a row alone, and notes its position.
+void Prioritized::change(RowId row, SumTree::Key key) {
+  positions_.push_back(position_of(row));
+  tree_.set(positions_.back(), key, weight_of(key));
 }
 
 void Prioritized::drop_dead_priorities(const RowsView& view) {
@@ -248,9 +248,10 @@ void Prioritized::draw_by_weight(DrawKey key) {
 
 void Prioritized::draw_uniformly(DrawKey key) {
   if (uniform_ == Warning::kNone) uniform_ = Warning::kPending;
-  for (std::size_t i = 0; i < rows_.size(); ++i) {
-    rows_[i] = view_->locate(bounded(random_bits(key, static_cast<std::uint32_t>(i), 0), size()));
-  }
+  UniformReplaced rows;
+  rows.catch_up(*view_);
+  rows.begin(key, rows_.size());
+  rows.next(rows_);
 }
 
 void Prioritized::next(std::span<RowId> out) {
@@ -276,13 +277,10 @@ void Prioritized::update(const RowsView& view, std::span<const RowId> rows,
   check_priorities(priorities);
   catch_up(view);
   positions_.clear();
-  positions_.reserve(rows.size());  // nothing fails once a leaf has changed
+  positions_.reserve(rows.size());
   for (std::size_t i = 0; i < rows.size(); ++i) {
     updated[i] = view.alive(rows[i]);
-    if (!updated[i]) continue;
-    const SumTree::Key key = SumTree::key_of(priorities[i] + 0.0f);  // -0 becomes 0
-    positions_.push_back(position_of(rows[i]));
-    tree_.set(positions_.back(), key, weight_of(key));
+    if (updated[i]) change(rows[i], SumTree::key_of(priorities[i] + 0.0f));  // -0 becomes 0
   }
   for (const std::uint64_t position : positions_) {
     largest_ever_ = std::max(largest_ever_, tree_.leaf(position).largest);

@@ -103,6 +103,7 @@ class Prioritized final : public Sampler {
   void collect(const RowsView& view, std::uint32_t lane);
   void see(std::uint32_t lane, std::uint64_t end);
   void settle();
+  void change(RowId row, SumTree::Key key);
   void drop_dead_priorities(const RowsView& view);
   bool drops_largest() const;
   void fill(const RowRange& rows, SumTree::Key key, double weight);

@@ -30,7 +30,7 @@ class RowStream {
 /// is given; code that gathers rows uses this interface alone.
 ///
 /// A batch is made by catch_up(), begin() and then next() until all of its rows are there, and then
-/// weights(). Calls are virtual, so next() is asked for 16 rows and more at once.
+/// write_weights(). Calls are virtual, so next() is asked for 16 rows and more at once.
 ///
 /// It learns of rows by their lanes' journal and by no call of a writer. It serves the rows of one
 /// storage. Not synchronised; next() may run in another thread while nothing else is called.

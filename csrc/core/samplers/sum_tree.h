@@ -18,7 +18,7 @@ namespace velora {
 /// A node is computed from its children in their order and never patched by a difference. So the
 /// tree is a function of its leaves, whatever came before, in which order, on which device, and
 /// threads that share a node may both compute it. Sums are rounded at each level: a total is off by
-/// less than 2**-47 of it, and by nothing once large leaves have gone.
+/// less than 2**-46 of it, and leaves that have gone leave no error behind.
 ///
 /// A plain view for host and device, over memory that is not its own. Memory of zeros is a tree of
 /// nothing. Not synchronised.

@@ -81,7 +81,8 @@ VELORA_HD inline SplitLog2 split_log2(double x) {
   return {whole, 2.8853900817779268 * s + s * z * tail};
 }
 
-/// 2**(whole + rest), clamped like exp2_of(). |rest| is small beside |whole|, or `whole` is a
+/// 2**(whole + rest), clamped to the normal doubles: to 2**-1022 below, and to the largest finite
+/// double above. |rest| is small beside |whole|, or `whole` is a
 /// number of few digits, so that whole - round(whole + rest) is exact.
 ///
 ///   2**r = 1 + r ln(2) + (r ln(2))**2 / 2! + ...,  |r| <= 1/2
@@ -112,24 +113,13 @@ VELORA_HD inline double exp2_of_sum(double whole, double rest) {
 
 }  // namespace detail
 
-/// log2(x) for finite x > 0, subnormal ones included. Relative error below 2**-50, and none where x
-/// is a power of two.
-VELORA_HD inline double log2_of(double x) {
-  const detail::SplitLog2 log2 = detail::split_log2(x);
-  return log2.whole + log2.part;
-}
-
-/// 2**x for finite x, clamped to the normal doubles: to 2**-1022 below, and to the largest finite
-/// double above. Relative error below 2**-51, and none where x is an integer.
-VELORA_HD inline double exp2_of(double x) { return detail::exp2_of_sum(x, 0); }
-
 /// base**exponent for finite base >= 0 and |exponent| <= 2**64.
 ///
 /// Exact where power(0, a) == 0 at every a, which includes a <= 0: a priority of 0 has no weight at
 /// any alpha. Otherwise power(x, 0) == 1, power(1, a) == 1 and power(x, 1) == x.
 ///
 /// Elsewhere the relative error is below 2**-51 * (1 + |exponent|), and so below 4e-15 where
-/// |exponent| <= 8. What would be no normal double is clamped, like exp2_of(): never infinite, NaN
+/// |exponent| <= 8. What would be no normal double is clamped to the nearest: never infinite, NaN
 /// or, for base > 0, 0.
 ///
 /// Monotone in the base as far as the error allows: where x < y and y / x >= 1 + 2**-49 *
